@@ -1,0 +1,1 @@
+"""Files and names: diffusers ↔ ComfyUI keys, SVD folders and checkpoints, backward-motion files."""

@@ -1,0 +1,86 @@
+"""`python weights …`: conversions at a terminal, with ComfyUI's own Python, from any folder."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from .backward_motion import layers, read_backward_motion
+from .convert import convert
+from .diffusers_folder import read_folder
+from .errors import WeightsError
+from .single_file import write_single_file
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status, 1 with one sentence on standard error for what cannot be done."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except WeightsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python weights", description="Weights for generative inbetweening.")
+    commands = parser.add_subparsers(required=True)
+
+    backward = commands.add_parser("backward-motion", help="make a backward-motion file from a fine-tuned UNet")
+    backward.add_argument("--base", type=Path, required=True,
+                          help="SVD model that was fine-tuned: diffusers folder, its unet folder, or checkpoint file")
+    backward.add_argument("--fine-tuned", type=Path, required=True, help="the fine-tuned model, same choices")
+    backward.add_argument("--output", type=Path, required=True, help="backward-motion file to write (.safetensors)")
+    backward.add_argument("--dtype", choices=_DTYPES, default="fp16", help="precision of the file (default: fp16)")
+    backward.add_argument("--frames", default="14", help="frames of the clips it was trained on (default: 14)")
+    backward.add_argument("--source", help="where the fine-tuned model comes from (default: its name)")
+    backward.add_argument("--license", default="unknown", help="licence of the fine-tuned model")
+    backward.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    backward.set_defaults(run=_backward_motion)
+
+    checkpoint = commands.add_parser("checkpoint", help="make a single-file checkpoint from a diffusers folder")
+    checkpoint.add_argument("folder", type=Path, help="diffusers folder of a Stable Video Diffusion model")
+    checkpoint.add_argument("--output", type=Path, required=True, help="checkpoint file to write (.safetensors)")
+    checkpoint.add_argument("--dtype", choices=_DTYPES, default="fp16", help="precision of the file (default: fp16)")
+    checkpoint.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    checkpoint.set_defaults(run=_checkpoint)
+
+    inspect = commands.add_parser("inspect", help="check a backward-motion file and say what it is")
+    inspect.add_argument("file", type=Path)
+    inspect.set_defaults(run=_inspect)
+    return parser
+
+
+def _backward_motion(options: argparse.Namespace) -> None:
+    metadata = {"frames": options.frames, "license": options.license, "temporal_attention": "rotated"}
+    if options.source:
+        metadata["source"] = options.source
+    path = convert(options.base, options.fine_tuned, options.output, metadata, options.overwrite,
+                   _DTYPES[options.dtype], _show_progress)
+    print(f"\nwrote {path} ({path.stat().st_size / 2 ** 20:.1f} MiB)")
+
+
+def _checkpoint(options: argparse.Namespace) -> None:
+    parts, dtype = read_folder(options.folder), _DTYPES[options.dtype]
+    for tensors in (parts.unet, parts.vae, parts.image_encoder):
+        tensors.update({key: tensor.to(dtype) for key, tensor in tensors.items() if tensor.is_floating_point()})
+    write_single_file(parts, options.output, overwrite=options.overwrite)
+    print(f"wrote {options.output} ({options.output.stat().st_size / 2 ** 20:.1f} MiB)")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    differences, metadata = read_backward_motion(options.file)
+    print(f"{options.file.name}: {len(layers(differences))} temporal attentions, "
+          f"{sum(difference.numel() for difference in differences.values()):,} numbers")
+    for key, value in sorted(metadata.items()):
+        print(f"  {key}: {value}")
+
+
+def _show_progress(done: int, total: int) -> None:
+    print(f"\r{done} of {total} matrices", end="", flush=True)

@@ -1,0 +1,58 @@
+"""Reads and writes a single-file SVD checkpoint, in the names of Stability AI's own `svd.safetensors`."""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from . import image_encoder_keys
+from .errors import WeightsError
+from .safetensors_files import open_safetensors, save_tensors
+from .svd_parts import SVDConfig, SVDParts
+
+UNET_PREFIX = "model.diffusion_model."
+_VAE_PREFIX = "first_stage_model."
+_IMAGE_ENCODER_PREFIX = "conditioner.embedders.0.open_clip.model.visual."
+_CONFIG = "svd_config"
+
+
+def read_single_file(path: Path) -> SVDParts:
+    """The parts of the SVD model in one checkpoint file.
+
+    Raises WeightsError when the file is unreadable or lacks one of the three networks.
+    """
+    prefixes = {"UNet": UNET_PREFIX, "VAE": _VAE_PREFIX, "CLIP image encoder": _IMAGE_ENCODER_PREFIX}
+    with open_safetensors(path) as file:
+        keys = list(file.keys())
+        missing = [part for part, prefix in prefixes.items() if not any(key.startswith(prefix) for key in keys)]
+        if missing:
+            raise WeightsError(f"Expected a Stable Video Diffusion checkpoint (UNet, VAE and CLIP image encoder in one "
+                               f"file), found {Path(path).name} without its {' and '.join(missing)}. "
+                               "Choose svd.safetensors, svd_xt.safetensors or a model of their architecture.")
+        unet, vae, image_encoder = ({key.removeprefix(prefix): file.get_tensor(key) for key in keys
+                                     if key.startswith(prefix)} for prefix in prefixes.values())
+        metadata = file.metadata() or {}
+    if not any(key.startswith("vision_model.") for key in image_encoder):
+        image_encoder = image_encoder_keys.tensors_to_transformers(image_encoder)
+    return SVDParts(unet, vae, image_encoder, _read_config(metadata, image_encoder))
+
+
+def write_single_file(parts: SVDParts, path: Path, metadata: dict[str, str] | None = None,
+                      overwrite: bool = False) -> None:
+    """Writes the parts of an SVD model as one checkpoint file.
+
+    Raises WeightsError when the file exists and `overwrite` is off, or cannot be written.
+    """
+    tensors = {UNET_PREFIX + key: tensor for key, tensor in parts.unet.items()}
+    tensors.update({_VAE_PREFIX + key: tensor for key, tensor in parts.vae.items()})
+    tensors.update({_IMAGE_ENCODER_PREFIX + key: tensor
+                    for key, tensor in image_encoder_keys.tensors_to_openclip(parts.image_encoder).items()})
+    save_tensors(path, tensors, {**(metadata or {}), _CONFIG: json.dumps(asdict(parts.config))}, overwrite)
+
+
+def _read_config(metadata: dict[str, str], image_encoder: dict) -> SVDConfig:
+    if _CONFIG in metadata:
+        stored = json.loads(metadata[_CONFIG])
+        return SVDConfig(**{item.name: stored[item.name] for item in fields(SVDConfig) if item.name in stored})
+    width = image_encoder["vision_model.pre_layrnorm.weight"].shape[0]
+    # ViT-H, which SVD uses, has 16 heads of 80 channels; every other CLIP has 64 channels a head.
+    return SVDConfig(image_encoder_heads=16 if width == 1280 else max(1, width // 64))
