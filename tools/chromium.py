@@ -1,0 +1,58 @@
+"""Find a Chromium for the browser tests."""
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .places import SETUP_LOG, STATE
+from .problems import DevError
+from .subprocesses import clean_environment, run_logged, say
+
+COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+)
+
+
+def prepare_chromium() -> str | None:
+    """The path of a Chromium, installed first where that is possible; None if there is none."""
+    found = find_chromium()
+    if found is None and can_install():
+        install_chromium()
+        found = find_chromium()
+    if found is None:
+        say("No Chromium found: the browser tests skip themselves. Install one, or name it in INBETWEEN_CHROMIUM.")
+    return found
+
+
+def find_chromium() -> str | None:
+    named = os.environ.get("INBETWEEN_CHROMIUM")
+    if named:
+        if not Path(named).is_file():
+            raise DevError(f"INBETWEEN_CHROMIUM: there is no {named}.")
+        return named
+    commands = (shutil.which(name) for name in COMMANDS)
+    return next((path for path in commands if path), None) or next(filter(os.path.isfile, PLACES), None)
+
+
+def can_install() -> bool:
+    """Whether this is a Debian machine of our own (a container, a CI runner) on which packages may be installed."""
+    return sys.platform.startswith("linux") and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install_chromium() -> None:
+    """Install Debian's Chromium; a failure leaves the browser tests without one."""
+    say("Installing Debian's chromium for the browser tests.")
+    STATE.mkdir(exist_ok=True)
+    environment = clean_environment(DEBIAN_FRONTEND="noninteractive")
+    install = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
+    try:
+        run_logged("apt-get update", ["apt-get", "update"], SETUP_LOG, environment)
+        run_logged("Installing chromium", install, SETUP_LOG, environment)
+    except DevError as error:
+        say(str(error))

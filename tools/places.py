@@ -1,0 +1,37 @@
+"""Where things lie. Everything that dev.py writes is inside the checkout."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PACK_NAME = "ComfyUI-GenerativeInbetweening"
+
+ENVIRONMENT = CHECKOUT / ".venv"
+COMFYUI = CHECKOUT / ".comfyui"
+DEMO = CHECKOUT / "demo"
+DEMO_OUTPUT = CHECKOUT / "demo_output"
+BENCHMARKS = CHECKOUT / "benchmarks"
+DEMO_WORKFLOW = CHECKOUT / "workflows" / "api" / "generative_inbetweening.json"
+SERVE_TEMPLATE = "generative_inbetweening"
+
+STATE = CHECKOUT / ".dev"
+LOCK = STATE / "lock"
+STAMP = STATE / "environment.json"
+SETUP_LOG = STATE / "setup.log"
+PIP_CACHE = STATE / "pip-cache"
+TEMPORARY = STATE / "tmp"
+RUNS = STATE / "runs"
+TEST_ENVIRONMENT = STATE / "test-environment"
+
+# ComfyUI's --base-directory: custom_nodes, models, input, output and user live here, never in ComfyUI's own folder.
+BASE = STATE / "base"
+MODEL_PATHS = BASE / "extra_model_paths.yaml"
+
+HOST_REQUIREMENTS = CHECKOUT / "requirements-host.txt"
+DEV_REQUIREMENTS = CHECKOUT / "requirements-dev.txt"
+
+
+def environment_python(environment: Path) -> Path:
+    """The Python of a virtual environment, whether it exists or not."""
+    return environment / "Scripts" / "python.exe" if os.name == "nt" else environment / "bin" / "python"

@@ -1,0 +1,73 @@
+"""Run the tests, or a benchmark, with the host at hand."""
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+from .chromium import prepare_chromium
+from .host import Host
+from .places import BENCHMARKS, CHECKOUT, DEV_REQUIREMENTS, LOCK, SETUP_LOG, TEST_ENVIRONMENT, environment_python
+from .problems import DevError
+from .setup_lock import setup_lock
+from .subprocesses import clean_environment, output_of, pip_environment, run_logged, runs, say
+
+SITE_FOLDERS = "import json, sys; print(json.dumps([p for p in sys.path if p.endswith('site-packages')]))"
+
+
+def run_tests(host: Host, arguments: list[str]) -> int:
+    """pytest's exit code."""
+    python = host.python if host.is_ours else test_python(host)
+    additions = {"INBETWEEN_COMFYUI": host.folder}
+    chromium = prepare_chromium()
+    if chromium:
+        additions["INBETWEEN_CHROMIUM"] = chromium
+    say("Running the tests.")
+    command = [str(python), "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=clean_environment(**additions), check=False).returncode
+
+
+def test_python(host: Host) -> Path:
+    """A Python that sees the packages of a ComfyUI of the user's and, beside them, those of the tests.
+
+    That ComfyUI's own environment is not written to. Raises DevError.
+    """
+    python = environment_python(TEST_ENVIRONMENT)
+    with setup_lock(LOCK) as lock:
+        if not runs([python, "-c", "import pip"]):
+            make = [host.python, "-m", "venv", "--clear", TEST_ENVIRONMENT]
+            run_logged("Making the test environment", make, SETUP_LOG, pip_environment(), [lock])
+        site = Path(output_of([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
+        # site.addsitedir also reads the .pth files that lie there, as those of editable installs.
+        lines = f"import site; [site.addsitedir(p) for p in {host_site_folders(host)}]\n"
+        (site / "comfyui_packages.pth").write_text(lines, encoding="utf-8")
+        say("Installing what the tests need beside ComfyUI's own packages.")
+        install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "-r", DEV_REQUIREMENTS]
+        run_logged("Installing the tests' packages", install, SETUP_LOG, pip_environment(), [lock])
+    return python
+
+
+def host_site_folders(host: Host) -> str:
+    return output_of([host.python, "-c", SITE_FOLDERS]).strip()
+
+
+def benchmarks() -> dict[str, str]:
+    """Name and first sentence of every benchmark."""
+    found = {}
+    for path in sorted(BENCHMARKS.glob("[!_]*.py")):
+        words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if "__main__" in path.read_text(encoding="utf-8"):
+            found[path.stem] = words.partition("\n")[0]
+    return found
+
+
+def check_benchmark(name: str) -> None:
+    """Raises DevError if there is no such benchmark."""
+    if name not in benchmarks():
+        raise DevError(f"There is no benchmark {name!r}; there are: {', '.join(benchmarks()) or 'none'}.")
+
+
+def run_benchmark(host: Host, name: str, arguments: list[str]) -> int:
+    """The benchmark's exit code; paths in its arguments are relative to where the user stands."""
+    command = [str(host.python), str(BENCHMARKS / f"{name}.py"), *arguments]
+    return subprocess.run(command, env=clean_environment(INBETWEEN_COMFYUI=host.folder), check=False).returncode
