@@ -1,0 +1,15 @@
+"""What the user sees: every node of the pack. A node is its schema and one call."""
+
+from .conditioning import InbetweenEncodeKeyframes
+from .loaders import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
+from .sampling import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenReinjectionSampler
+
+NODES = [
+    InbetweenLoadSVD,
+    InbetweenLoadBackwardMotion,
+    InbetweenConvertBackwardMotion,
+    InbetweenEncodeKeyframes,
+    InbetweenDualDirectionKSampler,
+    InbetweenDualDirectionGuider,
+    InbetweenReinjectionSampler,
+]

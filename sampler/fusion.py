@@ -1,0 +1,38 @@
+"""Guidance and fusion of the two directions (Wang et al., arXiv 2408.15239, section 4.2, and the authors' release).
+
+    v = w_i · v_f + (1 − w_i) · reverse_time(v_b)        for frame i
+
+`average`, the release's default: w = 0.5 and one guidance scale, the middle of its range.
+`weighted`: w falls from 1 to 0, and guidance rises from its minimum to its maximum in each direction's own time, so
+that each direction is trusted, and left alone, near its own keyframe.
+
+The fusion is linear and its weights add up to 1, so it may be applied to denoised estimates as well as to v.
+"""
+
+import torch
+
+from .time_reversal import reverse_time
+
+FUSIONS = ("average", "weighted")
+
+
+def fusion_weights(fusion: str, frames: int) -> torch.Tensor:
+    """w: the forward direction's share in each frame, `[frames, 1, 1, 1]`, in 0…1."""
+    weights = torch.linspace(1, 0, frames) if fusion == "weighted" else torch.full((frames,), 0.5)
+    return weights.reshape(frames, 1, 1, 1)
+
+
+def guidance_scales(fusion: str, frames: int, minimum: float, maximum: float) -> torch.Tensor:
+    """g: the guidance scale of each frame in a direction's own time, `[frames, 1, 1, 1]`."""
+    if fusion == "weighted":
+        return torch.linspace(minimum, maximum, frames).reshape(frames, 1, 1, 1)
+    return torch.full((frames, 1, 1, 1), (minimum + maximum) / 2)
+
+
+def fuse(forward: torch.Tensor, backward: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """w · forward + (1 − w) · reverse_time(backward), in forward time.
+
+    `forward`: `[frames, 4, h, w]` in forward time; `backward`: the same in reversed time; `weights`:
+    `[frames, 1, 1, 1]`.
+    """
+    return weights * forward + (1 - weights) * reverse_time(backward)

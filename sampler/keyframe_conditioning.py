@@ -1,0 +1,72 @@
+"""Both keyframes in one CONDITIONING: the first as SVD has it, the last riding along for the backward direction."""
+
+from dataclasses import dataclass
+
+import torch
+
+_LAST_KEYFRAME = "inbetween_last_keyframe"
+_UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
+
+Conditioning = list[list]
+
+
+@dataclass(frozen=True)
+class LastKeyframe:
+    """What the backward direction is conditioned on.
+
+    `embedding`: CLIP image embedding `[1, 1, channels]`; `latent`: `[1, 4, h, w]`, unscaled; `frames`: clip length.
+    """
+    embedding: torch.Tensor
+    latent: torch.Tensor
+    frames: int
+
+
+def keyframe_conditioning(embeddings: tuple[torch.Tensor, torch.Tensor], latents: tuple[torch.Tensor, torch.Tensor],
+                          frames: int, fps: int, motion_bucket: int, augmentation: float
+                          ) -> tuple[Conditioning, Conditioning]:
+    """(positive, negative) for the first and the last keyframe; unconditional is zero embedding and zero latent.
+
+    `embeddings`: two of `[1, 1, channels]`; `latents`: two of `[1, 4, h, w]`, the VAE's, not multiplied by its scale.
+    """
+    options = {"motion_bucket_id": motion_bucket, "fps": fps, "augmentation_level": augmentation}
+
+    def entry(scale: float) -> Conditioning:
+        last = LastKeyframe(scale * embeddings[1], scale * latents[1], frames)
+        return [[scale * embeddings[0], {**options, "concat_latent_image": scale * latents[0], _LAST_KEYFRAME: last}]]
+
+    return entry(1.0), entry(0.0)
+
+
+def backward_conditioning(conditioning: Conditioning, name: str) -> Conditioning:
+    """The same conditioning for the backward direction: the last keyframe in the first one's place.
+
+    Raises ValueError, naming the input, for conditioning that does not carry both keyframes.
+    """
+    backward = []
+    for _, options in conditioning:
+        last = options.get(_LAST_KEYFRAME)
+        if last is None:
+            raise ValueError(f"{name}: expected conditioning that carries both keyframes, found conditioning without a "
+                             "last keyframe. Connect the output of Encode Keyframes.")
+        backward.append([last.embedding, {**options, "concat_latent_image": last.latent}])
+    if not backward:
+        raise ValueError(f"{name}: expected conditioning, found an empty list. Connect Encode Keyframes.")
+    return backward
+
+
+def check_conditioning(conditioning: Conditioning, name: str) -> None:
+    """Raises ValueError for conditioning whose meaning in the backward direction is not defined."""
+    for _, options in conditioning:
+        for key, feature in _UNSUPPORTED.items():
+            if key in options or (key == "area" and options.get("set_area_to_bounds")):
+                raise ValueError(f"{name}: {feature} cannot be used with dual-direction sampling. Remove the node that "
+                                 "adds it, or use a plain KSampler.")
+
+
+def check_frames(conditioning: Conditioning, name: str, latent_frames: int) -> None:
+    """Raises ValueError when the latents have another number of frames than the keyframes were encoded for."""
+    for _, options in conditioning:
+        frames = options[_LAST_KEYFRAME].frames
+        if frames != latent_frames:
+            raise ValueError(f"latent_image: expected {frames} frames, as {name} was encoded for, found "
+                             f"{latent_frames}. Connect the latent of the same Encode Keyframes.")

@@ -1,0 +1,85 @@
+"""Keyframe pictures as the two encoders want them (the authors' release; method in section 3.1 of arXiv 2408.15239).
+
+Pictures are `[1, height, width, channels]` in 0…1, as ComfyUI's IMAGE.
+"""
+
+import torch
+import torch.nn.functional as F
+
+FITS = ("crop", "stretch", "pad")
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+_SMALLEST_SIDE = 8
+
+
+def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
+    """`[1, height, width, 3]` from one IMAGE: grey is repeated to RGB, alpha is dropped.
+
+    Raises ValueError, naming the input, for a batch, a picture below 8×8, or another number of channels.
+    """
+    if image.ndim != 4 or image.shape[0] != 1:
+        count = image.shape[0] if image.ndim == 4 else f"a tensor of shape {tuple(image.shape)}"
+        raise ValueError(f"{name}: expected one picture, found {count}. Pick one with ImageFromBatch.")
+    if min(image.shape[1:3]) < _SMALLEST_SIDE:
+        raise ValueError(f"{name}: expected a picture of at least {_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels, found "
+                         f"{image.shape[2]}×{image.shape[1]}. Connect the keyframe itself.")
+    if image.shape[3] not in (1, 3, 4):
+        raise ValueError(f"{name}: expected 1, 3 or 4 channels, found {image.shape[3]}. Connect an ordinary image.")
+    if not torch.isfinite(image).all():
+        raise ValueError(f"{name}: expected colours from 0 to 1, found NaN or infinity. Check the node before it.")
+    return image.expand(-1, -1, -1, 3) if image.shape[3] == 1 else image[..., :3]
+
+
+def fit_picture(image: torch.Tensor, width: int, height: int, fit: str) -> torch.Tensor:
+    """`[1, height, width, 3]`: cropped at the centre, stretched, or padded with black to the video's size."""
+    if image.shape[1:3] == (height, width):
+        return image
+    scale = {"crop": max, "pad": min}.get(fit)
+    if scale is None:
+        return _resize(image, width, height)
+    factor = scale(width / image.shape[2], height / image.shape[1])
+    inner_width, inner_height = round(image.shape[2] * factor), round(image.shape[1] * factor)
+    resized = _resize(image, max(inner_width, 1), max(inner_height, 1))
+    left, top = (width - resized.shape[2]) // 2, (height - resized.shape[1]) // 2
+    # Negative padding crops.
+    return F.pad(resized, (0, 0, left, width - resized.shape[2] - left, top, height - resized.shape[1] - top))
+
+
+def add_augmentation_noise(image: torch.Tensor, noise: torch.Tensor, strength: float) -> torch.Tensor:
+    """image + strength · noise, the noise being added in −1…1.
+
+    `image`: `[1, height, width, 3]` in 0…1; `noise`: N(0, 1), `[1, 3, height, width]`; the result may leave 0…1.
+    """
+    # One unit in −1…1 is half a unit in 0…1.
+    return image + strength / 2 * noise.movedim(1, -1).to(image)
+
+
+def clip_pixels(image: torch.Tensor, size: int) -> torch.Tensor:
+    """What the CLIP image encoder sees: the whole picture, blurred and resized to a square in −1…1, then normalised.
+
+    `[1, height, width, 3]` in 0…1 → `[1, 3, size, size]`. The aspect is not kept and nothing is rounded, as in the
+    release; ComfyUI's own preparation crops the centre and rounds to 8 bits.
+    """
+    pixels = image.movedim(-1, 1).float() * 2 - 1
+    pixels = F.interpolate(_blur_before_resizing(pixels, size), (size, size), mode="bicubic", align_corners=True)
+    mean, deviation = (torch.tensor(values).reshape(1, 3, 1, 1).to(pixels) for values in (_CLIP_MEAN, _CLIP_DEVIATION))
+    return ((pixels + 1) / 2 - mean) / deviation
+
+
+def _resize(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    pixels = F.interpolate(image.movedim(-1, 1), (height, width), mode="bicubic", antialias=True)
+    return pixels.clamp(0, 1).movedim(1, -1)
+
+
+def _blur_before_resizing(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    # A Gaussian of half the pixels that fall together (σ = (factor − 1) / 2) keeps the resized picture from aliasing.
+    for dimension in (2, 3):
+        sigma = max((pixels.shape[dimension] / size - 1) / 2, 0.001)
+        taps = int(max(4 * sigma, 3)) | 1
+        distances = torch.arange(taps, dtype=pixels.dtype, device=pixels.device) - taps // 2
+        kernel = torch.exp(-distances ** 2 / (2 * sigma ** 2))
+        kernel = (kernel / kernel.sum()).reshape((1, 1, taps, 1) if dimension == 2 else (1, 1, 1, taps))
+        padding = (0, 0, taps // 2, taps // 2) if dimension == 2 else (taps // 2, taps // 2, 0, 0)
+        padded = F.pad(pixels, padding, mode="reflect" if pixels.shape[dimension] > taps // 2 else "replicate")
+        pixels = F.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
+    return pixels
