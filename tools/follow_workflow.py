@@ -45,10 +45,12 @@ async def queue(session: aiohttp.ClientSession, workflow: dict, client: str) -> 
         body = await answer.json()
     if answer.status == 200:
         return body["prompt_id"]
-    reasons = [body["error"]["message"]] if "error" in body else []
-    for node, problem in body.get("node_errors", {}).items():
-        reasons += [f"{problem['class_type']} ({node}): {e['message']}: {e['details']}" for e in problem["errors"]]
-    raise WorkflowFailed("ComfyUI refused the workflow: " + "; ".join(reasons or [f"HTTP {answer.status}"]))
+    reasons = [
+        f"{problem['class_type']} ({node}): {error['message']}: {error['details']}"
+        for node, problem in body.get("node_errors", {}).items() for error in problem["errors"]
+    ]
+    reasons = reasons or [body.get("error", {}).get("message", f"HTTP {answer.status}")]
+    raise WorkflowFailed("ComfyUI refused the workflow: " + "; ".join(reasons))
 
 
 async def follow(socket: aiohttp.ClientWebSocketResponse, run: str, progress: Progress) -> None:

@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
+
+from .places import CHECKOUT
 
 NO_NETWORK = (
     "NewConnectionError", "ConnectTimeout", "ReadTimeout", "Max retries exceeded", "Connection refused",
@@ -9,6 +12,8 @@ NO_NETWORK = (
     "Temporary failure in name resolution", "getaddrinfo failed", "nodename nor servname", "SSLError",
     "Network is unreachable", "Could not find a version that satisfies",
 )
+# Python's venv module does not say why it failed; with less than this the disk is the reason.
+LITTLE = 10 << 20
 DISK_FULL = ("No space left on device", "not enough space on the disk", "Disk quota exceeded", "[Errno 28]")
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 DISK_FULL_SENTENCE = "the disk is full; free some space (a set-up takes about 10 GB) and run the same command again"
@@ -20,7 +25,7 @@ class DevError(Exception):
 
 def explain_failure(what: str, output: str, log: object) -> DevError:
     """Say why a set-up command failed, judged by its output (pip, venv)."""
-    if any(sign in output for sign in DISK_FULL):
+    if any(sign in output for sign in DISK_FULL) or shutil.disk_usage(CHECKOUT).free < LITTLE:
         return DevError(f"{what} failed: {DISK_FULL_SENTENCE}.")
     if "ensurepip" in output and "apt" in output:
         return DevError(f"{what} failed: this Python has no venv module; install it (apt install python3-venv).")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .base_folder import prepare_base
 from .host import Host
-from .places import BASE, MODEL_PATHS, STATE
+from .places import BASE, MODEL_PATHS
 from .problems import DevError
 from .subprocesses import clean_environment, output_of, say
 
@@ -74,8 +74,8 @@ def running_server(host: Host, port: int, log: Path, *options: object) -> Iterat
     prepare_base(host)
     say(f"Starting ComfyUI; its output goes to {log}.")
     environment = clean_environment(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
-    if not host.is_ours:
-        environment["PYTHONPYCACHEPREFIX"] = str(STATE / "pycache")
+    # Bytecode halves our ComfyUI's next start; a ComfyUI of the user's gets none written.
+    environment["PYTHONDONTWRITEBYTECODE"] = "" if host.is_ours else "1"
     # Its own process group: Ctrl-C reaches dev.py only, which then stops the server in order.
     group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
     with open(log, "wb") as stream:
@@ -95,7 +95,9 @@ def wait_until_ready(process: subprocess.Popen, port: int, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise DevError(f"ComfyUI ended with exit code {process.returncode} while starting; {log} says why.")
+            words = log.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((line for line in reversed(words) if line.strip()), "no output").strip()
+            raise DevError(f"ComfyUI ended while starting: {last} (all its output is in {log}).")
         try:
             with OPENER.open(f"http://{ADDRESS}:{port}/object_info/{PROBE_NODE}", timeout=10) as answer:
                 loaded = PROBE_NODE in json.load(answer)
