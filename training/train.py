@@ -1,0 +1,283 @@
+"""The training run: clips, model and optimizer put together, and the loop over steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs, gather_object
+from tqdm.auto import tqdm
+
+from ..weights.backward_motion import write_backward_motion
+from ..weights.errors import WeightsError
+from ..weights.unet_keys import diffusers_to_comfy
+from . import draws
+from .batch import BatchMaker
+from .cache import ClipCache, Encoders, collect
+from .checkpoint import (
+    CheckpointError,
+    RunState,
+    base_fingerprint,
+    check_continues,
+    checkpoints,
+    load_checkpoint,
+    read_state,
+    save_checkpoint,
+)
+from .data import ClipShape, find_sources
+from .encoders import ImageEmbedder, load_vae
+from .held_out import HeldOut
+from .model import BackwardMotionModel, enable_gradient_checkpointing
+from .run_log import RunLog, StopSignals
+from .settings import PRECISIONS, Settings, SettingsError
+from .svd import check_is_svd, load_unet
+
+logger = logging.getLogger(__name__)
+
+
+class Diverged(RuntimeError):
+    """The loss or its gradient is no longer a finite number."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop, and has saved a checkpoint."""
+
+
+def fine_tune(settings: Settings, resume: str | None = None, overwrite: bool = False) -> Path:
+    """Train backward-motion weights and write them; returns the file.
+
+    `resume`: a checkpoint, or "" for the newest of the output folder. Raises SettingsError, NoVideos, NotAnSVDModel,
+    CheckpointError, WeightsError, Diverged, Interrupted: each message says what to do.
+    """
+    settings.check()
+    check_is_svd(Path(settings.base))
+    accelerator = make_accelerator(settings)
+    checkpoint = _starting_point(settings, resume, overwrite)
+    Path(settings.out).mkdir(parents=True, exist_ok=True)
+    accelerator.wait_for_everyone()
+    batches, clips, held_out_clips = prepare_clips(accelerator, settings)
+    run = Run.prepare(accelerator, settings, batches, clips, checkpoint)
+    held_out = HeldOut(accelerator, run.model, batches, held_out_clips, settings.seed) if held_out_clips else None
+    run.train(held_out)
+    if accelerator.is_main_process:
+        write_result(run.model, settings, overwrite)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return settings.result
+
+
+def make_accelerator(settings: Settings) -> Accelerator:
+    """The devices of the run. Raises SettingsError where they lack the precision asked for."""
+    # Encoding clips can keep one process busy for hours while the others wait.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    # The frozen weights are in their final precision and the trained ones are cast where they are used; autocast
+    # would only add float32 copies of the inputs of every norm. What remains is the loss scaling of fp16.
+    no_autocast = AutocastKwargs(enabled=False)
+    try:
+        return Accelerator(
+            mixed_precision=settings.mixed_precision, gradient_accumulation_steps=settings.accumulation,
+            cpu=settings.cpu, kwargs_handlers=[patience, no_autocast],
+        )
+    except ValueError as error:
+        raise SettingsError(f"--mixed-precision: {settings.mixed_precision} cannot be used here: {error}. Give bf16 "
+                            "or no.") from error
+
+
+def _starting_point(settings: Settings, resume: str | None, overwrite: bool) -> Path | None:
+    if settings.result.exists() and not overwrite:
+        raise SettingsError(f"--out: {settings.result} exists. Give another folder, or --overwrite to replace it.")
+    present = checkpoints(Path(settings.out))
+    if resume is None:
+        if present:
+            raise SettingsError(f"--out: {settings.out} holds checkpoints of an earlier run, up to {present[-1].name}. "
+                                "Add --resume to continue it, or give another folder.")
+        return None
+    if not resume and not present:
+        raise CheckpointError(f"--resume: {settings.out} holds no checkpoint. Leave --resume out to start a new run.")
+    return Path(resume) if resume else present[-1]
+
+
+def prepare_clips(accelerator: Accelerator, settings: Settings) -> tuple[BatchMaker, list[Path], list[Path]]:
+    """Encode what the cache lacks, each process its share; returns the batch maker, clips and held-out clips."""
+    shape = ClipShape(settings.frames, settings.stride, settings.width, settings.height, settings.fit,
+                      settings.clips_per_video)
+    cache = ClipCache(settings.cache_folder, shape, Path(settings.base))
+    folders = {"--data": settings.data} | ({"--held-out": settings.held_out} if settings.held_out else {})
+    sources = {option: find_sources(Path(folder), option) for option, folder in folders.items()}
+    vae = load_vae(Path(settings.base)).to(accelerator.device)
+    missing = {option: cache.missing(each) for option, each in sources.items()}
+    encoders = None
+    if any(missing.values()):
+        embedder = ImageEmbedder.load(Path(settings.base))
+        embedder.encoder.to(accelerator.device)
+        encoders = Encoders(vae, embedder)
+    accelerator.wait_for_everyone()
+    clips = {}
+    for option, paths in missing.items():
+        share = paths[accelerator.process_index::accelerator.num_processes]
+        skipped = cache.encode(share, encoders, accelerator.is_main_process) if share else []
+        skipped = gather_object(skipped)
+        accelerator.wait_for_everyone()
+        clips[option] = collect(cache, sources[option], skipped, option)
+    # Only the encoder is needed from here on.
+    del vae.decoder
+    return BatchMaker(vae, settings, accelerator.device), clips["--data"], clips.get("--held-out", [])
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Learning rate of a step (the first is 0)."""
+    rate = settings.lr
+    if settings.lr_schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return rate * min(1.0, (step + 1) / (settings.warmup_steps + 1))
+
+
+def write_result(model: BackwardMotionModel, settings: Settings, overwrite: bool) -> None:
+    """Write the backward-motion file. Raises WeightsError."""
+    names = diffusers_to_comfy(model.unet.state_dict())
+    metadata = {"base": Path(settings.base).resolve().name, "frames": str(settings.frames), "source": settings.source,
+                "license": settings.license, "temporal_attention": settings.maps}
+    differences = {names[name]: tensor for name, tensor in model.differences().items()}
+    write_backward_motion(settings.result, differences, metadata, overwrite)
+    logger.info("wrote %s", settings.result)
+
+
+@dataclass
+class Run:
+    """A run in progress."""
+
+    accelerator: Accelerator
+    settings: Settings
+    batches: BatchMaker
+    clips: list[Path]
+    fingerprint: str
+    model: BackwardMotionModel
+    wrapped: torch.nn.Module
+    raw_optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @classmethod
+    def prepare(cls, accelerator: Accelerator, settings: Settings, batches: BatchMaker, clips: list[Path],
+                checkpoint: Path | None) -> Run:
+        """Load the base, put the checkpoint in place, and hand only the trainable module to accelerate."""
+        unet = load_unet(Path(settings.base))
+        diffusers_to_comfy(unet.state_dict())  # An architecture that cannot be written is refused before training.
+        fingerprint = base_fingerprint(unet)
+        model = BackwardMotionModel(unet, settings.maps, PRECISIONS[settings.mixed_precision])
+        if settings.gradient_checkpointing:
+            enable_gradient_checkpointing(model.unet)
+        model.unet.to(accelerator.device)
+        model.to(accelerator.device)
+        optimizer = torch.optim.AdamW(model.named_trainable().values(), lr=settings.lr,
+                                      weight_decay=settings.weight_decay)
+        state = None
+        if checkpoint:
+            state = read_state(checkpoint)
+            check_continues(checkpoint, state, fingerprint, settings.maps, settings.mixed_precision)
+            load_checkpoint(checkpoint, model, optimizer)
+            _report_changes(settings, state)
+        wrapped, prepared = accelerator.prepare(model, optimizer)
+        if state and state.loss_scale and accelerator.scaler:
+            accelerator.scaler.load_state_dict(state.loss_scale)
+        return cls(accelerator, settings, batches, clips, fingerprint, model, wrapped, optimizer, prepared,
+                   state.step if state else 0)
+
+    def train(self, held_out: HeldOut | None) -> None:
+        """Run to the last step. Raises Interrupted, Diverged, WeightsError."""
+        settings, main = self.settings, self.accelerator.is_main_process
+        with (RunLog(Path(settings.out) / "log.jsonl", self.step, main) as log, StopSignals() as signals,
+              tqdm(total=settings.steps, initial=self.step, unit="step", disable=not main) as bar):
+            log.write(event="start", step=self.step, clips=len(self.clips),
+                      processes=self.accelerator.num_processes, settings=asdict(settings))
+            if held_out and self.step == 0:
+                log.write(event="held-out", step=0, **held_out.base_losses())
+            saved = self.step
+            while self.step < settings.steps:
+                loss, gradient_norm, stop = self._optimize(signals.requested)
+                rate = learning_rate(settings, self.step)
+                self.step += 1
+                log.write(event="step", step=self.step, loss=loss, lr=rate,
+                          gradient_norm=gradient_norm if math.isfinite(gradient_norm) else None,
+                          seconds=log.lap())
+                bar.set_postfix(loss=f"{loss:.4f}", lr=f"{rate:.2e}")
+                bar.update()
+                if held_out and self.step % settings.held_out_every == 0:
+                    log.write(event="held-out", step=self.step, **held_out.losses())
+                if stop:
+                    self._stop()
+                if self.step % settings.save_every == 0 and self.step < settings.steps:
+                    saved = self._try_to_save() or saved
+            if saved < self.step:
+                self._try_to_save()
+
+    def _optimize(self, stop_requested: bool) -> tuple[float, float, bool]:
+        """One optimizer step: mean loss over all devices and passes, gradient norm, and whether any device stops."""
+        settings, accelerator = self.settings, self.accelerator
+        total = torch.zeros((), device=accelerator.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, self.step)
+        for turn in range(settings.accumulation):
+            number = self.step * settings.accumulation + turn
+            number = number * accelerator.num_processes + accelerator.process_index
+            chosen = draws.clip_numbers(settings.seed, len(self.clips), number, settings.batch_size)
+            batch = self.batches([self.clips[clip] for clip in chosen],
+                                 draws.generator(settings.seed, draws.STEP, number))
+            with accelerator.accumulate(self.wrapped):
+                loss = self.wrapped(**batch).mean()
+                accelerator.backward(loss)
+                total += loss.detach() / settings.accumulation
+        reported = torch.stack([total, total.new_tensor(float(stop_requested))])
+        loss_value, stop = accelerator.reduce(reported, reduction="mean").tolist()
+        self._check_finite("loss", loss_value)
+        limit = settings.max_grad_norm or math.inf
+        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        if accelerator.scaler is None:
+            self._check_finite("gradient", norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss_value, norm, stop > 0
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            kept = checkpoints(Path(self.settings.out))
+            last = f"The last good checkpoint is {kept[-1]}" if kept else "No checkpoint had been saved yet"
+            raise Diverged(f"the {what} became {value} at step {self.step + 1}; training stopped. {last}. Lower --lr"
+                           + (", or use --mixed-precision bf16." if self.settings.mixed_precision == "fp16" else "."))
+
+    def _save(self) -> Path | None:
+        """Save a checkpoint from the main process. Raises WeightsError."""
+        if not self.accelerator.is_main_process:
+            return None
+        scaler = self.accelerator.scaler
+        state = RunState(self.step, self.fingerprint, self.settings.maps, self.settings.mixed_precision,
+                         asdict(self.settings), scaler.state_dict() if scaler else None)
+        return save_checkpoint(Path(self.settings.out), self.model, self.raw_optimizer, state, self.settings.keep)
+
+    def _try_to_save(self) -> int:
+        """The step saved, or 0 where that failed: losing a checkpoint is no reason to lose the run."""
+        try:
+            self._save()
+        except WeightsError as error:
+            logger.error("no checkpoint at step %d, earlier ones are kept, training goes on: %s", self.step, error)
+            return 0
+        return self.step
+
+    def _stop(self) -> None:
+        path = self._save()
+        self.accelerator.wait_for_everyone()
+        raise Interrupted(f"stopped after step {self.step}; saved {path}. Continue with --resume.")
+
+
+def _report_changes(settings: Settings, state: RunState) -> None:
+    now = asdict(settings)
+    changed = [name for name, value in state.settings.items()
+               if now.get(name) != value and name not in ("steps", "out", "cache", "cpu")]
+    for name in changed:
+        logger.warning("resumed with another --%s: %s, was %s", name.replace("_", "-"), now.get(name),
+                       state.settings[name])
