@@ -9,7 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-HOST = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui" / "ComfyUI")).resolve()
+HOST = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui")).resolve()
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
