@@ -78,20 +78,22 @@ def check_packages(python: Path, *options: str) -> dict[str, list[str]]:
 
 
 def usable(python: Path) -> bool:
-    """Whether the environment's Python runs, is new enough and has pip."""
-    return runs([python, "-c", "import sys, pip; sys.exit(sys.version_info < (3, 10))"])
+    """Whether the environment's Python runs, is new enough and has a pip that runs."""
+    new_enough = "import sys; sys.exit(sys.version_info < (3, 10))"
+    return runs([python, "-c", new_enough]) and runs([python, "-m", "pip", "--version"])
 
 
 def make_environment(python: Path, lock: int) -> None:
-    """Make or repair `.venv`; the packages of a usable one are kept."""
+    """Make or repair `.venv`; the packages of one whose Python runs are kept if possible."""
     if usable(python):
         return
     say(f"Making {ENVIRONMENT} with Python {sys.version.split()[0]}.")
     make = [sys.executable, "-m", "venv", ENVIRONMENT]
-    try:
-        run_logged("Making .venv", make, SETUP_LOG, pip_environment(), [lock])
-    except DevError:
-        say("The unfinished .venv cannot be completed; making it anew.")
+    if runs([python, "-c", "pass"]):
+        try:
+            run_logged("Completing .venv", make, SETUP_LOG, pip_environment(), [lock])
+        except DevError:
+            say("The unfinished .venv cannot be completed; making it anew.")
     if not usable(python):
         run_logged("Making .venv", [*make, "--clear"], SETUP_LOG, pip_environment(), [lock])
     if not usable(python):
