@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .places import COMFYUI, LOCK, environment_python
+from .places import COMFYUI, LOCK, PIP_CACHE, TEMPORARY, environment_python
 from .problems import DevError
 from .setup_comfyui import prepare_comfyui
 from .setup_environment import prepare_environment
@@ -41,6 +42,8 @@ def prepare_host(comfyui: str | None, python: str | None) -> Host:
     with setup_lock(LOCK) as lock:
         environment = prepare_environment(lock)
         host = Host(prepare_comfyui(environment, lock), environment)
+        for leftover in (PIP_CACHE, TEMPORARY):
+            shutil.rmtree(leftover, ignore_errors=True)
     say(f"ComfyUI is ready in {host.folder}.")
     return host
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,8 @@ from .places import (
     DEV_REQUIREMENTS,
     ENVIRONMENT,
     HOST_REQUIREMENTS,
-    PIP_CACHE,
     SETUP_LOG,
     STAMP,
-    TEMPORARY,
     environment_python,
 )
 from .problems import DevError
@@ -40,8 +37,6 @@ def prepare_environment(lock: int) -> Path:
     make_environment(python, lock)
     install_packages(python, lock)
     write_stamp({"fingerprint": fingerprint(python), "installed": check_packages(python)["installed"]})
-    for leftover in (PIP_CACHE, TEMPORARY):
-        shutil.rmtree(leftover, ignore_errors=True)
     return python
 
 
