@@ -299,6 +299,27 @@ def test_python_option_names_one_without_packages(ready: Checkout) -> None:
     assert "give --comfyui PATH" in one_sentence(ready.run("benchmark", "probe", "--python", python))
 
 
+def test_tests_run_with_the_packages_of_an_existing_comfyui(checkout: Checkout, tmp_path: Path) -> None:
+    comfyui = tmp_path / "ComfyUI"
+    shutil.copytree(checkout.folder / ".comfyui", comfyui)
+    before = sorted(comfyui.rglob("*"))
+    (checkout.folder / "requirements-dev.txt").write_text("stilllife==1.0\n")
+    (checkout.folder / "test_probe.py").write_text(
+        "import os, aiohttp, stilllife, torch\n"
+        "def test_host():\n"
+        f"    assert os.environ['INBETWEEN_COMFYUI'] == {str(comfyui)!r}\n"
+    )
+    options = ["--comfyui", comfyui, "--python", sys.executable, "-p", "no:cacheprovider", "-q"]
+    # Any file will do for a browser that no test opens.
+    result = checkout.run("test", *options, INBETWEEN_CHROMIUM=sys.executable)
+    assert result.returncode == 0 and "1 passed" in result.stdout, result.stdout + result.stderr
+    nothing_selected = 5
+    result = checkout.run("test", *options, "-k", "nothing", INBETWEEN_CHROMIUM=sys.executable)
+    assert result.returncode == nothing_selected
+    assert sorted(comfyui.rglob("*")) == before
+    assert not (checkout.folder / ".venv").exists()
+
+
 # What can go wrong
 
 

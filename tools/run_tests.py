@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 from pathlib import Path
 
@@ -39,16 +40,16 @@ def test_python(host: Host) -> Path:
             run_logged("Making the test environment", make, SETUP_LOG, pip_environment(), [lock])
         site = Path(output_of([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
         # site.addsitedir also reads the .pth files that lie there, as those of editable installs.
-        lines = f"import site; [site.addsitedir(p) for p in {host_site_folders(host)}]\n"
-        (site / "comfyui_packages.pth").write_text(lines, encoding="utf-8")
+        lines = [f"import site; site.addsitedir({folder!r})\n" for folder in host_site_folders(host)]
+        (site / "comfyui_packages.pth").write_text("".join(lines), encoding="utf-8")
         say("Installing what the tests need beside ComfyUI's own packages.")
         install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "-r", DEV_REQUIREMENTS]
         run_logged("Installing the tests' packages", install, SETUP_LOG, pip_environment(), [lock])
     return python
 
 
-def host_site_folders(host: Host) -> str:
-    return output_of([host.python, "-c", SITE_FOLDERS]).strip()
+def host_site_folders(host: Host) -> list[str]:
+    return json.loads(output_of([host.python, "-c", SITE_FOLDERS]))
 
 
 def benchmarks() -> dict[str, str]:
