@@ -131,6 +131,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         conditionings = [self.conds[half if direction == "forward" else f"{half}_backward"]
                          for half, direction in call]
         options = comfy.model_patcher.create_model_options_clone(model_options)
+        # Clones on other GPUs would run without the shared attention; one GPU computes all videos.
+        options.pop("multigpu_clones", None)
         options["model_function_wrapper"] = self._reversing_wrapper(call, model_options.get("model_function_wrapper"))
         results = comfy.samplers.calc_cond_batch(self.inner_model, conditionings, x, timestep, options)
         return {part: reverse_time(result) if part[1] == "backward" else result

@@ -1,9 +1,10 @@
 """Dual-directional sampling with the rest of the host: every sampler, LoRA, masks, memory, errors in the middle."""
 
-import comfy.lora
+import comfy.hooks
 import comfy.model_management
+import comfy.sample
 import comfy.samplers
-import comfy.utils
+import comfy.sd
 import latent_preview
 import pytest
 import torch
@@ -152,6 +153,19 @@ def test_lora_changes_both_directions(models, encoded, expected):
     assert not torch.allclose(paired, expected, **ROUNDING)
     assert torch.allclose(sample(model, encoded, order_of_work="sequential"), paired, **ROUNDING)
     assert torch.equal(sample(models[0], encoded), expected)
+
+
+def test_lora_hooks_on_the_conditioning_reach_both_directions(models, encoded, expected):
+    layer = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
+    up, down = torch.randn(2, 32, 4, generator=torch.manual_seed(0))
+    lora = {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down.T.contiguous()}
+    positive, negative, latent = encoded
+    hooked = [comfy.hooks.set_hooks_for_conditioning(conditioning, comfy.hooks.create_hook_lora(lora, 1.0, 0.0))
+              for conditioning in (positive, negative)]
+    whole, _ = comfy.sd.load_lora_for_models(models[0], None, lora, 1.0, 0.0)
+    result = sample(models[0], (*hooked, latent))
+    assert not torch.allclose(result, expected, **ROUNDING)
+    assert torch.allclose(result, sample(whole, encoded), **ROUNDING)
 
 
 def test_two_checkpoints_one_after_the_other(models, encoded, expected):
