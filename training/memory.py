@@ -72,7 +72,7 @@ class _FusedAttention(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def _fused_attention() -> Iterator[None]:
+def fused_attention() -> Iterator[None]:
     """On the meta device torch would count the attention maps, which no GPU's kernel makes."""
     original = F.scaled_dot_product_attention
     F.scaled_dot_product_attention = lambda query, key, value, **_: _FusedAttention.apply(query, key, value)
@@ -113,7 +113,7 @@ def step_need(settings: Settings, unet_config: dict, vae_config: dict, device: s
             enable_gradient_checkpointing(model.unet)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     weights = [*unet.parameters(), *vae.parameters(), *model.parameters()]
-    attention = _fused_attention() if device == "meta" else contextlib.nullcontext()
+    attention = fused_attention() if device == "meta" else contextlib.nullcontext()
     with attention, torch.device(device):
         with LiveBytes(weights) as step:
             # An empty step first: the one that counts finds the optimizer's state in place.
@@ -121,7 +121,7 @@ def step_need(settings: Settings, unet_config: dict, vae_config: dict, device: s
                 parameter.grad = torch.zeros_like(parameter)
             optimizer.step()
             optimizer.zero_grad()
-            model(**_step_inputs(settings, unet.config)).mean().backward()
+            model(**step_inputs(settings, unet.config)).mean().backward()
             optimizer.step()
             optimizer.zero_grad()
         with LiveBytes(weights) as keyframes:
@@ -131,7 +131,8 @@ def step_need(settings: Settings, unet_config: dict, vae_config: dict, device: s
     return Need(frozen, parameter_bytes(model), step.peak, keyframes.peak + optimizer_bytes)
 
 
-def _step_inputs(settings: Settings, config: dict) -> dict[str, torch.Tensor]:
+def step_inputs(settings: Settings, config: dict) -> dict[str, torch.Tensor]:
+    """Empty arguments of BackwardMotionModel in the sizes of these settings, for a UNet of this configuration."""
     batch, latent = settings.batch_size, (4, settings.height // 8, settings.width // 8)
     clip = (batch, settings.frames, *latent)
     cross = config["cross_attention_dim"]
