@@ -5,8 +5,9 @@ import comfy.model_management
 import comfy.sd
 import torch
 
+from .choices import check_choice
 from .keyframe_conditioning import Conditioning, keyframe_conditioning
-from .keyframes import add_augmentation_noise, clip_pixels, fit_picture, one_picture
+from .keyframes import FITS, add_augmentation_noise, clip_pixels, fit_picture, one_picture
 from .noise import seeded_noise
 
 _SHORTEST_CLIP = 2
@@ -22,6 +23,7 @@ def encode_keyframes(clip_vision: comfy.clip_vision.ClipVisionModel, vae: comfy.
     number of frames that cannot be used.
     """
     _check_clip(width, height, frames)
+    check_choice("fit", fit, FITS)
     pictures = [fit_picture(one_picture(picture, name), width, height, fit)
                 for name, picture in (("first_keyframe", first), ("last_keyframe", last))]
     noise = seeded_noise((1, 3, height, width), seed)

@@ -44,6 +44,8 @@ def convert_backward_motion(base: str, fine_tuned: str, file_name: str, precisio
 
     Raises WeightsError when either is no SVD UNet or the file cannot be written.
     """
+    if precision not in DTYPES:
+        raise WeightsError(f"precision: expected one of {', '.join(DTYPES)}, found {precision!r}.")
     output = host_paths.new_backward_motion_path(file_name)
     bar = comfy.utils.ProgressBar(1)
     metadata = {"frames": "14", "temporal_attention": "rotated", "license": "as the fine-tuned model"}
