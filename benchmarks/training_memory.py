@@ -199,8 +199,8 @@ def table(result: dict[str, object]) -> str:
     full = result.get("full_size_ratios", {})
     lines.append("")
     for key, label in labels.items():
-        lines.append(f"- {label}: {result['ratios'][key]:.2f}"
-                     + (f" (full size, counted: {full[key]:.2f})" if full else ""))
+        also = f" (full size, counted: {full[key]:.2f})" if full else ""
+        lines.append(f"- {label}: {result['ratios'][key]:.2f}{also}")
     return "\n".join(lines).replace("nan", "–")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState
 from generative_inbetweening.training.fine_tune import main
 from generative_inbetweening.training.memory import step_need
-from generative_inbetweening.training.settings import Settings
+from generative_inbetweening.training.settings import Settings, read_configuration
 from generative_inbetweening.weights.backward_motion import check_fits, read_backward_motion
 from generative_inbetweening.weights.unet_keys import diffusers_to_comfy
 from safetensors.torch import load_file, save_file
@@ -134,6 +133,7 @@ def test_ctrl_c_saves_and_resume_finishes_the_same_run(straight, options, tmp_pa
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint_and_the_run(straight, options, tmp_path, caplog):
+    resource = pytest.importorskip("resource", reason="no limit on file sizes here")
     assert main(options(tmp_path, steps=3)) == 0
     before = checkpoint(tmp_path, 3).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -205,6 +205,13 @@ def test_the_memory_estimate_counts_what_a_real_step_keeps():
     settings = Settings(frames=FRAMES, width=64, height=64, batch_size=2, gradient_checkpointing=True)
     estimated, real = (step_need(settings, unet, vae, device).step for device in ("meta", "cpu"))
     assert estimated == pytest.approx(real, rel=0.05)
+
+
+def test_the_authors_setting_is_the_papers():
+    settings = Settings(**read_configuration(COMMAND.parent / "configs" / "svd_authors.json"))
+    assert (settings.width, settings.height, settings.frames, settings.stride, settings.span) == (1024, 576, 14, 2, 27)
+    assert (settings.lr, settings.sigma_mean, settings.sigma_std, settings.noise_augmentation) == (1e-4, 0.7, 1.6, 0.02)
+    assert (settings.fps - 1, settings.motion_bucket, settings.maps) == (6, 127, "rotated")
 
 
 @pytest.mark.parametrize(("changed", "expected"), [

@@ -155,7 +155,8 @@ def configurations(settings: Settings) -> tuple[dict, dict]:
     if settings.base:
         base = Path(settings.base)
         return check_is_svd(base), read_config(base, "vae")
-    return json.loads((Path(__file__).parent / "configs" / "svd_architecture.json").read_text()).values()
+    architecture = json.loads((Path(__file__).parent / "configs" / "svd_architecture.json").read_text())
+    return architecture["unet"], architecture["vae"]
 
 
 def report(settings: Settings) -> str:
