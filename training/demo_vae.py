@@ -72,6 +72,9 @@ def start_as_identity(model: AutoencoderKLTemporalDecoder) -> None:
         if isinstance(module, Attention):
             torch.nn.init.zeros_(module.to_out[0].weight)
             torch.nn.init.zeros_(module.to_out[0].bias)
+    # Blends neighbouring frames; nothing is known about them while single frames are trained.
+    torch.nn.init.dirac_(model.decoder.time_conv_out.weight)
+    torch.nn.init.zeros_(model.decoder.time_conv_out.bias)
     # The last GroupNorms have two channels a group: opposite offsets keep brightness and contrast from being lost.
     for layer in (model.encoder.down_blocks[2].downsamplers[0].conv, model.decoder.up_blocks[2].upsamplers[0].conv):
         with torch.no_grad():
