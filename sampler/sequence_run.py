@@ -1,0 +1,179 @@
+"""Samples a sequence of keyframes: clip after clip with the host's models, finished ones taken from disk."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import comfy.model_management
+import comfy.samplers
+import folder_paths
+import torch
+
+from .choices import check_choice
+from .clip_preview import clip_preview
+from .encode import encode_keyframes
+from .fingerprint import Fingerprint, model_fingerprint
+from .fusion import guidance_scales
+from .guider import DualDirectionSettings
+from .keyframes import one_picture
+from .ksampler import dual_direction_ksampler
+from .reinjection import sampler_passes
+from .sequence_files import FinishedClips
+from .sequence_plan import Segment, clip_seed, clips_to_sample, plan_segments, subdivided_frames, video_frames
+from .sequence_progress import SequenceProgress
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "inbetween_segments"
+# To be raised whenever the same request gives another video than before.
+_VERSION = 1
+_BYTES_OF_A_PIXEL = 3 * 4
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What a user chooses for every clip of a sequence: Encode Keyframes and Dual-Direction KSampler in one."""
+    width: int
+    height: int
+    fps: int
+    motion_bucket: int
+    noise_augmentation: float
+    fit: str
+    seed: int
+    steps: int
+    sampler_name: str
+    scheduler: str
+    reinjections: int
+    reinjection_share: float
+    directions: DualDirectionSettings
+
+
+def sample_sequence(model, clip_vision, vae, keyframes: torch.Tensor, frames_per_segment: str, loop: bool,
+                    subdivisions: int, resume: bool, settings: ClipSettings) -> tuple[torch.Tensor, dict]:
+    """(images `[frames, height, width, 3]`, LATENT of as many frames) through all keyframes, each shown once.
+
+    `keyframes`: `[K, height, width, channels]`; `subdivisions`: passes of in-betweens of in-betweens. Raises
+    ValueError, naming the input, for pictures, numbers or models that cannot be used, before anything is sampled.
+    """
+    check_choice("sampler_name", settings.sampler_name, comfy.samplers.KSampler.SAMPLERS)
+    check_choice("scheduler", settings.scheduler, comfy.samplers.KSampler.SCHEDULERS)
+    pictures = _pictures(keyframes, loop)
+    segments = plan_segments(len(pictures), frames_per_segment, loop)
+    frames = _check_length(segments, subdivisions, loop, settings)
+    run = _SequenceRun(model, clip_vision, vae, settings, segments, subdivisions, resume)
+    clips = []
+    for index, segment in enumerate(segments):
+        logger.info("Keyframe sequence: segment %d of %d, seed %d.", index + 1, len(segments),
+                    clip_seed(settings.seed, (index,)))
+        clips += run.segment(index, pictures[segment.first], pictures[segment.last], segment.frames, subdivisions)
+    latents = torch.cat([clip[min(index, 1):] for index, clip in enumerate(clips)])[:frames]
+    return _decode(vae, clips, frames), {"samples": latents}
+
+
+class _SequenceRun:
+    """The state of one run: models, progress, and the files of finished clips."""
+
+    def __init__(self, model, clip_vision, vae, settings: ClipSettings, segments: list[Segment], subdivisions: int,
+                 resume: bool):
+        self._model, self._clip_vision, self._vae, self._settings = model, clip_vision, vae, settings
+        clips = sum(clips_to_sample(segment.frames, subdivisions) for segment in segments)
+        evaluations = clips * sampler_passes(settings.steps, settings.reinjections, settings.reinjection_share)
+        self._progress = SequenceProgress(clip_preview(model, evaluations), clips)
+        self._request = self._fingerprint_of_request()
+        self._files = FinishedClips(Path(folder_paths.get_output_directory(), FOLDER)) if resume else None
+        if self._files:
+            self._files.remove_oldest()
+        videos = 4 if _is_guided(settings.directions) else 2
+        logger.info("Keyframe sequence: %d frames in %d segments, %d clips to sample, %d sampler steps in all, that is "
+                    "%d videos through the UNet. Clips already finished are not sampled again.",
+                    video_frames(segments, subdivisions, False), len(segments), clips, evaluations,
+                    videos * evaluations)
+
+    def segment(self, index: int, first: torch.Tensor, last: torch.Tensor, frames: int,
+                subdivisions: int) -> list[torch.Tensor]:
+        """The clips between two keyframes `[1, height, width, 3]`: one, or, subdivided, one for each gap."""
+        key = Fingerprint().add([self._request, first, last, frames, index]).hexdigest()
+        return self._clips(first, last, frames, subdivisions, (index,), key)
+
+    def _clips(self, first: torch.Tensor, last: torch.Tensor, frames: int, subdivisions: int, path: tuple[int, ...],
+               key: str) -> list[torch.Tensor]:
+        clip = self._finished(key, frames) if self._files else None
+        if clip is None:
+            clip = self._sample(first, last, frames, clip_seed(self._settings.seed, path))
+            if self._files:
+                self._files.write(key, clip)
+        self._progress.clip_done()
+        if subdivisions == 0:
+            return [clip]
+        # The keyframes themselves, not their copies: nothing is lost at them however often it is subdivided.
+        pictures = [first, *self._vae.decode(clip)[1:-1].split(1), last]
+        # A part is known by the clip that it divides: decoding that again may give other pixels in the last digit.
+        return [part for index, (left, right) in enumerate(pairwise(pictures))
+                for part in self._clips(left, right, frames, subdivisions - 1, (*path, index),
+                                        Fingerprint().add([key, index]).hexdigest())]
+
+    def _finished(self, key: str, frames: int) -> torch.Tensor | None:
+        return self._files.read(key, (frames, 4, self._settings.height // 8, self._settings.width // 8))
+
+    def _sample(self, first: torch.Tensor, last: torch.Tensor, frames: int, seed: int) -> torch.Tensor:
+        settings = self._settings
+        # One augmentation noise for all clips: neighbours see their common keyframe alike.
+        positive, negative, latent = encode_keyframes(
+            self._clip_vision, self._vae, first, last, settings.width, settings.height, frames, settings.fps,
+            settings.motion_bucket, settings.noise_augmentation, settings.seed, settings.fit)
+        return dual_direction_ksampler(
+            self._model, positive, negative, latent, seed, settings.steps, settings.sampler_name, settings.scheduler,
+            1.0, settings.reinjections, settings.reinjection_share, settings.directions, self._progress)["samples"]
+
+    def _fingerprint_of_request(self) -> str:
+        settings, model = self._settings, self._model
+        sigmas = comfy.samplers.KSampler(model, settings.steps, model.load_device, settings.sampler_name,
+                                         settings.scheduler, 1.0, model.model_options).sigmas
+        # In whichever order the work is done, the result is the same.
+        directions = dataclasses.replace(settings.directions, order_of_work="")
+        return Fingerprint().add([_VERSION, dataclasses.replace(settings, directions=directions), sigmas,
+                                  model_fingerprint(model, self._clip_vision, self._vae)]).hexdigest()
+
+
+def _pictures(keyframes: torch.Tensor, loop: bool) -> list[torch.Tensor]:
+    pictures = [one_picture(picture, "keyframes") for picture in keyframes.split(1)]
+    if loop and len(pictures) > 1 and torch.equal(pictures[0], pictures[-1]):
+        logger.info("Keyframe sequence: the last keyframe of the loop is the first again and is left out; the loop "
+                    "leads back to the first by itself.")
+        pictures.pop()
+    return pictures
+
+
+def _check_length(segments: list[Segment], subdivisions: int, loop: bool, settings: ClipSettings) -> int:
+    if subdivisions and min(segment.frames for segment in segments) < 3:
+        raise ValueError("frames_per_segment: expected at least 3 frames with subdivisions, found 2, which has nothing "
+                         "between its keyframes. Raise it, or set subdivisions to 0.")
+    frames = video_frames(segments, subdivisions, loop)
+    needed = frames * settings.width * settings.height * _BYTES_OF_A_PIXEL
+    available = comfy.model_management.get_total_memory(torch.device("cpu"))
+    if needed > available:
+        longest = max(subdivided_frames(segment.frames, subdivisions) for segment in segments)
+        raise ValueError(f"subdivisions: expected a video that fits into this machine's {available / 2 ** 30:.0f} GiB "
+                         f"of memory, found {frames} frames (up to {longest} a segment), {needed / 2 ** 30:.0f} GiB. "
+                         "Lower subdivisions, frames_per_segment, or width and height.")
+    return frames
+
+
+def _is_guided(directions: DualDirectionSettings) -> bool:
+    scales = guidance_scales(directions.fusion, 2, directions.guidance_min, directions.guidance_max)
+    return bool((scales != 1).any())
+
+
+def _decode(vae, clips: list[torch.Tensor], frames: int) -> torch.Tensor:
+    """`[frames, height, width, 3]`; a clip's first frame is the last of the clip before and is shown once."""
+    images, position = None, 0
+    for clip in clips:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        decoded = vae.decode(clip)[min(position, 1):][:frames - position]
+        if images is None:
+            images = decoded.new_empty([frames, *decoded.shape[1:]])
+        images[position:position + len(decoded)] = decoded
+        position += len(decoded)
+    return images
