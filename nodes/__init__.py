@@ -1,8 +1,10 @@
 """What the user sees: every node of the pack. A node is its schema and one call."""
 
 from .conditioning import InbetweenEncodeKeyframes
+from .inspection import InbetweenContactSheet, InbetweenReport
 from .loaders import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from .sampling import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenReinjectionSampler
+from .sequence import InbetweenKeyframeSequence
 
 NODES = [
     InbetweenLoadSVD,
@@ -12,4 +14,7 @@ NODES = [
     InbetweenDualDirectionKSampler,
     InbetweenDualDirectionGuider,
     InbetweenReinjectionSampler,
+    InbetweenKeyframeSequence,
+    InbetweenContactSheet,
+    InbetweenReport,
 ]
