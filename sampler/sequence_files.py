@@ -41,10 +41,9 @@ class FinishedClips:
                 # Used is as good as new: what a running sequence needs is never among the oldest.
                 os.utime(path)
                 return latents
-            problem = "it is not as it was written"
         except (WeightsError, KeyError, OSError) as error:
-            problem = str(error)
-        logger.warning("Finished clip %s cannot be used and is computed again: %s.", path.name, problem)
+            logger.debug("%s", error)
+        logger.warning("Finished clip %s cannot be used and is computed again: it was changed or is damaged.", path)
         return None
 
     def write(self, key: str, latents: torch.Tensor) -> None:
@@ -55,7 +54,7 @@ class FinishedClips:
         except WeightsError as error:
             logger.warning("This clip is finished but cannot be kept for a later run: %s", error)
 
-    def remove_oldest(self, kept: int = FILES_KEPT) -> None:
+    def remove_oldest(self, kept: int) -> None:
         """Removes all but the `kept` newest clips, and what a crash left half-written a day ago. Nothing else."""
         if not self.folder.is_dir():
             return

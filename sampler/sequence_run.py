@@ -20,7 +20,7 @@ from .guider import DualDirectionSettings
 from .keyframes import one_picture
 from .ksampler import dual_direction_ksampler
 from .reinjection import sampler_passes
-from .sequence_files import FinishedClips
+from .sequence_files import FILES_KEPT, FinishedClips
 from .sequence_plan import Segment, clip_seed, clips_to_sample, plan_segments, subdivided_frames, video_frames
 from .sequence_progress import SequenceProgress
 
@@ -84,7 +84,7 @@ class _SequenceRun:
         self._request = self._fingerprint_of_request()
         self._files = FinishedClips(Path(folder_paths.get_output_directory(), FOLDER)) if resume else None
         if self._files:
-            self._files.remove_oldest()
+            self._files.remove_oldest(max(FILES_KEPT, clips))
         videos = 4 if _is_guided(settings.directions) else 2
         logger.info("Keyframe sequence: %d frames in %d segments, %d clips to sample, %d sampler steps in all, that is "
                     "%d videos through the UNet. Clips already finished are not sampled again.",
