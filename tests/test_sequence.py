@@ -167,12 +167,12 @@ def test_interrupted_run_goes_on_where_it_stopped(models, sampled, monkeypatch):
 
     monkeypatch.setattr(sequence_run, "dual_direction_ksampler", interrupted)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        sequence(models, keyframes(4))
+        sequence(models, keyframes(4), frames_per_segment="2")
     monkeypatch.setattr(sequence_run, "dual_direction_ksampler", watched)
     sampled.clear()
-    images, _ = sequence(models, keyframes(4))
-    assert sampled == [(4, clip_seed(1, (2,)))]
-    assert torch.equal(images, sequence(models, keyframes(4), resume=False)[0])
+    images, _ = sequence(models, keyframes(4), frames_per_segment="2")
+    assert sampled == [(2, clip_seed(1, (2,)))]
+    assert torch.equal(images, sequence(models, keyframes(4), frames_per_segment="2", resume=False)[0])
     assert len(sampled) == 4
 
 
@@ -180,7 +180,7 @@ def test_interrupted_run_goes_on_where_it_stopped(models, sampled, monkeypatch):
 def test_killed_process_loses_one_segment_only(models, sampled, tmp_path, output):
     here = Path(__file__).parent
     result = subprocess.run([sys.executable, "-c", KILLED_DURING_THIRD, str(here), str(output.parent), str(tmp_path)],
-                            capture_output=True, text=True, timeout=180)
+                            capture_output=True, text=True, timeout=300)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert len(list(output.iterdir())) == 2
     sequence(models, keyframes(4))
