@@ -23,10 +23,18 @@ DISPLAY_NAMES = {
     "InbetweenDualDirectionGuider": "Dual-Direction Guider",
     "InbetweenReinjectionSampler": "Noise Re-injection Sampler",
 }
+HUGGING_FACE = "https://huggingface.co"
 FILES = {
-    "svd_xt.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid-xt/"),
-    "svd.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid/"),
+    "svd_xt.safetensors": (
+        "checkpoints", f"{HUGGING_FACE}/stabilityai/stable-video-diffusion-img2vid-xt/resolve/main/"),
+    "svd.safetensors": ("checkpoints", f"{HUGGING_FACE}/stabilityai/stable-video-diffusion-img2vid/resolve/main/"),
+    "RealESRGAN_x4plus.safetensors": (
+        "upscale_models", f"{HUGGING_FACE}/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/"),
+    "film_net_fp16.safetensors": (
+        "frame_interpolation", f"{HUGGING_FACE}/Comfy-Org/frame_interpolation/resolve/main/frame_interpolation/"),
 }
+# Nodes of neither this pack nor the host: the registry's name of their pack.
+OTHER_PACKS = {"RIFE VFI": "comfyui-frame-interpolation"}
 
 
 @pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
@@ -58,7 +66,7 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(node):
     assert page.startswith(f"# {schema.display_name}\n")
     assert "## Common mistake" in page and "## How it connects" in page
     inputs, outputs = (re.search(rf"## {part}\n(.*?)\n## ", page, re.DOTALL)[1] for part in ("Inputs", "Outputs"))
-    named = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+    named = re.compile(r"^- \*\*`(\w+)`\*\*: ", re.MULTILINE)
     assert named.findall(inputs) == [item.id for item in schema.inputs]
     assert named.findall(outputs) == [item.display_name or item.get_io_type() for item in schema.outputs]
 
@@ -81,33 +89,34 @@ def test_every_node_says_where_it_comes_from(graph):
         if node["type"] in SCHEMAS:
             assert node["properties"]["cnr_id"] == "generative-inbetweening"
         elif node["type"] != "MarkdownNote":
-            assert node["properties"]["cnr_id"] == "comfy-core"
+            assert node["properties"]["cnr_id"] == OTHER_PACKS.get(node["type"], "comfy-core")
 
 
 def test_widgets_are_those_of_the_nodes(graph):
     for node in graph["nodes"]:
         if node["type"] not in SCHEMAS:
             continue
-        # In the graph a widget is an input, too, and a seed has a second widget beside it.
+        # In the graph a widget is an input, too, and a seed that changes by itself has a second widget beside it.
         widgets = [item["name"] for item in node["inputs"] if "widget" in item]
         sockets = [item["name"] for item in node["inputs"] if "widget" not in item]
         assert sockets + widgets == [item.id for item in SCHEMAS[node["type"]].inputs]
-        assert len(node["widgets_values"]) == len(widgets) + ("seed" in widgets)
+        assert len(node["widgets_values"]) == len(widgets) + sum(
+            bool(getattr(item, "control_after_generate", False)) for item in SCHEMAS[node["type"]].inputs)
         assert [item["name"] for item in node["outputs"]] == \
             [item.display_name or item.get_io_type() for item in SCHEMAS[node["type"]].outputs]
 
 
 def test_missing_models_are_offered_and_named(graph):
-    """What the UI offers to download is what the loader's widget names and what the note links to."""
+    """What the UI offers to download is what the loaders' widgets name and what the note links to."""
+    values = {value for node in graph["nodes"] for value in node.get("widgets_values", []) if isinstance(value, str)}
     offered = {model["name"]: model for node in graph["nodes"] for model in node["properties"].get("models", [])}
-    chosen = {value for node in graph["nodes"] for value in node.get("widgets_values", []) if value in FILES}
-    assert set(offered) == chosen and chosen
+    assert offered and offered.keys() == values & FILES.keys()
     for name, model in offered.items():
         folder, site = FILES[name]
-        assert model["directory"] == folder
-        assert model["url"] == f"{site}resolve/main/{name}?download=true"
+        assert (model["directory"], model["url"]) == (folder, f"{site}{name}?download=true")
         assert model["url"] in notes(graph)
-    assert "svd_backward_motion.safetensors" in notes(graph) and "backward_motion/" in notes(graph)
+    if any(value.startswith("svd_backward_motion") for value in values):
+        assert "svd_backward_motion.safetensors" in notes(graph) and "backward_motion/" in notes(graph)
 
 
 def boxes(graph: dict) -> list[tuple[str, float, float, float, float]]:
