@@ -104,6 +104,7 @@ def test_the_log_tells_every_step_and_the_held_out_loss(straight):
     assert all(entry["loss"] > 0 and entry["lr"] == 1e-4 and entry["gradient_norm"] > 0 for entry in steps)
     before, after = log_entries(straight, "held-out")
     assert before["base_rotated"]["mean"] > 0 and before["base_own"]["mean"] > 0
+    assert len(before["base_rotated"]["clips"]) == len(after["loss"]["clips"]) == 1
     assert after["step"] == 6 and after["loss"]["mean"] != before["base_rotated"]["mean"]
 
 

@@ -24,18 +24,23 @@ class HeldOut:
     clips: list[Path]
     seed: int
 
-    def base_losses(self) -> dict[str, dict[str, float]]:
+    def base_losses(self) -> dict[str, dict[str, object]]:
         """Losses before the first step: of the base weights, with rotated and with their own maps."""
         return {f"base_{maps}": self.losses(maps)["loss"] for maps in ("rotated", "own")}
 
-    def losses(self, maps: str | None = None) -> dict[str, dict[str, float]]:
-        """{"loss": mean and half width of its 95 % interval over the clips}, with the model's maps or others."""
+    def losses(self, maps: str | None = None) -> dict[str, dict[str, object]]:
+        """Losses with the model's maps or others: {"loss": {"mean", "plus_minus", "clips"}}.
+
+        `plus_minus` is half the 95 % interval over the clips; most of it is the spread of noise levels. `clips` has
+        each clip's loss in a fixed order, for the far narrower interval of a difference clip by clip.
+        """
         accelerator = self.accelerator
         values = []
         with torch.no_grad():
             for number in range(accelerator.process_index, len(self.clips), accelerator.num_processes):
                 batch = self.batches([self.clips[number]], draws.generator(self.seed, draws.HELD_OUT, number))
-                values += self.model(**batch, maps=maps).tolist()
-        everywhere = torch.tensor(gather_object(values))
-        spread = everywhere.std().item() if len(everywhere) > 1 else 0.0
-        return {"loss": {"mean": everywhere.mean().item(), "plus_minus": 1.96 * spread / len(everywhere) ** 0.5}}
+                values.append((number, self.model(**batch, maps=maps).item()))
+        clips = torch.tensor([value for _, value in sorted(gather_object(values))])
+        spread = clips.std().item() if len(clips) > 1 else 0.0
+        return {"loss": {"mean": clips.mean().item(), "plus_minus": 1.96 * spread / len(clips) ** 0.5,
+                         "clips": clips.tolist()}}
