@@ -14,8 +14,10 @@ ORDERS = ("batched", "paired", "sequential")
 _CALLS: dict[str, list[list[Part]]] = {
     # The host takes the last part of a call first when it has to split it: forward parts, whose maps the backward
     # ones need, stand last.
-    "batched": [[("negative", "backward"), ("positive", "backward"), ("negative", "forward"), ("positive", "forward")]],
-    "paired": [[("negative", "backward"), ("negative", "forward")], [("positive", "backward"), ("positive", "forward")]],
+    "batched": [[("negative", "backward"), ("positive", "backward"),
+                 ("negative", "forward"), ("positive", "forward")]],
+    "paired": [[("negative", "backward"), ("negative", "forward")],
+               [("positive", "backward"), ("positive", "forward")]],
     "sequential": [[("negative", "forward")], [("negative", "backward")],
                    [("positive", "forward")], [("positive", "backward")]],
 }

@@ -15,7 +15,7 @@ from generative_inbetweening.nodes import (
 )
 from generative_inbetweening.weights.backward_motion import read_backward_motion, write_backward_motion
 from generative_inbetweening.weights.errors import WeightsError
-from reference_cases import REFERENCE, backward_motion_folder, use_folders
+from reference_cases import REFERENCE, backward_motion_folder
 from safetensors.torch import load_file, save_file
 from small_model import encode, load, pictures, sample
 

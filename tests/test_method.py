@@ -71,7 +71,8 @@ def test_sharing_q_and_k_is_rotating_the_map():
     assert torch.allclose(found, torch.cat(expected[::-1]), atol=1e-6) and not together.maps
 
     maps = {}
-    apart = [dual_direction_attention("a", layer, difference, tokens, UNetCall([Video(direction, 1)], maps=maps), attend)
+    apart = [dual_direction_attention("a", layer, difference, tokens, UNetCall([Video(direction, 1)], maps=maps),
+                                      attend)
              for direction, tokens in (("forward", forward), ("backward", backward))]
     assert torch.allclose(torch.cat(apart), torch.cat(expected), atol=1e-6) and not maps
 
@@ -105,7 +106,7 @@ def test_backward_without_its_forward_map_is_refused():
 
 
 def test_maps_are_probabilities():
-    attention_map = compute_map(torch.randn(POSITIONS, FRAMES, CHANNELS), torch.randn(POSITIONS, FRAMES, CHANNELS), HEADS)
+    attention_map = compute_map(*torch.randn(2, POSITIONS, FRAMES, CHANNELS), HEADS)
     assert torch.allclose(attention_map.sum(-1), torch.ones(POSITIONS, HEADS, FRAMES))
 
 
@@ -202,7 +203,10 @@ def test_order_of_work_follows_memory():
 
 def test_progress_learns_what_a_step_costs():
     seen = []
-    with EvaluationProgress(lambda done, x0, x, total: seen.append((done + 1, total)), passes=3, quiet=True) as progress:
+    def callback(done, x0, x, total):
+        seen.append((done + 1, total))
+
+    with EvaluationProgress(callback, passes=3, quiet=True) as progress:
         for _ in range(3):
             progress.evaluated(None, None)
             progress.evaluated(None, None)

@@ -14,7 +14,6 @@ from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.weights import unet_keys
 from generative_inbetweening.weights.backward_motion import is_backward_motion_key, write_backward_motion
 from generative_inbetweening.weights.safetensors_files import read_tensors
-from nodes import VAEDecode
 from reference_cases import (
     REFERENCE,
     backward_motion_folder,
@@ -26,6 +25,8 @@ from reference_cases import (
     sample_case,
     use_folders,
 )
+
+from nodes import VAEDecode
 
 
 @pytest.fixture(scope="module")

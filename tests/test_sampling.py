@@ -11,8 +11,9 @@ import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
 from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.unet_patches import UNET_CALL, temporal_attention_layers
-from nodes import SetLatentNoiseMask
 from small_model import FRAMES, SIZE, encode, load, plain_ksampler, sample
+
+from nodes import SetLatentNoiseMask
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 

@@ -24,8 +24,9 @@ from generative_inbetweening.sampler.sequence_plan import (
     subdivided_frames,
     video_frames,
 )
-from nodes import VAEDecode
 from small_model import DEFAULTS, SIZE, encode, load, pictures, sample
+
+from nodes import VAEDecode
 
 SETTINGS = {"frames_per_segment": "4", "loop": False, "width": SIZE, "height": SIZE, "fps": 7, "motion_bucket": 127,
             "noise_augmentation": 0.0, "fit": "crop", "subdivisions": 0, "resume": True,

@@ -15,6 +15,7 @@ from reference_cases import REFERENCE, backward_motion_folder, folder, use_folde
 
 XT = REFERENCE / folder("-xt").rstrip("/")
 PACK = Path(__file__).resolve().parents[1]
+UNETS = Path(__file__).parent / "reference"
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +98,8 @@ def test_conversion_is_the_difference_in_comfyui_names():
     InbetweenConvertBackwardMotion.execute("tiny-svd/", "tiny-svd-reverse-motion/", "difference", "fp32", True)
     path = backward_motion_folder() / "difference.safetensors"
     differences, metadata = backward_motion.read_backward_motion(path)
-    base, tuned = (read_tensors(Path(__file__).parent / "reference" / name / "unet" /
-                                "diffusion_pytorch_model.safetensors") for name in ("tiny-svd", "tiny-svd-reverse-motion"))
+    base, tuned = (read_tensors(UNETS / name / "unet" / "diffusion_pytorch_model.safetensors")
+                   for name in ("tiny-svd", "tiny-svd-reverse-motion"))
     names = unet_keys.diffusers_to_comfy(base)
     changed = {f"diffusion_model.{names[key]}": tuned[key].float() - base[key].float()
                for key in base if not torch.equal(base[key], tuned[key])}
@@ -114,10 +115,9 @@ def run_weights(*arguments, cwd) -> subprocess.CompletedProcess:
 
 
 def test_command_converts_from_any_folder(tmp_path):
-    reference = Path(__file__).parent / "reference"
     output = tmp_path / "new.safetensors"
-    arguments = ("backward-motion", "--base", reference / "tiny-svd", "--fine-tuned",
-                 reference / "tiny-svd-reverse-motion" / "unet", "--output", output, "--license", "Apache-2.0")
+    arguments = ("backward-motion", "--base", UNETS / "tiny-svd", "--fine-tuned",
+                 UNETS / "tiny-svd-reverse-motion" / "unet", "--output", output, "--license", "Apache-2.0")
     done = run_weights(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "32 of 32" in done.stdout
@@ -130,18 +130,18 @@ def test_command_converts_from_any_folder(tmp_path):
 def test_conversion_never_holds_a_whole_model(tmp_path):
     """Two UNets of 200 MB each are converted within 150 MB more than an import of torch needs."""
     from safetensors.torch import save_file
-    base = read_tensors(Path(__file__).parent / "reference" / "tiny-svd" / "unet" / "diffusion_pytorch_model.safetensors")
+    base = read_tensors(UNETS / "tiny-svd" / "unet" / "diffusion_pytorch_model.safetensors")
     padding = torch.zeros(50_000_000)
     for name in ("base", "tuned"):
         changed = {key: tensor + (name == "tuned") for key, tensor in base.items()}
         names = unet_keys.diffusers_to_comfy(base)
         save_file({**{names[key]: tensor for key, tensor in changed.items()}, "padding": padding},
                   tmp_path / f"{name}.safetensors")
-    script = ("import resource, sys; sys.path.insert(0, {pack!r}); import torch\n"
+    script = (f"import resource, sys; sys.path.insert(0, {str(PACK)!r}); import torch\n"
               "from pathlib import Path\nfrom weights.convert import convert\n"
               "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-              "convert(Path('base.safetensors'), Path('tuned.safetensors'), Path('out.safetensors'), {{}})\n"
-              "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)").format(pack=str(PACK))
+              "convert(Path('base.safetensors'), Path('tuned.safetensors'), Path('out.safetensors'), {})\n"
+              "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     kilobytes = 1 if sys.platform != "darwin" else 1 / 1024
@@ -163,7 +163,7 @@ def test_importing_the_pack_is_quick_and_brings_no_training_library():
               "module = importlib.util.module_from_spec(spec); sys.modules['pack'] = module\n"
               "spec.loader.exec_module(module); asyncio.run(module.comfy_entrypoint())\n"
               "new = set(sys.modules) - before\n"
-              "print(sorted(name for name in new if name.split('.')[0] in ('diffusers', 'transformers', 'accelerate')))")
+              "print(sorted({{name.split('.')[0] for name in new}} & {{'diffusers', 'transformers', 'accelerate'}}))")
     import folder_paths
     host = str(Path(folder_paths.__file__).parent)
     done = subprocess.run([sys.executable, "-c", script.format(host=host, pack=str(PACK))], capture_output=True,

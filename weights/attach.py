@@ -1,4 +1,4 @@
-"""Puts backward-motion weights beside a host MODEL: loaded with the UNet, counted, never copied, gone with the clone."""
+"""Puts backward-motion weights beside a host MODEL: loaded with the UNet, counted in its memory, never copied."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -65,7 +65,8 @@ class UNetTensors:
 
 
 def convert(base: Path, fine_tuned: Path, output: Path, metadata: dict[str, str], overwrite: bool = False,
-            dtype: torch.dtype = torch.float16, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+            dtype: torch.dtype = torch.float16,
+            progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """Writes `fine_tuned − base` of the 16 × 2 matrices as a backward-motion file and returns its path.
 
     `progress(done, total)` is called after every matrix. Raises WeightsError when either model is no SVD UNet, when

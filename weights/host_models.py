@@ -138,7 +138,8 @@ def _with_quantisation(tensors: dict[str, torch.Tensor], channels: int) -> dict[
     # The plain autoencoder has two 1×1 convolutions that SVD's lacks; without them the host warns of missing weights.
     return {**tensors, "quant_conv.weight": torch.eye(2 * channels)[..., None, None],
             "quant_conv.bias": torch.zeros(2 * channels),
-            "post_quant_conv.weight": torch.eye(channels)[..., None, None], "post_quant_conv.bias": torch.zeros(channels)}
+            "post_quant_conv.weight": torch.eye(channels)[..., None, None],
+            "post_quant_conv.bias": torch.zeros(channels)}
 
 
 def _refuse_missing(missing: list[str], network: str) -> None:

@@ -35,7 +35,8 @@ def open_safetensors(path: Path) -> safe_open:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"Expected a safetensors file, found {path.name} ({path.stat().st_size:,} bytes) that is "
-                           f"truncated, damaged, or of another format: {error}. Download or convert it again.") from error
+                           f"truncated, damaged, or of another format: {error}. Download or convert it "
+                           "again.") from error
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
