@@ -1,7 +1,7 @@
 """The shipped graphs in ComfyUI's own window, in a headless Chromium: opened, checked, run, looked at.
 
-Screenshots go to the folder that INBETWEEN_SCREENSHOTS names. INBETWEEN_SCREENSHOTS=workflows renews the pictures
-beside the shipped graphs.
+Screenshots go to the folder that INBETWEEN_SCREENSHOTS names, if it names one. Its `.jpg` files are the pictures beside
+the shipped graphs.
 """
 
 import json
