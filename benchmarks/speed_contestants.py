@@ -57,6 +57,8 @@ def _guider_within_sampling(guider, x: torch.Tensor) -> Callable[[], torch.Tenso
     def run():
         return captured["model"](x, torch.full((x.shape[0],), SIGMA), **captured["extra_args"])
 
+    # The host runs its nodes so.
+    @torch.inference_mode()
     def evaluate():
         guider.sample(torch.zeros_like(x), torch.zeros_like(x), comfy.samplers.KSAMPLER(keep),
                       torch.tensor([SIGMA, 0.0]), disable_pbar=True, seed=0)
