@@ -30,6 +30,7 @@ MODEL_PATHS = BASE / "extra_model_paths.yaml"
 
 HOST_REQUIREMENTS = CHECKOUT / "requirements-host.txt"
 DEV_REQUIREMENTS = CHECKOUT / "requirements-dev.txt"
+BENCHMARK_REQUIREMENTS = CHECKOUT / "requirements-benchmark.txt"
 
 
 def environment_python(environment: Path) -> Path:

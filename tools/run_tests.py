@@ -8,11 +8,22 @@ from pathlib import Path
 
 from .chromium import prepare_chromium
 from .host import Host
-from .places import BENCHMARKS, CHECKOUT, DEV_REQUIREMENTS, LOCK, SETUP_LOG, TEST_ENVIRONMENT, environment_python
+from .places import (
+    BENCHMARK_REQUIREMENTS,
+    BENCHMARKS,
+    CHECKOUT,
+    DEV_REQUIREMENTS,
+    LOCK,
+    SETUP_LOG,
+    TEST_ENVIRONMENT,
+    environment_python,
+)
 from .problems import DevError
 from .setup_lock import setup_lock
 from .subprocesses import clean_environment, output_of, pip_environment, run_logged, runs, say
 
+# Benchmarks that need more packages than the tests do.
+NEED_MORE = {"quality": BENCHMARK_REQUIREMENTS}
 SITE_FOLDERS = "import json, sys; print(json.dumps([p for p in sys.path if p.endswith('site-packages')]))"
 
 
@@ -68,7 +79,18 @@ def check_benchmark(name: str) -> None:
         raise DevError(f"There is no benchmark {name!r}; there are: {', '.join(benchmarks()) or 'none'}.")
 
 
+def benchmark_python(host: Host, requirements: Path) -> Path:
+    """A Python with a benchmark's own packages; a ComfyUI of the user's is not written to. Raises DevError."""
+    python = host.python if host.is_ours else test_python(host)
+    with setup_lock(LOCK) as lock:
+        say("Installing what the benchmark needs beside the tests' packages.")
+        install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "-r", requirements]
+        run_logged("Installing the benchmark's packages", install, SETUP_LOG, pip_environment(), [lock])
+    return python
+
+
 def run_benchmark(host: Host, name: str, arguments: list[str]) -> int:
     """The benchmark's exit code; paths in its arguments are relative to where the user stands."""
-    command = [str(host.python), str(BENCHMARKS / f"{name}.py"), *arguments]
+    python = benchmark_python(host, NEED_MORE[name]) if name in NEED_MORE else host.python
+    command = [str(python), str(BENCHMARKS / f"{name}.py"), *arguments]
     return subprocess.run(command, env=clean_environment(INBETWEEN_COMFYUI=host.folder), check=False).returncode

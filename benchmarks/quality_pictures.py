@@ -1,0 +1,83 @@
+"""Plots and contact sheets of the benchmark, as PNG."""
+
+import json
+import os
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+ZOOM, CAPTION, GAP = 2, 14, 4
+PAPER, INK = "white", "black"
+PLOTTED = ("cross-fade", "rife", "forward", "time-reversal", "ours-no-fine-tuning", "ours-own-maps", "ours")
+
+
+def contact_sheet(path: Path, rows: dict[str, Path]) -> None:
+    """Strips of frames below each other, {caption: strip}."""
+    strips = {caption: Image.open(strip).convert("RGB") for caption, strip in rows.items() if strip.exists()}
+    if not strips:
+        return
+    width, height = next(iter(strips.values())).size
+    step = height * ZOOM + CAPTION + GAP
+    sheet = Image.new("RGB", (width * ZOOM, step * len(strips)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (caption, strip) in enumerate(strips.items()):
+        draw.text((GAP, number * step), caption, fill=INK)
+        sheet.paste(strip.resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST), (0, number * step + CAPTION))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    sheet.save(partial, "PNG")
+    os.replace(partial, path)
+
+
+def plot_over_frames(path: Path, methods: dict[str, dict], title: str) -> None:
+    """Mean quality of each frame of the video, one panel a metric."""
+    from matplotlib.figure import Figure
+
+    shown = {name: methods[name] for name in PLOTTED if name in methods}
+    panels = [(metric, label) for metric, label in
+              (("psnr", "PSNR, dB"), ("motion_error", "motion error, px"), ("ghosting", "ghosting"))
+              if any(metric in each["per_frame"] for each in shown.values())]
+    if not panels:
+        return
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    figure.suptitle(title)
+    for axis, (metric, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        for each in shown.values():
+            values = each["per_frame"].get(metric, [])
+            inner = [(frame, value) for frame, value in enumerate(values[:-1]) if frame and value is not None]
+            axis.plot(*zip(*inner), marker="o", label=each["label"])
+        axis.set(xlabel="frame", ylabel=label)
+        axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    _save(figure, path)
+
+
+def plot_held_out_loss(path: Path, logs: list[Path]) -> None:
+    """Held-out loss of the backward model over the fine-tuning, with the two base losses, from its log.jsonl."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for log in logs:
+        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        held_out = [entry for entry in entries if entry.get("event") == "held-out" and "loss" in entry]
+        settings = next((entry["settings"] for entry in entries if entry.get("event") == "start"), {})
+        name = f"{settings.get('maps', '?')} maps, seed {settings.get('seed', '?')}"
+        if held_out:
+            axis.errorbar([entry["step"] for entry in held_out], [entry["loss"]["mean"] for entry in held_out],
+                          [entry["loss"]["plus_minus"] for entry in held_out], marker="o", capsize=3, label=name)
+    base = next((entry for entry in entries if "base_rotated" in entry), {})
+    for maps, style in (("rotated", "--"), ("own", ":")):
+        if f"base_{maps}" in base:
+            axis.axhline(base[f"base_{maps}"]["loss"]["mean"], linestyle=style, color="grey",
+                         label=f"untouched weights, {maps} maps")
+    axis.set(xlabel="step of the fine-tuning", ylabel="held-out loss on reversed clips")
+    axis.legend(fontsize="small")
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
+    partial = path.with_name(f".{path.stem}.partial.png")
+    figure.savefig(partial, dpi=120)
+    os.replace(partial, path)
