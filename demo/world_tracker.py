@@ -17,12 +17,14 @@ from .world_render import cutout_mask
 
 SEEN = 0.5
 """Frames in which less than this share of the object is visible do not count."""
+VISIBLE_ENERGY = 0.15
+"""The least share of the object's contrast that a place must show to be considered."""
 
 
 @dataclass(frozen=True)
 class Track:
     """``centre`` of the main object, pixels ``[frames, 2]``; ``explained``: share of the frame's difference to the
-    ground that the object there explains, at most 1, below 0 where nothing fits, ``[frames]``."""
+    ground that the object there explains, in [0, 1], ``[frames]``."""
 
     centre: torch.Tensor
     explained: torch.Tensor
@@ -39,12 +41,13 @@ def object_templates(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
     return opacity[0], colour[0]
 
 
-def mismatch(frames: torch.Tensor, ground: torch.Tensor, post: torch.Tensor, opacity: torch.Tensor,
-             colour: torch.Tensor) -> torch.Tensor:
-    """Change of the squared error when the object is put at each pixel of each frame, ``[frames, h, w]``.
+def match(frames: torch.Tensor, ground: torch.Tensor, post: torch.Tensor, opacity: torch.Tensor,
+          colour: torch.Tensor) -> torch.Tensor:
+    """Squared error that the object explains when put at each pixel of each frame, ``[frames, h, w]``.
 
-    With residual r = frame − ground b, opacity m, colour c and w = 1 − post the squared error changes by
-    ``Σ w m²(c−b)² − 2 Σ w m r (c−b)``; every term is a correlation of the frame with a template.
+    With residual r = frame − ground b, opacity m, colour c, d = m (c − b) and w = 1 − post, the object at
+    strength a explains ``2 a Σ w r d − a² Σ w d²``. The best a in [0, 1] is taken: a pale or blurred object is found
+    as well as a perfect one. Every sum is a correlation of the frame with a template.
     """
     count, _, height, width = frames.shape
     reach = opacity.shape[-1] // 2
@@ -59,7 +62,11 @@ def mismatch(frames: torch.Tensor, ground: torch.Tensor, post: torch.Tensor, opa
     residual = (frames - ground) * clear
     own = correlate(clear, m2 * colour.square()) - 2 * correlate(clear * ground, m2 * colour) \
         + correlate(clear * ground.square(), m2)
-    return own - 2 * (correlate(residual, m * colour) - correlate(residual * ground, m))
+    overlap = correlate(residual, m * colour) - correlate(residual * ground, m)
+    # Where little of the object would be in the picture, a little noise would do as a match.
+    enough = own > VISIBLE_ENERGY * own.flatten(1).amax(1).view(-1, 1, 1)
+    strength = (overlap / own.clamp(min=1e-6)).clamp(0, 1)
+    return torch.where(enough, strength * (2 * overlap - strength * own), torch.zeros_like(own))
 
 
 def _refine(values: torch.Tensor, best: int) -> float:
@@ -80,13 +87,13 @@ def track(frames: torch.Tensor, clip: Clip) -> Track:
     if frames.shape != clip.frames.shape:
         raise ValueError(f"frames: expected the clip's shape {tuple(clip.frames.shape)}, found {tuple(frames.shape)}.")
     frames = frames.to(clip.background.dtype)
-    change = mismatch(frames, clip.background, clip.post, *object_templates(clip))
+    explained = match(frames, clip.background, clip.post, *object_templates(clip))
     total = (frames - clip.background).square().flatten(1).sum(1).clamp(min=1e-6)
     centres = []
-    for surface in change:
+    for surface in -explained:
         y, x = divmod(int(surface.argmin()), surface.shape[1])
         centres.append((_refine(surface[y], x), _refine(surface[:, x], y)))
-    return Track(torch.tensor(centres), -change.flatten(1).amin(1) / total)
+    return Track(torch.tensor(centres), explained.flatten(1).amax(1) / total)
 
 
 def motion_error(frames: torch.Tensor, clip: Clip) -> float:

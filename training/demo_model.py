@@ -25,7 +25,7 @@ from .demo_image_encoder import train_image_encoder
 from .demo_parallel import launch
 from .demo_preview import write_preview
 from .demo_unet import train_unet
-from .demo_vae import train_decoder, train_vae
+from .demo_vae import train_decoder, train_vae, use_layers
 
 log = logging.getLogger("training.demo_model")
 
@@ -44,12 +44,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for the result, checkpoints, latents and log")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
     parser.add_argument("--processes", type=int, default=2, help="single-threaded training processes (default 2)")
-    parser.add_argument("--minutes-vae", type=float, default=12)
-    parser.add_argument("--minutes-image-encoder", type=float, default=4)
-    parser.add_argument("--minutes-unet", type=float, default=60)
-    parser.add_argument("--minutes-decoder", type=float, default=10)
-    parser.add_argument("--train-clips", type=int, default=4096)
-    parser.add_argument("--test-clips", type=int, default=128)
+    parser.add_argument("--minutes-vae", type=float, default=3.5)
+    parser.add_argument("--minutes-image-encoder", type=float, default=6)
+    parser.add_argument("--minutes-unet", type=float, default=45,
+                        help="over all runs: a larger number than before goes on from the checkpoint")
+    parser.add_argument("--minutes-decoder", type=float, default=15)
+    parser.add_argument("--train-clips", type=int, default=1024)
+    parser.add_argument("--test-clips", type=int, default=64)
     return parser.parse_args(arguments)
 
 
@@ -86,6 +87,7 @@ def write_pipeline_files(model: Path) -> None:
 def pools(out: Path, options: argparse.Namespace) -> tuple[dict, dict]:
     """The encoded training and held-out clips, from the cache where they are there."""
     parts = load_parts(out / "demo-svd")
+    use_layers(parts[0], fine=False, temporal=False)  # the encoder's fine resnets are the identity: not needed here
     return (cached_pool(*parts, out / "latents", "train", options.train_clips),
             cached_pool(*parts, out / "latents", "test", options.test_clips))
 

@@ -34,7 +34,7 @@ SPATIAL_SHARE = 0.8
 """Until this share of the time the decoder is trained without its temporal layers."""
 
 
-def _use_layers(vae: AutoencoderKLTemporalDecoder, fine: bool, temporal: bool) -> None:
+def use_layers(vae: AutoencoderKLTemporalDecoder, fine: bool, temporal: bool) -> None:
     """Leaves out layers that start as the identity and cost most, or puts them back.
 
     Args:
@@ -189,7 +189,7 @@ def train_vae(folder: Path, minutes: float, learning_rate: float = 2e-3, log_pat
     torch.manual_seed(seed)
     vae, sketch = AutoencoderKLTemporalDecoder(**CONFIG), SketchDecoder()
     start_as_identity(vae)
-    _use_layers(vae, fine=False, temporal=False)
+    use_layers(vae, fine=False, temporal=False)
     source = FrameSource(first=rank() * 500_000)
     parameters = [*vae.encoder.parameters(), *vae.quant_conv.parameters(), *sketch.parameters()]
 
@@ -199,7 +199,7 @@ def train_vae(folder: Path, minutes: float, learning_rate: float = 2e-3, log_pat
 
     _train(step, parameters, minutes, learning_rate, log_path, seed, "encoder")
     if rank() == 0:
-        _use_layers(vae, fine=True, temporal=True)
+        use_layers(vae, fine=True, temporal=True)
         factor = normalise_latents(vae.eval(), source.frames[:32].flatten(0, 1))
         log.info("vae: latents scaled by %.3f", factor)
         vae.save_pretrained(folder)
@@ -217,14 +217,14 @@ def train_decoder(folder: Path, minutes: float, learning_rate: float = 2e-3, log
 
     def step(elapsed: float) -> tuple[torch.Tensor, torch.Tensor]:
         temporal = elapsed > SPATIAL_SHARE
-        _use_layers(vae, fine=False, temporal=temporal)
+        use_layers(vae, fine=False, temporal=temporal)
         if temporal:
             return _decoder_step(vae, source.clips(1), 8)
         return _decoder_step(vae, source.crops(12) if elapsed < SPATIAL_SHARE / 2 else source.single_frames(4), 1)
 
     _train(step, parameters, minutes, learning_rate, log_path, seed, "decoder")
     if rank() == 0:
-        _use_layers(vae, fine=True, temporal=True)
+        use_layers(vae, fine=True, temporal=True)
         vae.eval().save_pretrained(folder)
 
 
