@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -157,6 +158,17 @@ def test_link_to_the_pack_is_made_anew_without_touching_what_it_pointed_to(
     shutil.copytree(elsewhere, link)
     base_folder.link_pack(link)
     assert link.is_symlink() and link.resolve() == checkout.folder.resolve()
+
+
+def test_what_a_user_converts_is_not_written_into_the_demo(checkout: Checkout, setup_comfyui: object) -> None:
+    base_folder, places, host = (importlib.import_module(f"copied_tools.{name}")
+                                 for name in ("base_folder", "places", "host"))
+    base_folder.MODEL_PATHS.parent.mkdir(parents=True, exist_ok=True)
+    base_folder.write_model_paths(host.Host(places.COMFYUI, Path(sys.executable)))
+    folders = [line.split(": ", 1)[1] for line in base_folder.MODEL_PATHS.read_text("utf-8").splitlines()
+               if line.strip().startswith("backward_motion:")]
+    assert [json.loads(folder) for folder in folders] == [str(places.BASE / "models" / "backward_motion"),
+                                                          str(places.DEMO)]
 
 
 def test_another_wheel_under_the_same_name_is_refused(complete: Checkout) -> None:

@@ -61,7 +61,9 @@ def remove(path: Path) -> None:
 
 def write_model_paths(host: Host) -> None:
     """Show ComfyUI the demo's weights where they lie, and the models of a ComfyUI of the user's."""
-    sections = {"inbetween_demo": {"checkpoints": DEMO, "backward_motion": DEMO}}
+    # The first folder of a kind is the one that nodes write to: what a user converts does not belong into demo/.
+    sections = {"inbetween_converted": {"backward_motion": BASE / "models" / "backward_motion"},
+                "inbetween_demo": {"checkpoints": DEMO, "backward_motion": DEMO}}
     models = host.folder / "models"
     if not host.is_ours and models.is_dir():
         sections["existing_comfyui"] = {folder.name: folder for folder in sorted(models.iterdir()) if folder.is_dir()}
