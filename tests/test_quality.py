@@ -19,6 +19,7 @@ from generative_inbetweening.weights.safetensors_files import read_metadata
 
 DEMO = Path(__file__).resolve().parents[1] / "demo"
 CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
+PASSES = 0.15
 CLIPS = 6
 # A whole run takes minutes; these few steps keep the order of the methods.
 SETTINGS = SamplingSettings(steps=12, reinjections=1)
@@ -40,22 +41,23 @@ def faded(clip):
 def test_true_frames_have_no_ghosts_and_a_cross_fade_has(clips):
     truth = [ghosting(clip.frames, clip) for clip in clips]
     fade = [ghosting(faded(clip), clip) for clip in clips]
-    assert max(truth) < 0.1
-    assert np.mean(fade) > 0.3
+    # A true object that lies between two pixels leaves a little of itself beside the whole-pixel copy.
+    assert max(truth) < PASSES
+    assert np.mean(fade) > 3 * PASSES
     assert all(true < ghost for true, ghost in zip(truth, fade))
 
 
 def test_an_object_in_the_wrong_place_is_no_ghost(clips):
     clip = next(clip for clip in clips if clip.kind == "fly")
     still = clip.background + clip.opacity[:1] * (clip.colour[:1] - clip.background)
-    assert ghosting(still, clip) < 0.1
+    assert ghosting(still, clip) < PASSES
     assert metrics.between(metrics.motion_errors(still, clip)) > 2
 
 
 def test_ghosting_survives_noise(clips):
     generator = torch.Generator().manual_seed(0)
     noisy = [clip.frames + 0.05 * torch.randn(clip.frames.shape, generator=generator) for clip in clips]
-    assert np.mean([ghosting(frames, clip) for frames, clip in zip(noisy, clips)]) < 0.15
+    assert np.mean([ghosting(frames, clip) for frames, clip in zip(noisy, clips)]) < PASSES
 
 
 def test_image_metrics_of_equal_and_of_different_frames(clips):
@@ -70,7 +72,8 @@ def test_intervals_hold_the_mean_and_leave_out_what_is_not_known():
     values = np.random.default_rng(1).normal(3.0, 1.0, 64).tolist()
     result = interval([*values, math.nan])
     assert result["clips"] == 64
-    assert result["low"] < result["mean"] == pytest.approx(np.mean(values)) < result["high"]
+    assert result["mean"] == pytest.approx(np.mean(values))
+    assert result["low"] < result["mean"] < result["high"]
     # 1.96 standard errors on either side.
     assert result["high"] - result["low"] == pytest.approx(2 * 1.96 / 8 * np.std(values), rel=0.1)
     assert interval([math.nan])["mean"] is None
@@ -95,11 +98,12 @@ def methods():
     folder_paths.filename_list_cache.clear()
 
 
-def test_every_method_makes_a_video_and_counts_its_work(methods):
+def test_every_method_makes_a_video_and_counts_its_work(methods, monkeypatch):
     clip = world_clip(0, 8, 64)
-    passes = SETTINGS.steps + SETTINGS.steps // 2
-    for name, evaluations, videos in (("cross-fade", 0, 0), ("forward", 12, 24), ("ours", passes, 4 * passes),
-                                      ("time-reversal", passes, 4 * passes), ("ours-no-reinjection", 12, 48)):
+    # 4 steps, the first 2 of them once more; 4 videos an evaluation, of forward SVD 2.
+    monkeypatch.setattr(methods, "settings", SamplingSettings(steps=4, reinjections=1))
+    for name, evaluations, videos in (("cross-fade", 0, 0), ("forward", 4, 8), ("ours", 6, 24),
+                                      ("time-reversal", 6, 24), ("ours-no-reinjection", 4, 16)):
         video = methods.run(name, clip)
         assert video.frames.shape == clip.truth.shape
         assert torch.isfinite(video.frames).all()
