@@ -2,7 +2,7 @@
 
     python training/demo_model.py --out FOLDER
 
-Needs the training extra (diffusers, transformers) and a CPU; see demo/MODEL_CARD.md for hardware and times. The
+Needs the training extra (diffusers, transformers) and a CPU; see training/DEMO_MODEL.md for hardware and times. The
 result is a diffusers folder, FOLDER/demo-svd; progress goes to FOLDER/log.jsonl.
 """
 
