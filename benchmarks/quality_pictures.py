@@ -57,7 +57,7 @@ def plot_held_out_loss(path: Path, logs: list[Path]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axis = figure.subplots()
+    axis, base = figure.subplots(), {}
     for log in logs:
         entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         held_out = [entry for entry in entries if entry.get("event") == "held-out" and "loss" in entry]
@@ -66,10 +66,10 @@ def plot_held_out_loss(path: Path, logs: list[Path]) -> None:
         if held_out:
             axis.errorbar([entry["step"] for entry in held_out], [entry["loss"]["mean"] for entry in held_out],
                           [entry["loss"]["plus_minus"] for entry in held_out], marker="o", capsize=3, label=name)
-    base = next((entry for entry in entries if "base_rotated" in entry), {})
+        base.update(next((entry for entry in entries if "base_rotated" in entry), {}))
     for maps, style in (("rotated", "--"), ("own", ":")):
         if f"base_{maps}" in base:
-            axis.axhline(base[f"base_{maps}"]["loss"]["mean"], linestyle=style, color="grey",
+            axis.axhline(base[f"base_{maps}"]["mean"], linestyle=style, color="grey",
                          label=f"untouched weights, {maps} maps")
     axis.set(xlabel="step of the fine-tuning", ylabel="held-out loss on reversed clips")
     axis.legend(fontsize="small")
