@@ -165,8 +165,10 @@ def test_serve_opens_on_the_example_workflow_and_stops_with_its_server() -> None
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, ROOT / "dev.py", "serve", *real_host(), "--no-browser", "--port", port]
+    # A run in the background hands on that Ctrl-C is to be ignored; a terminal does not.
+    heeded = {} if os.name == "nt" else {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", **heeded
     )
     try:
         lines = []
