@@ -89,6 +89,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._scales = guidance_scales(self.settings.fusion, frames, self.settings.guidance_min,
                                        self.settings.guidance_max).to(device)
         self._order = self._first_order(noise.shape, device)
+        self._attention_layers = len(temporal_attention_layers(self.inner_model))
         try:
             with dual_direction_unet(self.inner_model.diffusion_model, self._backward_projections):
                 return super().inner_sample(noise, latent_image, device, *args, **kwargs)
@@ -212,7 +213,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         return BackwardProjections(difference["to_v"], difference["to_out"], attached.strength)
 
     def _check_attention_was_used(self, unet_call: UNetCall) -> None:
-        if unet_call.layers_done < len(temporal_attention_layers(self.inner_model)):
+        if unet_call.layers_done < self._attention_layers:
             raise ValueError("model: expected the UNet's own temporal attention, found it replaced by another node "
                              "(an attn1 replacement). Disconnect that node from the model.")
 
