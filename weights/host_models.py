@@ -18,6 +18,7 @@ import comfy.supported_models
 import torch
 from comfy.ldm.models.autoencoder import AutoencodingEngine
 
+from .clip_vae import ClipVAE
 from .errors import WeightsError
 from .svd_parts import SVDConfig, SVDParts
 
@@ -101,11 +102,11 @@ def build_vae(tensors: dict[str, torch.Tensor]) -> comfy.sd.VAE:
         raise WeightsError("Expected the VAE of Stable Video Diffusion with its temporal decoder, found another VAE.")
     numbers = _vae_numbers(tensors)
     if numbers["ch"] == 128 and numbers["ch_mult"] == [1, 2, 4, 4] and numbers["num_res_blocks"] == 2:
-        return comfy.sd.VAE(sd=dict(tensors))
+        return ClipVAE(sd=dict(tensors))
     # A plain autoencoder of these numbers first: it sets up everything about a VAE that is not its network.
     channels = numbers["z_channels"]
-    vae = comfy.sd.VAE(sd=_with_quantisation(tensors, channels),
-                       config={"params": {"ddconfig": numbers, "embed_dim": channels}})
+    vae = ClipVAE(sd=_with_quantisation(tensors, channels),
+                  config={"params": {"ddconfig": numbers, "embed_dim": channels}})
     network = AutoencodingEngine(
         regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
         encoder_config={"target": "comfy.ldm.modules.diffusionmodules.model.Encoder", "params": numbers},
