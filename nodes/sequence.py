@@ -48,16 +48,21 @@ class InbetweenKeyframeSequence(io.ComfyNode):
                     "0: off; 1 makes 25 frames 577 and takes 25 times as long. The log says the cost first.")),
                 io.Boolean.Input("resume", default=True, tooltip=(
                     "On: finished segments are kept in output/inbetween_segments and used again when nothing that "
-                    "they depend on was changed. Off: everything is sampled anew and nothing is kept."))],
+                    "they depend on was changed. Off: everything is sampled anew and nothing is kept.")),
+                io.Int.Input("guiding_frames", default=0, min=0, max=16, tooltip=(
+                    "Frames of each segment that guide the next, so that the speed does not jump at their keyframe. "
+                    "0: off; 1 to 3 is a good range. The next segment is sampled over so many frames more, and a "
+                    "changed keyframe changes all segments after it."))],
             outputs=[io.Image.Output(display_name="images", tooltip="The whole video, each keyframe once."),
                      io.Latent.Output(display_name="latent", tooltip="Its latents, frame by frame.")])
 
     @classmethod
     def execute(cls, model, clip_vision, vae, keyframes, frames_per_segment, loop, width, height, fps, motion_bucket,
                 noise_augmentation, fit, seed, steps, guidance_min, guidance_max, fusion, sampler_name, scheduler,
-                reinjections, reinjection_share, strategy, temporal_attention, order_of_work, subdivisions, resume):
+                reinjections, reinjection_share, strategy, temporal_attention, order_of_work, subdivisions, resume,
+                guiding_frames=0):
         directions = settings_of(strategy, guidance_min, guidance_max, fusion, temporal_attention, order_of_work)
         settings = ClipSettings(width, height, fps, motion_bucket, noise_augmentation, fit, seed, steps, sampler_name,
                                 scheduler, reinjections, reinjection_share, directions)
         return io.NodeOutput(*sample_sequence(model, clip_vision, vae, keyframes, frames_per_segment, loop,
-                                              subdivisions, resume, settings))
+                                              subdivisions, resume, settings, guiding_frames))

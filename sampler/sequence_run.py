@@ -17,6 +17,7 @@ from .encode import encode_keyframes
 from .fingerprint import Fingerprint, model_fingerprint
 from .fusion import guidance_scales
 from .guider import DualDirectionSettings
+from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of
 from .keyframes import one_picture
 from .ksampler import dual_direction_ksampler
 from .reinjection import sampler_passes
@@ -51,23 +52,32 @@ class ClipSettings:
 
 
 def sample_sequence(model, clip_vision, vae, keyframes: torch.Tensor, frames_per_segment: str, loop: bool,
-                    subdivisions: int, resume: bool, settings: ClipSettings) -> tuple[torch.Tensor, dict]:
+                    subdivisions: int, resume: bool, settings: ClipSettings,
+                    guiding_frames: int = 0) -> tuple[torch.Tensor, dict]:
     """(images `[frames, height, width, 3]`, LATENT of as many frames) through all keyframes, each shown once.
 
-    `keyframes`: `[K, height, width, channels]`; `subdivisions`: passes of in-betweens of in-betweens. Raises
-    ValueError, naming the input, for pictures, numbers or models that cannot be used, before anything is sampled.
+    `keyframes`: `[K, height, width, channels]`; `subdivisions`: passes of in-betweens of in-betweens;
+    `guiding_frames`: how many of a segment's frames guide the next. Raises ValueError, naming the input, for pictures,
+    numbers or models that cannot be used, before anything is sampled.
     """
     check_choice("sampler_name", settings.sampler_name, comfy.samplers.KSampler.SAMPLERS)
     check_choice("scheduler", settings.scheduler, comfy.samplers.KSampler.SCHEDULERS)
     pictures = _pictures(keyframes, loop)
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     frames = _check_length(segments, subdivisions, loop, settings)
+    check_guiding_frames(guiding_frames, segments)
     run = _SequenceRun(model, clip_vision, vae, settings, segments, subdivisions, resume)
-    clips = []
+    if guiding_frames and len(segments) > 1:
+        logger.info("Keyframe sequence: every segment but the first is sampled over %d guiding frames more, the last "
+                    "one of a loop over twice as many.", guiding_frames)
+    clips, finished = [], []
     for index, segment in enumerate(segments):
         logger.info("Keyframe sequence: segment %d of %d, seed %d.", index + 1, len(segments),
                     clip_seed(settings.seed, (index,)))
-        clips += run.segment(index, pictures[segment.first], pictures[segment.last], segment.frames, subdivisions)
+        guides = guides_of(index, finished, len(segments), guiding_frames, loop)
+        first, last = pictures[segment.first], pictures[segment.last]
+        finished.append(run.segment(index, first, last, segment.frames, guides))
+        clips += run.subdivided(finished[-1], first, last, segment.frames, subdivisions, (index,))
     latents = torch.cat([clip[min(index, 1):] for index, clip in enumerate(clips)])[:frames]
     return _decode(vae, clips, frames), {"samples": latents}
 
@@ -92,40 +102,55 @@ class _SequenceRun:
                     videos * evaluations)
 
     def segment(self, index: int, first: torch.Tensor, last: torch.Tensor, frames: int,
-                subdivisions: int) -> list[torch.Tensor]:
-        """The clips between two keyframes `[1, height, width, 3]`: one, or, subdivided, one for each gap."""
-        key = Fingerprint().add([self._request, first, last, frames, index]).hexdigest()
-        return self._clips(first, last, frames, subdivisions, (index,), key)
+                guides: Guides) -> FinishedClip:
+        """The clip between two keyframes `[1, height, width, 3]`."""
+        key = Fingerprint().add([self._request, first, last, frames, index, *guides.keys]).hexdigest()
+        return self._clip(key, first, last, frames, (index,), guides)
 
-    def _clips(self, first: torch.Tensor, last: torch.Tensor, frames: int, subdivisions: int, path: tuple[int, ...],
-               key: str) -> list[torch.Tensor]:
-        clip = self._finished(key, frames) if self._files else None
-        if clip is None:
-            clip = self._sample(first, last, frames, clip_seed(self._settings.seed, path))
-            if self._files:
-                self._files.write(key, clip)
-        self._progress.clip_done()
+    def subdivided(self, clip: FinishedClip, first: torch.Tensor, last: torch.Tensor, frames: int, subdivisions: int,
+                   path: tuple[int, ...]) -> list[torch.Tensor]:
+        """The latents of the clips that a clip consists of: its own, or, subdivided, one for each gap."""
         if subdivisions == 0:
-            return [clip]
+            return [clip.latents]
         # The keyframes themselves, not their copies: nothing is lost at them however often it is subdivided.
-        pictures = [first, *self._vae.decode(clip)[1:-1].split(1), last]
-        # A part is known by the clip that it divides: decoding that again may give other pixels in the last digit.
-        return [part for index, (left, right) in enumerate(pairwise(pictures))
-                for part in self._clips(left, right, frames, subdivisions - 1, (*path, index),
-                                        Fingerprint().add([key, index]).hexdigest())]
+        pictures = [first, *self._vae.decode(clip.latents)[1:-1].split(1), last]
+        parts = []
+        for index, (left, right) in enumerate(pairwise(pictures)):
+            # A part is known by the clip that it divides: decoding that again may give other pixels in the last digit.
+            key = Fingerprint().add([clip.key, index]).hexdigest()
+            part = self._clip(key, left, right, frames, (*path, index), Guides(0))
+            parts += self.subdivided(part, left, right, frames, subdivisions - 1, (*path, index))
+        return parts
+
+    def _clip(self, key: str, first: torch.Tensor, last: torch.Tensor, frames: int, path: tuple[int, ...],
+              guides: Guides) -> FinishedClip:
+        latents = self._finished(key, frames) if self._files else None
+        if latents is None:
+            latents = self._sample(first, last, frames, clip_seed(self._settings.seed, path), guides)
+            if self._files:
+                self._files.write(key, latents)
+        self._progress.clip_done()
+        return FinishedClip(key, latents)
 
     def _finished(self, key: str, frames: int) -> torch.Tensor | None:
         return self._files.read(key, (frames, 4, self._settings.height // 8, self._settings.width // 8))
 
-    def _sample(self, first: torch.Tensor, last: torch.Tensor, frames: int, seed: int) -> torch.Tensor:
+    def _sample(self, first: torch.Tensor, last: torch.Tensor, frames: int, seed: int, guides: Guides) -> torch.Tensor:
         settings = self._settings
+        # A guided clip begins and ends at its neighbours' frames, as they are seen in the video.
+        if guides.before is not None:
+            first = self._vae.decode(guides.before.latents)[-1 - guides.count:][:1]
+        if guides.after is not None:
+            last = self._vae.decode(guides.after.latents)[guides.count:][:1]
         # One augmentation noise for all clips: neighbours see their common keyframe alike.
         positive, negative, latent = encode_keyframes(
-            self._clip_vision, self._vae, first, last, settings.width, settings.height, frames, settings.fps,
-            settings.motion_bucket, settings.noise_augmentation, settings.seed, settings.fit)
-        return dual_direction_ksampler(
-            self._model, positive, negative, latent, seed, settings.steps, settings.sampler_name, settings.scheduler,
-            1.0, settings.reinjections, settings.reinjection_share, settings.directions, self._progress)["samples"]
+            self._clip_vision, self._vae, first, last, settings.width, settings.height, guides.frames(frames),
+            settings.fps, settings.motion_bucket, settings.noise_augmentation, settings.seed, settings.fit)
+        sampled = dual_direction_ksampler(
+            self._model, positive, negative, guides.held(latent["samples"]), seed, settings.steps,
+            settings.sampler_name, settings.scheduler, 1.0, settings.reinjections, settings.reinjection_share,
+            settings.directions, self._progress)
+        return guides.without_extra(sampled["samples"])
 
     def _fingerprint_of_request(self) -> str:
         settings, model = self._settings, self._model
