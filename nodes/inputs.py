@@ -6,6 +6,8 @@ from comfy_api.latest import io
 from ..sampler.fusion import FUSIONS
 from ..sampler.keyframes import FITS
 from ..sampler.order_of_work import ORDERS
+from ..sampler.presets import CUSTOM, PRESETS
+from ..sampler.schedules import SCHEDULERS
 from ..sampler.strategies import STRATEGIES
 from ..sampler.temporal_attention import TEMPORAL_ATTENTIONS
 
@@ -65,8 +67,8 @@ def sampler_and_scheduler() -> list[io.Input]:
     return [
         io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip=(
             "Any of ComfyUI's samplers. euler: as released.")),
-        io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras", tooltip=(
-            "How the noise levels are spaced. karras: as released."))]
+        io.Combo.Input("scheduler", options=list(SCHEDULERS), default="karras", tooltip=(
+            "How the noise levels are spaced. karras: as released; align_your_steps: for 10 to 15 steps."))]
 
 
 def reinjection() -> list[io.Input]:
@@ -83,11 +85,28 @@ def method() -> list[io.Input]:
     """The strategy and its parts."""
     return [
         io.Combo.Input("strategy", options=list(STRATEGIES), default="dual-direction", tooltip=(
-            "dual-direction: with backward-motion weights, the paper's method. time reversal: without them, "
-            "training-free.")),
+            "dual-direction: with backward-motion weights, as in the paper. time reversal, sequential: without them, "
+            "training-free. The sequential ones go in each direction in turn, with euler and without re-injections.")),
         io.Combo.Input("temporal_attention", options=list(TEMPORAL_ATTENTIONS), default="rotated", tooltip=(
             "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as in "
-            "the paper. own: the backward direction's own. Time reversal always uses its own.")),
+            "the paper. own: the backward direction's own. The training-free strategies always use it.")),
         io.Combo.Input("order_of_work", options=["auto", *ORDERS], default="auto", tooltip=(
             "How the four videos of an evaluation go through the model; the result is the same. auto: by free memory. "
             "batched: all at once. paired: two at a time. sequential: one at a time, least memory."))]
+
+
+def guidance_interval() -> list[io.Input]:
+    """The part of the noise range in which guidance is used."""
+    return [
+        io.Float.Input("guidance_start", default=0.0, min=0.0, max=1.0, step=0.01, optional=True, tooltip=(
+            "Where in the noise range guidance begins: 0, the start, to 1, the end. 0: at once, as released. Without "
+            "guidance an evaluation takes half the work.")),
+        io.Float.Input("guidance_end", default=1.0, min=0.0, max=1.0, step=0.01, optional=True, tooltip=(
+            "Where in the noise range guidance ends. 1: at the end, as released."))]
+
+
+def preset() -> io.Input:
+    """Quality for work."""
+    return io.Combo.Input("preset", options=[CUSTOM, *PRESETS], default=CUSTOM, optional=True, tooltip=(
+        "custom: the inputs of this node count. paper: as released, 700 videos through the model. balanced: at most "
+        "70. fast: at most 30. A preset sets strategy, guidance, fusion, steps, sampler, scheduler, re-injections."))

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..sampler.guider import DualDirectionGuider
 from ..sampler.ksampler import dual_direction_ksampler
+from ..sampler.presets import CUSTOM, chosen_settings
 from ..sampler.reinjection_sampler import ReinjectionSampler
 from ..sampler.strategies import settings_of
 from . import inputs
@@ -39,16 +40,22 @@ class InbetweenDualDirectionKSampler(io.ComfyNode):
                 io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip=(
                     "1: from pure noise. Lower: keeps that much of the latent's own video.")),
                 *inputs.reinjection(),
-                *inputs.method()],
+                *inputs.method(),
+                *inputs.guidance_interval(),
+                inputs.preset()],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video's latents, for VAE Decode.")])
 
     @classmethod
     def execute(cls, model, positive, negative, latent_image, seed, steps, guidance_min, guidance_max, fusion,
                 sampler_name, scheduler, denoise, reinjections, reinjection_share, strategy, temporal_attention,
-                order_of_work):
-        settings = settings_of(strategy, guidance_min, guidance_max, fusion, temporal_attention, order_of_work)
-        return io.NodeOutput(dual_direction_ksampler(model, positive, negative, latent_image, seed, steps, sampler_name,
-                                                     scheduler, denoise, reinjections, reinjection_share, settings))
+                order_of_work, guidance_start=0.0, guidance_end=1.0, preset=CUSTOM):
+        settings, directions = chosen_settings(
+            preset, order_of_work, strategy=strategy, temporal_attention=temporal_attention, fusion=fusion,
+            guidance_min=guidance_min, guidance_max=guidance_max, guidance_start=guidance_start,
+            guidance_end=guidance_end, steps=steps, sampler_name=sampler_name, scheduler=scheduler,
+            reinjections=reinjections, reinjection_share=reinjection_share)
+        return io.NodeOutput(dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, settings,
+                                                     directions))
 
 
 class InbetweenDualDirectionGuider(io.ComfyNode):
@@ -61,13 +68,14 @@ class InbetweenDualDirectionGuider(io.ComfyNode):
             search_aliases=["generative inbetweening"],
             description="The guider for SamplerCustomAdvanced: the same as the Dual-Direction KSampler, with your own "
                         "noise, sigmas and sampler. Put the Noise Re-injection Sampler around the sampler.",
-            inputs=[*_both_directions(), *inputs.guidance_and_fusion(), *inputs.method()],
+            inputs=[*_both_directions(), *inputs.guidance_and_fusion(), *inputs.method(), *inputs.guidance_interval()],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")])
 
     @classmethod
     def execute(cls, model, positive, negative, guidance_min, guidance_max, fusion, strategy, temporal_attention,
-                order_of_work):
-        settings = settings_of(strategy, guidance_min, guidance_max, fusion, temporal_attention, order_of_work)
+                order_of_work, guidance_start=0.0, guidance_end=1.0):
+        settings = settings_of(strategy, guidance_min, guidance_max, fusion, temporal_attention, order_of_work,
+                               guidance_start, guidance_end)
         return io.NodeOutput(DualDirectionGuider(model, positive, negative, settings))
 
 

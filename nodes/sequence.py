@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..sampler.presets import CUSTOM, chosen_settings
 from ..sampler.sequence_run import ClipSettings, sample_sequence
-from ..sampler.strategies import settings_of
 from . import inputs
 from .schema import schema
 
@@ -52,7 +52,9 @@ class InbetweenKeyframeSequence(io.ComfyNode):
                 io.Int.Input("guiding_frames", default=0, min=0, max=16, tooltip=(
                     "Frames of each segment that guide the next, so that the speed does not jump at their keyframe. "
                     "0: off; 1 to 3 is a good range. The next segment is sampled over so many frames more, and a "
-                    "changed keyframe changes all segments after it."))],
+                    "changed keyframe changes all segments after it.")),
+                *inputs.guidance_interval(),
+                inputs.preset()],
             outputs=[io.Image.Output(display_name="images", tooltip="The whole video, each keyframe once."),
                      io.Latent.Output(display_name="latent", tooltip="Its latents, frame by frame.")])
 
@@ -60,9 +62,12 @@ class InbetweenKeyframeSequence(io.ComfyNode):
     def execute(cls, model, clip_vision, vae, keyframes, frames_per_segment, loop, width, height, fps, motion_bucket,
                 noise_augmentation, fit, seed, steps, guidance_min, guidance_max, fusion, sampler_name, scheduler,
                 reinjections, reinjection_share, strategy, temporal_attention, order_of_work, subdivisions, resume,
-                guiding_frames=0):
-        directions = settings_of(strategy, guidance_min, guidance_max, fusion, temporal_attention, order_of_work)
-        settings = ClipSettings(width, height, fps, motion_bucket, noise_augmentation, fit, seed, steps, sampler_name,
-                                scheduler, reinjections, reinjection_share, directions)
+                guiding_frames=0, guidance_start=0.0, guidance_end=1.0, preset=CUSTOM):
+        sampler, directions = chosen_settings(
+            preset, order_of_work, strategy=strategy, temporal_attention=temporal_attention, fusion=fusion,
+            guidance_min=guidance_min, guidance_max=guidance_max, guidance_start=guidance_start,
+            guidance_end=guidance_end, steps=steps, sampler_name=sampler_name, scheduler=scheduler,
+            reinjections=reinjections, reinjection_share=reinjection_share)
+        settings = ClipSettings(width, height, fps, motion_bucket, noise_augmentation, fit, seed, sampler, directions)
         return io.NodeOutput(*sample_sequence(model, clip_vision, vae, keyframes, frames_per_segment, loop,
                                               subdivisions, resume, settings, guiding_frames))

@@ -1,7 +1,8 @@
 """The host's guider for dual-directional sampling: one evaluation of Wang et al., arXiv 2408.15239, section 4.2.
 
 It computes, at every evaluation, the forward direction from the first keyframe and the backward direction from the
-last, each with guidance in its own time, and gives the sampler their fusion.
+last, each with guidance in its own time, and gives the sampler their fusion. Sequential sampling asks it for one
+direction at a time.
 """
 
 import logging
@@ -14,9 +15,11 @@ import comfy.samplers
 import torch
 
 from .fusion import fuse, fusion_weights, guidance_scales
-from .keyframe_conditioning import backward_conditioning, check_conditioning, check_frames
+from .keyframe_conditioning import backward_conditioning, check_conditioning, check_frames, keyframe_latents
 from .order_of_work import Part, calls, choose_order, lower_order
 from .progress import EvaluationProgress
+from .sequential import ONE_DIRECTION
+from .sequential_sampler import SequentialSampler
 from .temporal_attention import BackwardProjections, ForwardMapMissing, UNetCall, Video
 from .time_reversal import reverse_time
 from .unet_patches import UNET_CALL, dual_direction_unet, temporal_attention_layers
@@ -34,7 +37,9 @@ class DualDirectionSettings:
     """Everything a user chooses about the two directions.
 
     `guidance_min`, `guidance_max`: scale at a direction's own first and last frame (`average` fusion uses their mean);
-    `backward_motion`: whether fine-tuned weights are used; `temporal_attention`: `rotated` or `own` maps backward.
+    `guidance_start`, `guidance_end`: the part of the noise range, 0 (all noise) to 1 (none), with guidance; outside it
+    the unconditional half is not computed. `backward_motion`: whether fine-tuned weights are used;
+    `temporal_attention`: `rotated` or `own` maps backward; `sequential`: one direction after the other.
     """
     guidance_min: float = 1.0
     guidance_max: float = 3.0
@@ -42,6 +47,9 @@ class DualDirectionSettings:
     order_of_work: str = "auto"
     backward_motion: bool = True
     temporal_attention: str = "rotated"
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    sequential: bool = False
 
 
 class DualDirectionGuider(comfy.samplers.CFGGuider):
@@ -75,6 +83,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """
         for name, conditioning in self._frames_of.items():
             check_frames(conditioning, name, latent_image.shape[0])
+        if self.settings.sequential:
+            sampler = SequentialSampler(sampler, keyframe_latents(self._frames_of["positive"],
+                                                                  self.model_patcher.model.process_latent_in))
         steps = max(len(sigmas) - 1, 0)
         passes = sampler.passes(steps) if hasattr(sampler, "passes") else steps
         with EvaluationProgress(callback, passes, disable_pbar) as self._progress:
@@ -89,6 +100,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._scales = guidance_scales(self.settings.fusion, frames, self.settings.guidance_min,
                                        self.settings.guidance_max).to(device)
         self._order = self._first_order(noise.shape, device)
+        self._guided_sigmas = self._guidance_interval()
         self._attention_layers = len(temporal_attention_layers(self.inner_model))
         try:
             with dual_direction_unet(self.inner_model.diffusion_model, self._backward_projections):
@@ -97,22 +109,47 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             del self._maps, self._weights, self._scales
 
     def predict_noise(self, x, timestep, model_options, seed=None):
-        """The fused estimate of the denoised latents, `[frames, 4, h, w]`, from noisy latents of the same shape."""
-        guided = not _all_one(self._scales) or model_options.get("disable_cfg1_optimization", False)
-        estimates = self._estimates(x, timestep, model_options, guided)
-        forward = self._guided("forward", estimates, x, timestep, model_options)
-        backward = self._guided("backward", estimates, reverse_time(x), timestep, model_options)
-        fused = fuse(forward, backward, self._weights)
-        fused = self._after_guidance(fused, estimates, x, timestep, model_options)
-        self._progress.evaluated(fused, x)
-        return fused
+        """The fused estimate of the denoised latents, `[frames, 4, h, w]`, from noisy latents of the same shape.
 
-    def _estimates(self, x, timestep, model_options, guided: bool) -> dict[Part, torch.Tensor]:
+        With ONE_DIRECTION among the model options, the estimate of that direction, in forward time.
+        """
+        wanted = model_options.get(ONE_DIRECTION)
+        directions = (wanted,) if wanted else ("forward", "backward")
+        scales = self._scales_at(timestep)
+        guided = not _all_one(scales) or model_options.get("disable_cfg1_optimization", False)
+        estimates = self._estimates(x, timestep, model_options, guided, directions)
+        denoised = self._joined({direction: self._guided(direction, estimates, scales, x, timestep, model_options)
+                                 for direction in directions})
+        denoised = self._after_guidance(denoised, estimates, directions, x, timestep, model_options)
+        self._progress.evaluated(denoised, x)
+        return denoised
+
+    def _joined(self, estimates: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The directions' estimates, each in its own time, as one in forward time."""
+        if len(estimates) == 2:
+            return fuse(estimates["forward"], estimates["backward"], self._weights)
+        return estimates["forward"] if "forward" in estimates else reverse_time(estimates["backward"])
+
+    def _scales_at(self, timestep: torch.Tensor) -> torch.Tensor:
+        """The guidance scales, `[frames, 1, 1, 1]`, at noise level σ = `timestep`: 1 outside the guidance interval."""
+        lowest, highest = self._guided_sigmas
+        if lowest == 0 and highest == math.inf:
+            return self._scales
+        return self._scales if lowest <= float(timestep.max()) <= highest else torch.ones_like(self._scales)
+
+    def _guidance_interval(self) -> tuple[float, float]:
+        """(lowest, highest) σ with guidance (Kynkäänniemi et al., arXiv 2404.07724)."""
+        settings, sampling = self.settings, self.inner_model.model_sampling
+        highest = sampling.percent_to_sigma(settings.guidance_start) if settings.guidance_start > 0 else math.inf
+        lowest = sampling.percent_to_sigma(settings.guidance_end) if settings.guidance_end < 1 else 0.0
+        return float(lowest), float(highest)
+
+    def _estimates(self, x, timestep, model_options, guided: bool, directions) -> dict[Part, torch.Tensor]:
         """Denoised estimates of {(guidance half, direction)}, each in its direction's own time."""
         while True:
             try:
                 estimates = {}
-                for call in calls(self._order, guided):
+                for call in calls(self._order, guided, directions):
                     comfy.model_management.throw_exception_if_processing_interrupted()
                     estimates.update(self._call_unet(call, x, timestep, model_options))
                 return estimates
@@ -164,33 +201,34 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
         return wrapper
 
-    def _guided(self, direction: str, estimates, x, timestep, model_options) -> torch.Tensor:
+    def _guided(self, direction: str, estimates, scales, x, timestep, model_options) -> torch.Tensor:
         """v_u + g_i (v_c − v_u) in the direction's own time, by the host's function so that its patches apply."""
         conds = [self.conds["positive"], self.conds["negative"]]
         outputs = [estimates["positive", direction], estimates.get(("negative", direction))]
         if outputs[1] is None:
             return outputs[0]
+        x = reverse_time(x) if direction == "backward" else x
         for function in model_options.get("sampler_pre_cfg_function", []):
             outputs = function({"conds": conds, "conds_out": outputs, "cond_scale": self.cfg, "timestep": timestep,
                                 "input": x, "sigma": timestep, "model": self.inner_model,
                                 "model_options": model_options})
         options = {**model_options, "sampler_post_cfg_function": []}
-        return comfy.samplers.cfg_function(self.inner_model, outputs[0], outputs[1], self._scales, x, timestep,
+        return comfy.samplers.cfg_function(self.inner_model, outputs[0], outputs[1], scales, x, timestep,
                                            model_options=options, cond=conds[0], uncond=conds[1])
 
-    def _after_guidance(self, fused, estimates, x, timestep, model_options) -> torch.Tensor:
-        """The host's post-guidance functions, among them those of its CFG++ samplers, on the fused estimates."""
+    def _after_guidance(self, denoised, estimates, directions, x, timestep, model_options) -> torch.Tensor:
+        """The host's post-guidance functions, among them those of its CFG++ samplers, on the joined estimates."""
         functions = model_options.get("sampler_post_cfg_function", [])
         if not functions:
-            return fused
-        halves = {half: fuse(estimates[half, "forward"], estimates[half, "backward"], self._weights)
-                  for half in ("positive", "negative") if (half, "forward") in estimates}
+            return denoised
+        halves = {half: self._joined({direction: estimates[half, direction] for direction in directions})
+                  for half in ("positive", "negative") if (half, directions[0]) in estimates}
         for function in functions:
-            fused = function({"denoised": fused, "cond": self.conds["positive"], "uncond": self.conds["negative"],
-                              "cond_scale": self.cfg, "model": self.inner_model,
-                              "uncond_denoised": halves.get("negative"), "cond_denoised": halves["positive"],
-                              "sigma": timestep, "model_options": model_options, "input": x})
-        return fused
+            denoised = function({"denoised": denoised, "cond": self.conds["positive"], "uncond": self.conds["negative"],
+                                 "cond_scale": self.cfg, "model": self.inner_model,
+                                 "uncond_denoised": halves.get("negative"), "cond_denoised": halves["positive"],
+                                 "sigma": timestep, "model_options": model_options, "input": x})
+        return denoised
 
     def _first_order(self, shape: torch.Size, device: torch.device) -> str:
         if self.settings.order_of_work != "auto":
@@ -234,8 +272,8 @@ def _check_model(model, settings: DualDirectionSettings) -> None:
                          "Connect Load SVD Model.")
     if settings.backward_motion and model.get_attachment(_BACKWARD_MOTION) is None:
         raise ValueError("model: expected backward-motion weights, found a model without them. Put Load Backward "
-                         "Motion Weights between Load SVD Model and this node, or choose the strategy `time reversal`, "
-                         "which needs none.")
+                         "Motion Weights between Load SVD Model and this node, or choose a strategy that needs none: "
+                         "`time reversal` or `sequential`.")
     for option, feature in _REFUSED_OPTIONS.items():
         if option in model.model_options:
             raise ValueError(f"model: {feature} cannot be used with dual-direction sampling. Disconnect the node that "

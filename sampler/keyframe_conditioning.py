@@ -1,8 +1,11 @@
 """Both keyframes in one CONDITIONING: the first as SVD has it, the last riding along for the backward direction."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from .sequential import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
 _UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
@@ -52,6 +55,15 @@ def backward_conditioning(conditioning: Conditioning, name: str) -> Conditioning
     if not backward:
         raise ValueError(f"{name}: expected conditioning, found an empty list. Connect Encode Keyframes.")
     return backward
+
+
+def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor], torch.Tensor]) -> KeyframeLatents:
+    """The latents of both keyframes in a positive conditioning, as the sampled latents hold them.
+
+    `scaled`: the host's multiplication by the VAE's scale.
+    """
+    options = conditioning[0][1]
+    return KeyframeLatents(scaled(options["concat_latent_image"]), scaled(options[_LAST_KEYFRAME].latent))
 
 
 def check_conditioning(conditioning: Conditioning, name: str) -> None:

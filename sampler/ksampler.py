@@ -5,27 +5,27 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 
-from .choices import check_choice
 from .clip_preview import clip_preview
 from .guider import DualDirectionGuider, DualDirectionSettings
+from .presets import SamplerSettings
 from .progress import Callback
 from .reinjection_sampler import ReinjectionSampler
+from .schedules import noise_levels
 
 
-def dual_direction_ksampler(model, positive: list, negative: list, latent: dict, seed: int, steps: int,
-                            sampler_name: str, scheduler: str, denoise: float, reinjections: int, share: float,
-                            settings: DualDirectionSettings, callback: Callback | None = None) -> dict:
+def dual_direction_ksampler(model, positive: list, negative: list, latent: dict, seed: int, denoise: float,
+                            settings: SamplerSettings, directions: DualDirectionSettings,
+                            callback: Callback | None = None) -> dict:
     """The LATENT between the keyframes; `latent` itself is not changed.
 
-    `reinjections` on the first `share` (0…1) of the steps; `callback(evaluation, x0, x, evaluations)`: the host's bar
-    and preview by default. Raises ValueError as the guider does.
+    Sequential strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
+    host's bar and preview by default. Raises ValueError as the guider does.
     """
-    check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
-    check_choice("scheduler", scheduler, comfy.samplers.KSampler.SCHEDULERS)
-    guider = DualDirectionGuider(model, positive, negative, settings)
-    sampler = ReinjectionSampler(comfy.samplers.sampler_object(sampler_name), reinjections, share)
-    sigmas = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise,
-                                     model.model_options).sigmas
+    sigmas = noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, denoise)
+    guider = DualDirectionGuider(model, positive, negative, directions)
+    sampler = comfy.samplers.sampler_object(settings.sampler_name)
+    if not directions.sequential:
+        sampler = ReinjectionSampler(sampler, settings.reinjections, settings.reinjection_share)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     callback = callback or clip_preview(model, max(len(sigmas) - 1, 1))

@@ -23,9 +23,14 @@ _CALLS: dict[str, list[list[Part]]] = {
 }
 
 
-def calls(order: str, guided: bool) -> list[list[Part]]:
-    """The UNet calls of one evaluation as lists of (guidance half, direction); without guidance only the positive."""
-    kept = [[part for part in call if guided or part[0] == "positive"] for call in _CALLS[order]]
+def calls(order: str, guided: bool, directions: tuple[str, ...] = ("forward", "backward")) -> list[list[Part]]:
+    """The UNet calls of one evaluation as lists of (guidance half, direction); without guidance only the positive.
+
+    With one direction alone a call of two videos holds its two halves, which is the host's ordinary SVD step.
+    """
+    work = _CALLS[order] if len(directions) > 1 or order == "sequential" else _CALLS["batched"]
+    kept = [[(half, direction) for half, direction in call
+             if (guided or half == "positive") and direction in directions] for call in work]
     return [call for call in kept if call]
 
 

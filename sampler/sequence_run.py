@@ -7,11 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import comfy.model_management
-import comfy.samplers
 import folder_paths
 import torch
 
-from .choices import check_choice
 from .clip_preview import clip_preview
 from .encode import encode_keyframes
 from .fingerprint import Fingerprint, model_fingerprint
@@ -20,7 +18,8 @@ from .guider import DualDirectionSettings
 from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of
 from .keyframes import one_picture
 from .ksampler import dual_direction_ksampler
-from .reinjection import sampler_passes
+from .presets import SamplerSettings
+from .schedules import noise_levels
 from .sequence_files import FILES_KEPT, FinishedClips
 from .sequence_plan import Segment, clip_seed, clips_to_sample, plan_segments, subdivided_frames, video_frames
 from .sequence_progress import SequenceProgress
@@ -43,11 +42,7 @@ class ClipSettings:
     noise_augmentation: float
     fit: str
     seed: int
-    steps: int
-    sampler_name: str
-    scheduler: str
-    reinjections: int
-    reinjection_share: float
+    sampler: SamplerSettings
     directions: DualDirectionSettings
 
 
@@ -60,8 +55,7 @@ def sample_sequence(model, clip_vision, vae, keyframes: torch.Tensor, frames_per
     `guiding_frames`: how many of a segment's frames guide the next. Raises ValueError, naming the input, for pictures,
     numbers or models that cannot be used, before anything is sampled.
     """
-    check_choice("sampler_name", settings.sampler_name, comfy.samplers.KSampler.SAMPLERS)
-    check_choice("scheduler", settings.scheduler, comfy.samplers.KSampler.SCHEDULERS)
+    _sigmas(model, settings.sampler)
     pictures = _pictures(keyframes, loop)
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     frames = _check_length(segments, subdivisions, loop, settings)
@@ -89,15 +83,15 @@ class _SequenceRun:
                  resume: bool):
         self._model, self._clip_vision, self._vae, self._settings = model, clip_vision, vae, settings
         clips = sum(clips_to_sample(segment.frames, subdivisions) for segment in segments)
-        evaluations = clips * sampler_passes(settings.steps, settings.reinjections, settings.reinjection_share)
+        evaluations = clips * settings.sampler.passes(settings.directions)
         self._progress = SequenceProgress(clip_preview(model, evaluations), clips)
         self._request = self._fingerprint_of_request()
         self._files = FinishedClips(Path(folder_paths.get_output_directory(), FOLDER)) if resume else None
         if self._files:
             self._files.remove_oldest(max(FILES_KEPT, clips))
-        videos = 4 if _is_guided(settings.directions) else 2
+        videos = 4 if _is_guided(settings.directions) and not settings.directions.sequential else 2
         logger.info("Keyframe sequence: %d frames in %d segments, %d clips to sample, %d sampler steps in all, that is "
-                    "%d videos through the UNet. Clips already finished are not sampled again.",
+                    "at most %d videos through the UNet. Clips already finished are not sampled again.",
                     video_frames(segments, subdivisions, False), len(segments), clips, evaluations,
                     videos * evaluations)
 
@@ -147,19 +141,21 @@ class _SequenceRun:
             self._clip_vision, self._vae, first, last, settings.width, settings.height, guides.frames(frames),
             settings.fps, settings.motion_bucket, settings.noise_augmentation, settings.seed, settings.fit)
         sampled = dual_direction_ksampler(
-            self._model, positive, negative, guides.held(latent["samples"]), seed, settings.steps,
-            settings.sampler_name, settings.scheduler, 1.0, settings.reinjections, settings.reinjection_share,
+            self._model, positive, negative, guides.held(latent["samples"]), seed, 1.0, settings.sampler,
             settings.directions, self._progress)
         return guides.without_extra(sampled["samples"])
 
     def _fingerprint_of_request(self) -> str:
         settings, model = self._settings, self._model
-        sigmas = comfy.samplers.KSampler(model, settings.steps, model.load_device, settings.sampler_name,
-                                         settings.scheduler, 1.0, model.model_options).sigmas
         # In whichever order the work is done, the result is the same.
         directions = dataclasses.replace(settings.directions, order_of_work="")
-        return Fingerprint().add([_VERSION, dataclasses.replace(settings, directions=directions), sigmas,
+        return Fingerprint().add([_VERSION, dataclasses.replace(settings, directions=directions),
+                                  _sigmas(model, settings.sampler),
                                   model_fingerprint(model, self._clip_vision, self._vae)]).hexdigest()
+
+
+def _sigmas(model, settings: SamplerSettings) -> torch.Tensor:
+    return noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, 1.0)
 
 
 def _pictures(keyframes: torch.Tensor, loop: bool) -> list[torch.Tensor]:

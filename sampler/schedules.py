@@ -1,0 +1,36 @@
+"""Noise levels of a sampling run: the host's schedulers, and Align Your Steps."""
+
+import comfy.samplers
+import numpy as np
+import torch
+
+from .choices import check_choice
+
+ALIGN_YOUR_STEPS = "align_your_steps"
+SCHEDULERS = (*(name for name in comfy.samplers.KSampler.SCHEDULERS if name != ALIGN_YOUR_STEPS), ALIGN_YOUR_STEPS)
+# Sabour et al., "Align Your Steps", arXiv 2404.14507: the levels optimised for SVD, ten steps.
+_SVD_LEVELS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+
+
+def align_your_steps(steps: int) -> torch.Tensor:
+    """σ falling from 700 to 0, `[steps + 1]`: the optimised levels, interpolated log-linearly for other step counts."""
+    given, wanted = np.linspace(0, 1, len(_SVD_LEVELS)), np.linspace(0, 1, steps + 1)
+    levels = torch.from_numpy(np.exp(np.interp(wanted, given, np.log(_SVD_LEVELS)))).float()
+    levels[-1] = 0
+    return levels
+
+
+def noise_levels(model, sampler_name: str, scheduler: str, steps: int, denoise: float) -> torch.Tensor:
+    """σ of each step for the host's MODEL, falling, `[steps + 1]`.
+
+    With `denoise` (0…1) below 1 they are the last of a longer run.
+    Raises ValueError, naming the input, for a sampler or scheduler that there is not.
+    """
+    check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
+    check_choice("scheduler", scheduler, SCHEDULERS)
+    if scheduler != ALIGN_YOUR_STEPS:
+        return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise,
+                                       model.model_options).sigmas
+    if denoise <= 0:
+        return torch.zeros(0)
+    return align_your_steps(steps if denoise > 0.9999 else int(steps / denoise))[-(steps + 1):]

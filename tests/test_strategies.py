@@ -1,0 +1,231 @@
+"""Sequential sampling, the guidance interval, schedules and presets against their plain statements."""
+
+import inspect
+
+import comfy.model_management
+import comfy.samplers
+import pytest
+import torch
+from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenLoadSVD
+from generative_inbetweening.sampler import presets
+from generative_inbetweening.sampler.noise import seeded_noise
+from generative_inbetweening.sampler.order_of_work import ORDERS
+from generative_inbetweening.sampler.schedules import align_your_steps
+from generative_inbetweening.sampler.sequential import ONE_DIRECTION, KeyframeLatents, sample_sequential
+from generative_inbetweening.sampler.strategies import STRATEGIES, TRAINING_FREE
+from small_model import DEFAULTS, FRAMES, encode, load, sample
+
+ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
+SEQUENTIAL = [name for name in STRATEGIES if name.startswith("sequential")]
+SVD_SCALE = 0.18215
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return load(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def encoded(models):
+    return encode(models)
+
+
+def watched(model, look):
+    """A clone of the model whose every UNet call is shown to `look(arguments)` first."""
+    model = model.clone()
+
+    def wrapper(apply_model, arguments):
+        look(arguments)
+        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+def plainly_sequential(estimates, x, sigmas, first, last, seed):
+    """ViBiDSampler's algorithm 1 as its release has it, with the reversal of time written out."""
+    for step in range(len(sigmas) - 1):
+        sigma, following = sigmas[step], sigmas[step + 1]
+        conditional, unconditional = estimates(x, sigma, "forward")
+        conditional[-1] = last
+        x = conditional + following * (x - unconditional) / sigma
+        x = x + (sigma ** 2 - following ** 2) ** 0.5 * seeded_noise(x.shape, seed, step + 1)
+        x = x.flip(0)
+        conditional, unconditional = estimates(x, sigma, "backward")
+        conditional[-1] = first
+        x = (conditional + following * (x - unconditional) / sigma).flip(0)
+    return x
+
+
+def test_sequential_sampling_is_the_algorithm_of_its_paper():
+    generator = torch.Generator().manual_seed(0)
+    first, last = torch.randn(2, 4, 3, 3, generator=generator)
+    pull = {"forward": torch.randn(4, 3, 3, generator=generator), "backward": torch.randn(4, 3, 3, generator=generator)}
+    ramp = torch.linspace(1, 2, FRAMES).view(-1, 1, 1, 1)
+
+    def estimates(x, sigma, direction):
+        """Differs from frame to frame, between the directions, and with and without conditioning."""
+        return ramp * pull[direction] + x / (1 + sigma), x / (2 + sigma)
+
+    def model(x, sigma, model_options, seed):
+        direction = model_options[ONE_DIRECTION]
+        turned = x.flip(0) if direction == "backward" else x
+        conditional, unconditional = estimates(turned, float(sigma[0]), direction)
+        results = [e.flip(0) if direction == "backward" else e for e in (conditional, unconditional)]
+        assert model_options["disable_cfg1_optimization"]
+        for function in model_options["sampler_post_cfg_function"]:
+            function({"denoised": results[0], "uncond_denoised": results[1]})
+        return results[0]
+
+    sigmas = torch.tensor([10.0, 3.0, 0.5, 0.0])
+    x = 10 * torch.randn(FRAMES, 4, 3, 3, generator=generator)
+    found = sample_sequential(model, x, sigmas, {"seed": 7, "model_options": {}},
+                              keyframes=KeyframeLatents(first[None], last[None]))
+    assert torch.allclose(found, plainly_sequential(estimates, x, sigmas.tolist(), first, last, 7), atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", SEQUENTIAL)
+def test_sequential_strategies_end_at_both_keyframes_in_every_order_of_work(models, encoded, strategy):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    results = {}
+    for order in ORDERS:
+        calls.clear()
+        results[order] = sample(model, encoded, strategy=strategy, steps=3, order_of_work=order, reinjections=5)
+        # Two halves in each direction, and no re-injections.
+        assert sum(calls) == 3 * 4
+    for order in ORDERS[1:]:
+        assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
+    # The backward direction has the last word: the far end from it is the first keyframe.
+    first = encoded[0][0][1]["concat_latent_image"]
+    assert torch.allclose(results["paired"][:1], first, atol=1e-3)
+    assert torch.isfinite(results["paired"]).all()
+
+
+def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, encoded):
+    free = sample(models[0], encoded, strategy="sequential", steps=3)
+    tuned = {maps: sample(models[0], encoded, strategy="sequential with backward motion", steps=3,
+                          temporal_attention=maps) for maps in ("rotated", "own")}
+    assert not torch.allclose(free, tuned["own"], **ROUNDING)
+    assert not torch.allclose(tuned["rotated"], tuned["own"], **ROUNDING)
+
+
+def test_sequential_counts_its_evaluations(models, encoded):
+    calls = []
+    guider = InbetweenDualDirectionGuider.execute(
+        models[0], *encoded[:2], 1.0, 3.0, "average", "sequential", "own", "paired").args[0]
+    noise = torch.randn(FRAMES, 4, 8, 8)
+    guider.sample(noise, encoded[2]["samples"], comfy.samplers.sampler_object("euler"), align_your_steps(4),
+                  callback=lambda done, x0, x, total: calls.append((done + 1, total)), disable_pbar=True)
+    assert calls[-1] == (8, 8)
+
+
+def test_sequential_refuses_another_sampler(models, encoded):
+    with pytest.raises(ValueError, match="sampler: expected euler, found heun"):
+        sample(models[0], encoded, strategy="sequential", sampler_name="heun")
+
+
+def test_interrupt_in_the_middle_of_sequential_sampling_leaves_nothing_behind(models, encoded):
+    def interrupts(arguments):
+        comfy.model_management.interrupt_current_processing()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(watched(models[0], interrupts), encoded, strategy="sequential")
+    assert not any("forward" in module.__dict__ for module in models[0].model.diffusion_model.modules())
+
+
+def test_a_model_without_backward_weights_is_told_which_strategies_need_none(models, encoded):
+    plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
+    for strategy in STRATEGIES:
+        if strategy in TRAINING_FREE:
+            assert torch.isfinite(sample(plain, encoded, strategy=strategy)).all()
+            continue
+        with pytest.raises(ValueError, match="^model: expected backward-motion weights") as error:
+            sample(plain, encoded, strategy=strategy)
+        assert all(f"`{name}`" in str(error.value) for name in TRAINING_FREE)
+
+
+def test_guidance_in_part_of_the_noise_range_skips_the_unconditional_half_elsewhere(models, encoded):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append((float(arguments["timestep"][0]),
+                                                               arguments["c"]["transformer_options"]["cond_or_uncond"])))
+    sample(model, encoded, steps=8, guidance_start=0.3, guidance_end=0.7)
+    sampling = models[0].model.model_sampling
+    highest, lowest = sampling.percent_to_sigma(0.3), sampling.percent_to_sigma(0.7)
+    guided = {sigma for sigma, halves in calls if 1 in halves}
+    levels = {sigma for sigma, _ in calls}
+    assert guided == {sigma for sigma in levels if lowest <= sigma <= highest}
+    assert 0 < len(guided) < len(levels) == 8
+
+
+def test_whole_and_empty_guidance_intervals(models, encoded):
+    whole = sample(models[0], encoded)
+    assert torch.equal(sample(models[0], encoded, guidance_start=0.0, guidance_end=1.0), whole)
+    none = sample(models[0], encoded, guidance_start=0.5, guidance_end=0.5)
+    assert torch.allclose(none, sample(models[0], encoded, guidance_min=1.0, guidance_max=1.0), **ROUNDING)
+    with pytest.raises(ValueError, match="^guidance_start: expected at most guidance_end"):
+        sample(models[0], encoded, guidance_start=0.8, guidance_end=0.2)
+
+
+def test_cfg_pp_samplers_go_without_guidance_outside_the_interval(models, encoded):
+    without = sample(models[0], encoded, sampler_name="euler_cfg_pp", guidance_min=1.0, guidance_max=1.0)
+    outside = sample(models[0], encoded, sampler_name="euler_cfg_pp", guidance_start=0.5, guidance_end=0.5)
+    assert torch.allclose(outside, without, **ROUNDING)
+
+
+def test_align_your_steps_has_the_published_levels():
+    levels = align_your_steps(10)
+    assert levels[:3].tolist() == pytest.approx([700.0, 54.5, 15.886]) and levels[-1] == 0
+    assert (align_your_steps(25).diff() < 0).all() and len(align_your_steps(25)) == 26
+
+
+def test_align_your_steps_samples(models, encoded):
+    levels = []
+    model = watched(models[0], lambda arguments: levels.append(float(arguments["timestep"][0])))
+    sample(model, encoded, scheduler="align_your_steps", steps=5)
+    assert sorted(set(levels), reverse=True) == pytest.approx(align_your_steps(5)[:-1].tolist())
+    levels.clear()
+    sample(model, encoded, scheduler="align_your_steps", steps=5, denoise=0.5)
+    assert sorted(set(levels), reverse=True) == pytest.approx(align_your_steps(10)[5:-1].tolist())
+
+
+def test_paper_preset_is_the_released_setting_bit_for_bit(models, encoded, monkeypatch):
+    # The released number of steps takes minutes here; a shorter run of both has the same steps in it.
+    short = {**presets.PRESETS["paper"], "steps": 4}
+    monkeypatch.setitem(presets.PRESETS, "paper", short)
+    monkeypatch.setitem(presets.DEFAULTS, "steps", 50)
+    untouched = {**{name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}}
+    by_preset = sample(models[0], encoded, **{**untouched, "preset": "paper"})
+    by_hand = sample(models[0], encoded, **{**untouched, "steps": 4, "preset": "custom"})
+    assert torch.equal(by_preset, by_hand)
+
+
+def test_defaults_of_the_node_are_those_of_the_presets():
+    schema = {entry.id: entry for entry in InbetweenDualDirectionKSampler.define_schema().inputs}
+    for name, value in presets.DEFAULTS.items():
+        assert schema[name].default == value
+    assert schema["preset"].default == "custom"
+    assert presets.DEFAULTS == {**presets.PRESETS["paper"]}
+
+
+def test_old_graphs_without_the_new_inputs_still_run():
+    parameters = inspect.signature(InbetweenDualDirectionKSampler.execute).parameters
+    assert all(parameters[name].default is not inspect.Parameter.empty
+               for name in ("guidance_start", "guidance_end", "preset"))
+
+
+@pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "paper"])
+def test_presets_override_what_nobody_touched(models, encoded, preset):
+    calls = []
+    untouched = {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    assert torch.isfinite(sample(model, encoded, **untouched, preset=preset)).all()
+    assert sum(calls) <= {"balanced": 70, "fast": 30}[preset]
+
+
+def test_a_setting_that_contradicts_the_preset_is_named(models, encoded):
+    untouched = {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
+    with pytest.raises(ValueError, match="^preset: fast sets steps to .* but steps was changed to 33.*custom"):
+        sample(models[0], encoded, **{**untouched, "steps": 33}, preset="fast")
+    with pytest.raises(ValueError, match="^preset: expected one of custom, paper"):
+        sample(models[0], encoded, preset="slow")
