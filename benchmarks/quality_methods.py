@@ -14,7 +14,7 @@ from generative_inbetweening.nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
 )
-from generative_inbetweening.sampler.reinjection import sampler_passes
+from generative_inbetweening.sampler.presets import CUSTOM, DEFAULTS, chosen_settings
 from generative_inbetweening.weights.host_paths import BACKWARD_MOTION, register_backward_motion_folder
 
 import nodes as host_nodes
@@ -46,6 +46,16 @@ class DualDirection:
     weights: str | None = "rotated"
     strength: float = 1.0
     reinjected: bool = True
+
+
+@dataclass(frozen=True)
+class NodeInputs:
+    """A method given by inputs of the Dual-Direction KSampler that differ from its defaults; `weights` as above."""
+
+    label: str
+    inputs: dict
+    weights: str | None = "rotated"
+    strength: float = 1.0
 
 
 OURS = DualDirection("ours, weighted fusion")
@@ -86,7 +96,7 @@ class Methods:
     """
 
     def __init__(self, checkpoint: Path, backward_motion: dict[str, Path], settings: SamplingSettings,
-                 rife_enlarge: int = 1, choices: dict[str, DualDirection] | None = None):
+                 rife_enlarge: int = 1, choices: dict[str, DualDirection | NodeInputs] | None = None):
         comfy.utils.set_progress_bar_enabled(False)
         self.settings = settings
         self.choices = choices or SAMPLED
@@ -116,13 +126,14 @@ class Methods:
                 return Video(self._decode(self.vae.encode(_images(clip.truth))))
             return self._sampled(None if method == "forward" else self.choices[method], clip)
 
-    def _sampled(self, choice: DualDirection | None, clip: HeldOutClip) -> Video:
+    def _sampled(self, choice: DualDirection | NodeInputs | None, clip: HeldOutClip) -> Video:
         encoded = self._encode(clip)
         self._videos = 0
         if choice is None:
             latent, evaluations = self._forward(encoded, clip.seed), self.settings.steps
         else:
-            latent, evaluations = self._dual_direction(choice, encoded, clip.seed)
+            inputs = choice.inputs if isinstance(choice, NodeInputs) else self._inputs_of(choice)
+            latent, evaluations = self._dual_direction(self._model(choice), encoded, clip.seed, inputs)
         return Video(self._decode(latent["samples"]), evaluations, self._videos)
 
     def _encode(self, clip: HeldOutClip):
@@ -141,17 +152,25 @@ class Methods:
         return host_nodes.KSampler().sample(self.base, seed, self.settings.steps, guidance, "euler", "karras",
                                             positive, negative, latent)[0]
 
-    def _dual_direction(self, choice: DualDirection, encoded, seed: int) -> tuple[dict, int]:
-        s, (positive, negative, latent) = self.settings, encoded
-        reinjections = s.reinjections if choice.reinjected else 0
-        strategy = "time reversal" if choice.weights is None else "dual-direction"
-        result, = InbetweenDualDirectionKSampler.execute(
-            self._model(choice), positive, negative, latent, seed, s.steps, s.guidance_min, s.guidance_max,
-            choice.fusion, "euler", "karras", 1.0, reinjections, s.reinjection_share, strategy,
-            choice.temporal_attention, "paired").args
-        return result, sampler_passes(s.steps, reinjections, s.reinjection_share)
+    def _inputs_of(self, choice: DualDirection) -> dict:
+        s = self.settings
+        return {"steps": s.steps, "guidance_min": s.guidance_min, "guidance_max": s.guidance_max,
+                "fusion": choice.fusion, "reinjections": s.reinjections if choice.reinjected else 0,
+                "reinjection_share": s.reinjection_share, "temporal_attention": choice.temporal_attention,
+                "strategy": "time reversal" if choice.weights is None else "dual-direction"}
 
-    def _model(self, choice: DualDirection):
+    @staticmethod
+    def _dual_direction(model, encoded, seed: int, inputs: dict) -> tuple[dict, int]:
+        """The latents, and how many UNet evaluations they took."""
+        positive, negative, latent = encoded
+        inputs = {**DEFAULTS, **inputs}
+        result, = InbetweenDualDirectionKSampler.execute(model, positive, negative, latent, seed, denoise=1.0,
+                                                         order_of_work="paired", **inputs).args
+        preset = inputs.pop("preset", CUSTOM)
+        settings, directions = chosen_settings(preset, "paired", **inputs)
+        return result, settings.passes(directions)
+
+    def _model(self, choice: DualDirection | NodeInputs):
         if choice.weights is None:
             return self.base
         key = choice.weights, choice.strength

@@ -49,7 +49,7 @@ def plot_over_frames(path: Path, methods: dict[str, dict], title: str) -> None:
         axis.set(xlabel="frame", ylabel=label)
         axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_held_out_loss(path: Path, logs: list[Path]) -> None:
@@ -74,10 +74,12 @@ def plot_held_out_loss(path: Path, logs: list[Path]) -> None:
     axis.set(xlabel="step of the fine-tuning", ylabel="held-out loss on reversed clips")
     axis.legend(fontsize="small")
     axis.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
+    """Writes a matplotlib figure as PNG, under a temporary name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial.png")
     figure.savefig(partial, dpi=120)
     os.replace(partial, path)

@@ -107,12 +107,22 @@ def add_trainings(plan: Plan, files: list[Path]) -> None:
 
 def keep_settings(options: argparse.Namespace, plan: Plan) -> None:
     """Refuses a folder that holds results of other settings. Raises OptionError."""
-    digests = {name: _digest(path) for name, path in {"checkpoint": options.checkpoint, **plan.backward_motion}.items()}
     settings = {**asdict(sampling(options)), "cvvdp": not options.without_cvvdp,
                 **{name: getattr(options, name) for name in ("frames", "size", "first_seed", "rife_enlarge")}}
+    keep(options, settings, {"checkpoint": options.checkpoint, **plan.backward_motion})
+
+
+def keep(options: argparse.Namespace, settings: dict, files: dict[str, Path]) -> None:
+    """Writes down what the results in `--out` were made with, and refuses a folder of other settings or files.
+
+    Raises OptionError, also for a file that there is not.
+    """
+    for name, file in files.items():
+        if not file.exists():
+            raise OptionError(f"--{name.replace('_', '-')}: expected a model file, found nothing at {file}.")
     path = options.out / "settings.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name, value in {**settings, **digests}.items():
+    for name, value in {**settings, **{name: _digest(file) for name, file in files.items()}}.items():
         if kept.setdefault(name, value) != value:
             raise OptionError(f"--out: {options.out} holds results of another {name}. Choose another folder.")
     if options.worker is None:

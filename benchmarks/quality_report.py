@@ -77,7 +77,7 @@ def markdown(title: str, methods: dict[str, dict]) -> str:
     titles = [TITLES[metric] for metric in metrics] + list(WORK.values())
     lines = [f"### {title}", "", "| | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
     for each in methods.values():
-        cells = [_cell(each.get(metric)) for metric in metrics] + [f"{each[work]:g}" for work in WORK]
+        cells = [cell(each.get(metric)) for metric in metrics] + [f"{each[work]:g}" for work in WORK]
         lines.append(f"| {each['label']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -89,7 +89,7 @@ def difference_table(methods: dict[str, dict], differences: dict[str, dict]) -> 
              "| | " + " | ".join(TITLES[metric].rstrip(" ↑↓") for metric in metrics) + " |",
              "|---" * (1 + len(metrics)) + "|"]
     for name, each in differences.items():
-        cells = [_cell(each.get(metric), signed=True) for metric in metrics]
+        cells = [cell(each.get(metric), signed=True) for metric in metrics]
         lines.append(f"| {methods[name]['label']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -101,13 +101,14 @@ def training_table(seeds: dict[str, dict]) -> str:
              "| maps, fusion | " + " | ".join(f"{TITLES[metric]} | each training" for metric in metrics) + " |",
              "|---" * (1 + 2 * len(metrics)) + "|"]
     for group, each in seeds.items():
-        cells = [f"{_cell(each[metric])} | {', '.join(f'{value:.2f}' for value in each[metric]['trainings'])}"
+        cells = [f"{cell(each[metric])} | {', '.join(f'{value:.2f}' for value in each[metric]['trainings'])}"
                  for metric in metrics]
         lines.append(f"| {group} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: dict | None, signed: bool = False) -> str:
+def cell(value: dict | None, signed: bool = False) -> str:
+    """Mean and interval; signed, bold where the interval does not hold 0."""
     if value is None or value["mean"] is None or math.isnan(value["mean"]):
         return "–"
     form = "+.2f" if signed else ".2f"

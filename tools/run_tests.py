@@ -23,7 +23,7 @@ from .setup_lock import setup_lock
 from .subprocesses import clean_environment, output_of, pip_environment, run_logged, runs, say
 
 # Benchmarks that need more packages than the tests do.
-NEED_MORE = {"quality": BENCHMARK_REQUIREMENTS}
+NEED_MORE = {name: BENCHMARK_REQUIREMENTS for name in ("quality", "budget")}
 SITE_FOLDERS = "import json, sys; print(json.dumps([p for p in sys.path if p.endswith('site-packages')]))"
 
 

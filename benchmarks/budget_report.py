@@ -1,0 +1,75 @@
+"""The budget benchmark's rows as budget.json, a table, a plot of quality over work, and contact sheets."""
+
+from pathlib import Path
+
+from . import quality_report
+from .bootstrap import difference
+from .quality_pictures import contact_sheet, save_figure
+from .quality_rows import clip_value, read_rows
+
+METRICS = {"cvvdp": "ColorVideoVDP, JOD ↑", "motion_error": "motion error, px ↓", "ghosting": "ghosting ↓",
+           "psnr": "PSNR, dB ↑"}
+PEERS = {"cross-fade": "cross-fade", "reconstruction": "the true frames through the VAE"}
+JUDGED = ("cvvdp", "motion_error")
+
+
+def summary(out: Path, labels: dict[str, str], clips: list[str]) -> dict:
+    """{"presets": {method: {"label", "unet_videos", "evaluations", metric: interval, "minus_paper": {metric:
+    interval}}}, "peers": …}."""
+    presets = quality_report.summary(out, "world", list(labels), clips, labels)
+    paper = read_rows(out, "world", "paper", clips)
+    for name, each in presets.items():
+        each.pop("per_frame")
+        # 700, not 700.0: a count.
+        each |= {work: round(each[work]) for work in ("unet_videos", "evaluations")}
+        rows = read_rows(out, "world", name, clips)
+        if name != "paper" and len(rows) == len(paper):
+            each["minus_paper"] = {
+                metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, paper)))
+                for metric in METRICS if metric in each}
+    peers = quality_report.summary(out, "world", list(PEERS), clips, PEERS)
+    return {"clips": len(clips), "presets": presets, "peers": peers}
+
+
+def markdown(result: dict) -> str:
+    """budget.md: a method a row, from the most work to the least."""
+    presets = sorted(result["presets"].values(), key=lambda each: -each["unet_videos"])
+    metrics = [metric for metric in METRICS if any(metric in each for each in presets)]
+    lines = [f"Means and 95 % intervals over {result['clips']} held-out clips of the small world; minus `paper`: clip "
+             "by clip, bold where the interval does not hold 0.\n",
+             "| | UNet videos | " + " | ".join(METRICS[metric] for metric in metrics) + " | "
+             + " | ".join(f"minus `paper`: {METRICS[metric]}" for metric in JUDGED) + " |",
+             "|---" * (2 + len(metrics) + len(JUDGED)) + "|"]
+    for each in [*presets, *result["peers"].values()]:
+        cells = [quality_report.cell(each.get(metric)) for metric in metrics]
+        cells += [quality_report.cell(each.get("minus_paper", {}).get(metric), signed=True) for metric in JUDGED]
+        lines.append(f"| {each['label']} | {round(each['unet_videos'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(path: Path, result: dict) -> None:
+    """Quality over UNet videos, on a logarithmic axis, with 95 % intervals; one panel a metric."""
+    from matplotlib.figure import Figure
+
+    presets = result["presets"]
+    metrics = [metric for metric in ("cvvdp", "motion_error", "ghosting")
+               if any(metric in each for each in presets.values())]
+    figure = Figure(figsize=(5 * len(metrics), 4.5), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
+        for each in presets.values():
+            value = each[metric]
+            axis.errorbar([each["unet_videos"]], [value["mean"]], [[value["mean"] - value["low"]],
+                          [value["high"] - value["mean"]]], marker="o", capsize=3, label=each["label"])
+        axis.axhline(result["peers"]["cross-fade"][metric]["mean"], linestyle=":", color="grey", label="cross-fade")
+        axis.set(xscale="log", xlabel="UNet videos a clip", ylabel=METRICS[metric].rstrip(" ↑↓"))
+        axis.grid(alpha=0.3)
+    axis.legend(fontsize="x-small")
+    save_figure(figure, path)
+
+
+def contact_sheets(out: Path, labels: dict[str, str], clips: list[str]) -> None:
+    """The videos of all methods below the true one, for some clips."""
+    captions = {**labels, **PEERS}
+    for clip in clips:
+        contact_sheet(out / "contact_sheets" / f"{clip}.png", {
+            label: out / "frames" / "world" / name / f"{clip}.png" for name, label in captions.items()})
