@@ -43,13 +43,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python training/demo_model.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the result, checkpoints, latents and log")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
-    parser.add_argument("--processes", type=int, default=2, help="single-threaded training processes (default 2)")
-    parser.add_argument("--minutes-vae", type=float, default=3.5)
-    parser.add_argument("--minutes-image-encoder", type=float, default=6)
-    parser.add_argument("--minutes-unet", type=float, default=45,
+    parser.add_argument("--processes", type=int, default=2, help="processes that train together (default 2)")
+    parser.add_argument("--minutes-vae", type=float, default=9.5)
+    parser.add_argument("--minutes-image-encoder", type=float, default=3)
+    parser.add_argument("--minutes-unet", type=float, default=60,
                         help="over all runs: a larger number than before goes on from the checkpoint")
-    parser.add_argument("--minutes-decoder", type=float, default=15)
-    parser.add_argument("--train-clips", type=int, default=1024)
+    parser.add_argument("--minutes-decoder", type=float, default=8)
+    parser.add_argument("--train-clips", type=int, default=5120)
     parser.add_argument("--test-clips", type=int, default=64)
     return parser.parse_args(arguments)
 

@@ -1,11 +1,12 @@
-"""Several single-threaded training processes that average their gradients once a step.
+"""Training processes that share the cores and average their gradients once a step.
 
-For small networks on a CPU this is faster than threads inside each operation, and it does not collapse when other
-programs use the same cores.
+For small networks on a CPU this is faster than threads inside each operation, as long as the arithmetic of a step
+outweighs the averaging.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def launch(worker: Callable[..., None], processes: int, *arguments: object) -> N
 
 
 def _enter(rank: int, worker: Callable[..., None], processes: int, meeting: str, arguments: tuple) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
     try:
         worker(*arguments)

@@ -20,7 +20,8 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from safetensors.torch import load_file
 
 from .demo_data import save_atomically
-from .demo_parallel import average_gradients, rank
+from .demo_muon import Muon
+from .demo_parallel import average_gradients, rank, size
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +30,14 @@ CONFIG = {
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",),
     "up_block_types": ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3,
     "cross_attention_dim": 64, "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 768,
-    "in_channels": 8, "out_channels": 4, "layers_per_block": 2, "transformer_layers_per_block": 1,
+    "in_channels": 8, "out_channels": 4, "layers_per_block": 1, "transformer_layers_per_block": 1,
     "num_frames": 8, "sample_size": 8,
 }
 TIME_IDS = (6.0, 127.0, 0.02)
 """fps − 1, motion bucket, noise augmentation: constants here."""
 SIGMA_LOG_MEAN, SIGMA_LOG_STD = 0.7, 1.4
 CONDITIONING_DROPOUT = 0.1
-EMA_DECAY = 0.998
+EMA_DECAY = 0.997
 WARM_UP = 100
 """Steps in which the learning rate rises."""
 
@@ -70,6 +71,20 @@ def shorten_cross_attention(unet: UNetSpatioTemporalConditionModel) -> None:
         if getattr(module, "attn2", None) is not None:
             module.norm2.forward = lambda hidden_states: hidden_states
             module.attn2.forward = _single_token_attention(module.attn2)
+
+
+def quicken_temporal_convolutions(unet: UNetSpatioTemporalConditionModel) -> None:
+    """Computes the convolutions over time, (3, 1, 1), as two-dimensional ones, for which a CPU has faster kernels."""
+    for module in unet.modules():
+        if isinstance(module, torch.nn.Conv3d) and module.kernel_size == (3, 1, 1):
+            module.forward = _temporal_convolution(module)
+
+
+def _temporal_convolution(layer: torch.nn.Conv3d) -> Callable:
+    def forward(hidden_states):
+        flat = torch.nn.functional.conv2d(hidden_states.flatten(3), layer.weight[..., 0], layer.bias, padding=(1, 0))
+        return flat.unflatten(3, hidden_states.shape[3:])
+    return forward
 
 
 def _single_token_attention(attention: torch.nn.Module) -> Callable:
@@ -151,25 +166,27 @@ def _training_loss(unet: UNetSpatioTemporalConditionModel, pool: dict[str, torch
 
 
 def _save_checkpoint(path: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, torch.Tensor],
-                     optimiser: torch.optim.Optimizer, step: int, elapsed: float) -> None:
+                     optimisers: list[torch.optim.Optimizer], step: int, elapsed: float) -> None:
     tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()} | {f"ema.{k}": v for k, v in ema.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    for number, optimiser in enumerate(optimisers):
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{index}.{name}": value for name, value in state.items()}
     tensors |= {"step": torch.tensor(step), "elapsed": torch.tensor(elapsed, dtype=torch.float64)}
     save_atomically(tensors, path)
 
 
 def _load_checkpoint(path: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, torch.Tensor],
-                     optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+                     optimisers: list[torch.optim.Optimizer]) -> tuple[int, float]:
     tensors = load_file(path)
     unet.load_state_dict({k[5:]: v for k, v in tensors.items() if k.startswith("unet.")})
     for name in ema:
         ema[name].copy_(tensors[f"ema.{name}"])
-    states: dict[int, dict[str, torch.Tensor]] = {}
+    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimisers]
     for key in (k for k in tensors if k.startswith("optimiser.")):
-        _, index, name = key.split(".")
-        states.setdefault(int(index), {})[name] = tensors[key]
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
+        _, number, index, name = key.split(".")
+        states[int(number)].setdefault(int(index), {})[name] = tensors[key]
+    for optimiser, state in zip(optimisers, states, strict=True):
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return int(tensors["step"]), float(tensors["elapsed"])
 
 
@@ -185,10 +202,22 @@ def export(folder: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, 
     temporary.rmdir()
 
 
+def _optimisers(unet: UNetSpatioTemporalConditionModel, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices and convolutions of the blocks, AdamW for the rest."""
+    matrices, rest = [], []
+    for name, parameter in unet.named_parameters():
+        hidden = parameter.ndim > 1 and name.split(".")[0] in ("down_blocks", "mid_block", "up_blocks")
+        (matrices if hidden else rest).append(parameter)
+    return [Muon(matrices, learning_rate),
+            torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)]
+
+
 def train_unet(work: Path, folder: Path, train: dict[str, torch.Tensor], test: dict[str, torch.Tensor],
-               minutes: float, batch: int = 8, learning_rate: float = 1e-3, save_every: float = 240,
+               minutes: float, batch: int = 16, learning_rate: float = 2e-3, save_every: float = 240,
                seed: int = 2) -> None:
     """Trains the UNet until it has had so many minutes, over all the runs that took up its checkpoint.
+
+    ``batch``: clips a step, shared out among the processes.
 
     The learning rate follows the time: a short warm-up, then a cosine to zero. ``work`` gets ``unet.safetensors``
     (the state to go on from) and log lines in ``log.jsonl``; ``folder`` the averaged weights, both every
@@ -199,12 +228,13 @@ def train_unet(work: Path, folder: Path, train: dict[str, torch.Tensor], test: d
     use_original_epsilon(unet)
     start_as_identity(unet)
     shorten_cross_attention(unet)
+    quicken_temporal_convolutions(unet)
     parameters = list(unet.parameters())
     ema = {name: value.clone() for name, value in unet.state_dict().items()}
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimisers = _optimisers(unet, learning_rate)
     step, spent, checkpoint = 0, 0.0, work / "unet.safetensors"
     if checkpoint.exists():
-        step, spent = _load_checkpoint(checkpoint, unet, ema, optimiser)
+        step, spent = _load_checkpoint(checkpoint, unet, ema, optimisers)
         log.info("unet: taken up at step %d", step)
     log.info("unet: %.2f M parameters", sum(p.numel() for p in parameters) / 1e6)
     torch.manual_seed(seed + 1000 * step + rank())
@@ -212,16 +242,17 @@ def train_unet(work: Path, folder: Path, train: dict[str, torch.Tensor], test: d
     elapsed = spent
     while elapsed < minutes * 60:
         rate = learning_rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * elapsed / minutes / 60))
-        for group in optimiser.param_groups:
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
             group["lr"] = rate
-        loss = _training_loss(unet, train, batch)
-        optimiser.zero_grad(set_to_none=True)
+        loss = _training_loss(unet, train, batch // size())
+        unet.zero_grad(set_to_none=True)
         loss.backward()
         elapsed, mean_loss = average_gradients(parameters, time.time() - began, float(loss.detach()))
         if not math.isfinite(mean_loss):
             raise FloatingPointError(f"The loss is {mean_loss} at step {step}; {checkpoint} holds the last good one.")
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         step += 1
         decay = min(EMA_DECAY, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(ema.values()), list(unet.state_dict().values()), 1 - decay)
@@ -232,10 +263,10 @@ def train_unet(work: Path, folder: Path, train: dict[str, torch.Tensor], test: d
         if elapsed - saved > save_every:
             saved = elapsed
             if rank() == 0:
-                _save_checkpoint(checkpoint, unet, ema, optimiser, step, elapsed)
+                _save_checkpoint(checkpoint, unet, ema, optimisers, step, elapsed)
                 _export_and_measure(work, folder, unet, ema, test, step, elapsed)
     if rank() == 0:
-        _save_checkpoint(checkpoint, unet, ema, optimiser, step, elapsed)
+        _save_checkpoint(checkpoint, unet, ema, optimisers, step, elapsed)
         _export_and_measure(work, folder, unet, ema, test, step, elapsed)
 
 
