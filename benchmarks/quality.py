@@ -1,8 +1,8 @@
 """Quality of the in-between frames on held-out clips, beside cross-fade, RIFE, plain SVD and Time Reversal Fusion.
 
 Every sampling method runs through the pack's own nodes, with the same seeds. Writes to DIR: quality.md (tables),
-quality.json, plots over the frames, contact sheets, and every video with its measures; a stopped run goes on where it
-was. Needs requirements-benchmark.txt, which `python dev.py benchmark quality` installs.
+quality.json, plots over the frames, contact sheets, moving pictures, and every video with its measures; a stopped run
+goes on where it was. Needs requirements-benchmark.txt, which `python dev.py benchmark quality` installs.
 
     python dev.py benchmark quality [--clips 64] [--out DIR] [--methods ours,cross-fade,…]
 """
@@ -24,8 +24,8 @@ import_host(comfyui())
 import_pack()
 
 import torch  # noqa: E402
+from generative_inbetweening.benchmarks import held_out_losses, quality_pictures, quality_report  # noqa: E402
 from generative_inbetweening.benchmarks import quality_clips as clips_of  # noqa: E402
-from generative_inbetweening.benchmarks import quality_pictures, quality_report  # noqa: E402
 from generative_inbetweening.benchmarks.metrics import ColorVideoVDP  # noqa: E402
 from generative_inbetweening.benchmarks.peers import PackageMissing, package_file  # noqa: E402
 from generative_inbetweening.benchmarks.quality_methods import CONTROLS, Methods  # noqa: E402
@@ -42,6 +42,8 @@ from generative_inbetweening.benchmarks.workers import run_workers  # noqa: E402
 from generative_inbetweening.weights.errors import WeightsError  # noqa: E402
 from generative_inbetweening.weights.safetensors_files import read_metadata  # noqa: E402
 
+MOVING = {"ours": "ours", "time-reversal": "Time Reversal Fusion", "rife": "RIFE", "cross-fade": "cross-fade",
+          "truth": "truth"}
 PACKAGES = {"cvvdp": "pycvvdp/__init__.py", "matplotlib": "matplotlib/__init__.py",
             "scikit-image": "skimage/__init__.py"}
 
@@ -114,6 +116,7 @@ def report(options: argparse.Namespace, plan: Plan) -> None:
         "controls": quality_report.summary(out, "world", list(CONTROLS), world, labels),
         "ours_minus": quality_report.ours_minus_others(out, "world", names, world),
         "training_seeds": quality_report.training_seeds(out, plan.trainings, world),
+        "held_out_loss": held_out_losses.held_out_losses(options.training_log),
         "footage": {"methods": quality_report.summary(out, "footage", names, footage, labels),
                     "controls": quality_report.summary(out, "footage", list(CONTROLS), footage, labels)},
     }
@@ -137,6 +140,8 @@ def tables(result: dict) -> str:
         parts.append(quality_report.difference_table(result["methods"], result["ours_minus"]))
     if result["training_seeds"]:
         parts.append(quality_report.training_table(result["training_seeds"]))
+    if result["held_out_loss"]:
+        parts.append(held_out_losses.markdown(result["held_out_loss"]))
     if result["footage"]["methods"]:
         parts.append(quality_report.markdown(f"Real footage, {result['footage_clips']} clips",
                                              {**result["footage"]["methods"], **result["footage"]["controls"]}))
@@ -151,6 +156,9 @@ def draw(out: Path, result: dict, clips: dict[str, list[str]], labels: dict[str,
         for clip in names[:options.sheets]:
             quality_pictures.contact_sheet(out / "contact_sheets" / f"{kind}_{clip}.png", {
                 labels[name]: out / "frames" / kind / name / f"{clip}.png" for name in order})
+            quality_pictures.moving_picture(out / "moving_pictures" / f"{kind}_{clip}.gif", {
+                caption: out / "frames" / kind / name / f"{clip}.png" for name, caption in MOVING.items()},
+                options.frames)
     quality_pictures.plot_over_frames(out / "quality_over_frames.png", result["methods"], "Small world")
     quality_pictures.plot_over_frames(out / "quality_over_frames_footage.png", result["footage"]["methods"],
                                       "Real footage")

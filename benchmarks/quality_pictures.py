@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 ZOOM, CAPTION, GAP = 2, 14, 4
+MOVING_ZOOM, FRAME_MS, HOLD_MS = 3, 143, 700
 PAPER, INK = "white", "black"
 PLOTTED = ("cross-fade", "rife", "forward", "time-reversal", "ours-no-fine-tuning", "ours-own-maps", "ours")
 
@@ -26,6 +27,31 @@ def contact_sheet(path: Path, rows: dict[str, Path]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     sheet.save(partial, "PNG")
+    os.replace(partial, path)
+
+
+def moving_picture(path: Path, columns: dict[str, Path], frames: int) -> None:
+    """Strips of `frames` frames playing beside each other as an endless GIF, {caption: strip}."""
+    strips = {caption: Image.open(strip).convert("RGB") for caption, strip in columns.items() if strip.exists()}
+    if not strips:
+        return
+    side = next(iter(strips.values())).height * MOVING_ZOOM
+    pictures = []
+    for frame in range(frames):
+        picture = Image.new("RGB", ((side + GAP) * len(strips) - GAP, side + CAPTION), PAPER)
+        draw = ImageDraw.Draw(picture)
+        for number, (caption, strip) in enumerate(strips.items()):
+            width = strip.width // frames
+            cut = strip.crop((frame * width, 0, (frame + 1) * width, strip.height))
+            left = number * (side + GAP)
+            picture.paste(cut.resize((side, side), Image.Resampling.BICUBIC), (left, CAPTION))
+            draw.text((left + GAP, 0), caption, fill=INK)
+        pictures.append(picture)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    # The ends stand still for a moment, so that the keyframes are seen.
+    times = [HOLD_MS if frame in (0, frames - 1) else FRAME_MS for frame in range(frames)]
+    pictures[0].save(partial, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
     os.replace(partial, path)
 
 

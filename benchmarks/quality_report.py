@@ -107,10 +107,10 @@ def training_table(seeds: dict[str, dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(value: dict | None, signed: bool = False) -> str:
+def cell(value: dict | None, signed: bool = False, digits: int = 2) -> str:
     """Mean and interval; signed, bold where the interval does not hold 0."""
     if value is None or value["mean"] is None or math.isnan(value["mean"]):
         return "–"
-    form = "+.2f" if signed else ".2f"
+    form = f"{'+' if signed else ''}.{digits}f"
     text = f"{value['mean']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
     return f"**{text}**" if signed and value["low"] * value["high"] > 0 else text
