@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.add_argument("folder", type=Path, help="diffusers folder of a Stable Video Diffusion model")
     checkpoint.add_argument("--output", type=Path, required=True, help="checkpoint file to write (.safetensors)")
     checkpoint.add_argument("--dtype", choices=_DTYPES, default="fp16", help="precision of the file (default: fp16)")
+    checkpoint.add_argument("--metadata", nargs="+", default=[], metavar="KEY=VALUE", type=_key_and_value,
+                            help="what else the file says about itself, such as license=… or trained=yes")
     checkpoint.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     checkpoint.set_defaults(run=_checkpoint)
 
@@ -55,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path)
     inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _key_and_value(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not (key and separator):
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, found {text!r}")
+    return key, value
 
 
 def _backward_motion(options: argparse.Namespace) -> None:
@@ -70,7 +79,7 @@ def _checkpoint(options: argparse.Namespace) -> None:
     parts, dtype = read_folder(options.folder), _DTYPES[options.dtype]
     for tensors in (parts.unet, parts.vae, parts.image_encoder):
         tensors.update({key: tensor.to(dtype) for key, tensor in tensors.items() if tensor.is_floating_point()})
-    write_single_file(parts, options.output, overwrite=options.overwrite)
+    write_single_file(parts, options.output, dict(options.metadata), options.overwrite)
     print(f"wrote {options.output} ({options.output.stat().st_size / 2 ** 20:.1f} MiB)")
 
 
