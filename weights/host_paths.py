@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from .errors import WeightsError
+from .first_contact import NO_BACKWARD_MOTION, NO_MODEL, NO_UNET, missing
 
 BACKWARD_MOTION = "backward_motion"
 
@@ -20,8 +21,8 @@ def register_backward_motion_folder() -> None:
 
 
 def backward_motion_files() -> list[str]:
-    """Names of the files in `models/backward_motion/`."""
-    return folder_paths.get_filename_list(BACKWARD_MOTION)
+    """Names of the files in `models/backward_motion/`; while there is none, one line that says what to do."""
+    return folder_paths.get_filename_list(BACKWARD_MOTION) or [NO_BACKWARD_MOTION]
 
 
 def backward_motion_path(name: str) -> Path:
@@ -39,14 +40,17 @@ def new_backward_motion_path(name: str) -> Path:
 
 
 def svd_models() -> list[str]:
-    """Names of checkpoints, and of diffusers folders with a `/` at their end."""
-    return folder_paths.get_filename_list("checkpoints") + _diffusers_folders("model_index.json")
+    """Names of checkpoints, and of diffusers folders with a `/` at their end; or one line that says what to do."""
+    return folder_paths.get_filename_list("checkpoints") + _diffusers_folders("model_index.json") or [NO_MODEL]
 
 
 def unets() -> list[str]:
-    """Names of everything that may hold an SVD UNet: checkpoints, diffusion models, diffusers folders."""
+    """Names of everything that may hold an SVD UNet: checkpoints, diffusion models, diffusers folders.
+
+    While there is none, one line that says what to do.
+    """
     files = folder_paths.get_filename_list("checkpoints") + folder_paths.get_filename_list("diffusion_models")
-    return list(dict.fromkeys(files)) + _diffusers_folders("unet")
+    return list(dict.fromkeys(files)) + _diffusers_folders("unet") or [NO_UNET]
 
 
 def model_path(name: str) -> Path:
@@ -56,7 +60,7 @@ def model_path(name: str) -> Path:
             path = Path(root, name)
             if path.is_dir() and Path(root).resolve() in path.resolve().parents:
                 return path
-        raise WeightsError(f"Expected the folder {name} in models/diffusers, found none. Refresh the list.")
+        raise WeightsError(missing(name, "diffusers"))
     kinds = [kind for kind in ("checkpoints", "diffusion_models") if folder_paths.get_full_path(kind, name)]
     return _existing(kinds[0] if kinds else "checkpoints", name)
 
@@ -73,5 +77,5 @@ def _diffusers_folders(content: str) -> list[str]:
 def _existing(kind: str, name: str) -> Path:
     path = folder_paths.get_full_path(kind, name)
     if path is None:
-        raise WeightsError(f"Expected the file {name} in models/{kind}, found none. Put it there and refresh the list.")
+        raise WeightsError(missing(name, kind))
     return Path(path)
