@@ -26,6 +26,7 @@ from .time_reversal import reverse_sequences
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 TEMPORAL_ATTENTIONS = ("rotated", "own")
+_TOKENS_AT_ONCE = 2 ** 15
 
 
 class Projections(Protocol):
@@ -55,9 +56,14 @@ class UNetCall:
     maps: dict[tuple[str, object], torch.Tensor] = field(default_factory=dict)
     layers_done: int = 0
 
-    def has_both_directions(self, conditioning: object) -> bool:
-        """Whether the forward and the backward video of one conditioning are both in this call."""
-        return sum(video.conditioning == conditioning for video in self.videos) > 1
+    def __post_init__(self):
+        # Once a call, so that what a compiler reads in the layers does not change from one conditioning to the next.
+        self.twins = [self._twin(index) for index in range(len(self.videos))]
+
+    def _twin(self, index: int) -> int | None:
+        """Which video is the other direction of the same conditioning, if it is in this call."""
+        return next((other for other, video in enumerate(self.videos)
+                     if other != index and video.conditioning == self.videos[index].conditioning), None)
 
 
 class ForwardMapMissing(RuntimeError):
@@ -82,40 +88,41 @@ def dual_direction_attention(layer: str, projections: Projections, backward: Bac
     """
     parts = tokens.chunk(len(call.videos))
     results: list[torch.Tensor | None] = [None] * len(parts)
-    shared: dict[object, tuple[torch.Tensor, torch.Tensor]] = {}
+    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for index in sorted(range(len(parts)), key=lambda index: call.videos[index].direction == "backward"):
-        video, part = call.videos[index], parts[index]
-        if video.direction == "forward":
-            results[index] = _forward(layer, projections, part, video, call, shared, attend)
+        part = parts[index]
+        if call.videos[index].direction == "forward":
+            results[index] = _forward(layer, projections, part, index, call, shared, attend)
         else:
-            results[index] = _backward(layer, projections, backward, part, video, call, shared, attend)
+            results[index] = _backward(layer, projections, backward, part, index, call, shared, attend)
     call.layers_done += 1
     return torch.cat(results)
 
 
-def _forward(layer, projections, tokens, video, call, shared, attend):
+def _forward(layer, projections, tokens, index, call, shared, attend):
     q, k, v = projections.to_q(tokens), projections.to_k(tokens), projections.to_v(tokens)
     if call.temporal_attention == "own":
         return projections.to_out(attend(q, k, v))
-    if call.has_both_directions(video.conditioning):
-        shared[video.conditioning] = q, k
+    if call.twins[index] is not None:
+        shared[index] = q, k
         return projections.to_out(attend(q, k, v))
     attention_map = compute_map(q, k, projections.heads)
-    call.maps[layer, video.conditioning] = attention_map
+    call.maps[layer, call.videos[index].conditioning] = attention_map
     return projections.to_out(apply_map(attention_map, v))
 
 
-def _backward(layer, projections, backward, tokens, video, call, shared, attend):
+def _backward(layer, projections, backward, tokens, index, call, shared, attend):
     v = projections.to_v(tokens)
     if backward is not None:
         v = v + backward.strength * backward.to_v(tokens)
     if call.temporal_attention == "own":
         out = attend(projections.to_q(tokens), projections.to_k(tokens), v)
-    elif video.conditioning in shared:
-        q, k = shared[video.conditioning]
+    elif call.twins[index] in shared:
+        q, k = shared[call.twins[index]]
         out = reverse_sequences(attend(q, k, reverse_sequences(v)))
-    elif (layer, video.conditioning) in call.maps:
-        out = reverse_sequences(apply_map(call.maps.pop((layer, video.conditioning)), reverse_sequences(v)))
+    elif (layer, call.videos[index].conditioning) in call.maps:
+        attention_map = call.maps.pop((layer, call.videos[index].conditioning))
+        out = reverse_sequences(apply_map(attention_map, reverse_sequences(v)))
     else:
         raise ForwardMapMissing(layer)
     result = projections.to_out(out)
@@ -124,6 +131,12 @@ def _backward(layer, projections, backward, tokens, video, call, shared, attend)
 
 def compute_map(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:
     """softmax(Q Kᵀ / √d) as `[positions, heads, frames, frames]`, computed in float32, kept in q's precision."""
+    # Some positions at a time: in float32, all of them would take more memory than anything else in the UNet.
+    at_once = max(1, _TOKENS_AT_ONCE // q.shape[1])
+    return torch.cat([_map(*parts, heads) for parts in zip(q.split(at_once), k.split(at_once))])
+
+
+def _map(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:
     q, k = _split_heads(q, heads), _split_heads(k, heads)
     scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
     return scores.softmax(dim=-1).to(q.dtype)

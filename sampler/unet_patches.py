@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules import attention as host_attention
 
+from .feed_forward import in_pieces
 from .single_token_attention import single_token_attention
 from .temporal_attention import BackwardProjections, UNetCall, dual_direction_attention
 
@@ -34,6 +35,8 @@ def dual_direction_unet(unet: torch.nn.Module,
         for name, module in unet.named_modules():
             if name.endswith(".attn2") and hasattr(module, "to_q"):
                 _replace_forward(module, _cross_forward(module), replaced)
+            elif name.endswith((".ff", ".ff_in")):
+                _replace_forward(module, in_pieces(module.forward), replaced)
         yield
     finally:
         for module, previous in replaced:
@@ -58,8 +61,9 @@ def _temporal_forward(name: str, module: torch.nn.Module, backward: BackwardProj
             return original(x, context=context, value=value, mask=mask, transformer_options=options)
 
         def attend(q, k, v):
-            return optimized_attention(q, k, v, module.heads, attn_precision=module.attn_precision,
-                                       transformer_options=options)
+            # Looked up at every call: other packs exchange the host's attention while it runs.
+            return host_attention.optimized_attention(q, k, v, module.heads, attn_precision=module.attn_precision,
+                                                      transformer_options=options)
 
         return dual_direction_attention(name, module, backward, x, call, attend)
 
