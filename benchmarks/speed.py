@@ -1,32 +1,39 @@
-"""Time and memory of one evaluation, beside the host's plain SVD and beside two UNets with stored maps.
+"""Time and memory of sampling, beside the host's plain SVD and beside two UNets with stored maps.
 
-An evaluation is four videos: two directions, each with and without conditioning. Three ways to compute them, on the
+An evaluation is four videos: two directions, each with and without conditioning. Four ways to compute them, on the
 same random weights and inputs, interleaved in one run, medians:
 
-    ours        one UNet, paired calls, shared temporal attention
-    host        the same four videos through the host's unpatched model
-    two UNets   as the released method has it, on diffusers: the forward UNet stores its 16 attention maps, the backward
-                UNet applies them turned by 180°
+    ours             one UNet, paired calls, shared temporal attention
+    ours_sequential  the same, one video a call, as chosen where memory is short
+    host             the same four videos through the host's unpatched model
+    two_unets        as the released method has it, on diffusers: the forward UNet stores its 16 attention maps, the
+                     backward UNet applies them turned by 180°
 
-Memory is the peak of weights and activations of a process of its own that computes one evaluation in one of the ways.
-
-Import time is what the pack adds to the start of a host that has its own modules loaded.
+Further: the peak memory of each (speed_memory.py); the memory of SVD-XT's own size, counted (speed_full_size.py) and,
+on a CUDA device, measured as on smaller cards (speed_cuda.py); a whole clip with its previews and its report, and the
+cost over the number of frames (speed_whole_clip.py); what the pack adds to the start of a host that has its own modules
+loaded.
 
     python dev.py benchmark speed [--frames 14] [--size 128] [--repeats 5] [--out DIR]
+
+writes speed.json and speed_frames.png.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
 from host import ROOT
-from speed_contestants import CONTESTANTS, middle_size_unet
+from speed_contestants import CONTESTANTS, comfy, middle_size_unet
+from speed_cuda import FORMATS, evaluation_here, on_cuda
+from speed_full_size import counted_memory
+from speed_memory import measured_memory, memory_here
+from speed_report import print_table
+from speed_whole_clip import over_frames, timed, whole_clip
 
 MATRIX = 2048
 
@@ -39,32 +46,44 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5, help="evaluations of each contestant (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("benchmark_output"), help="folder for speed.json")
     parser.add_argument("--measure-memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--pretend-card", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--number-format", choices=FORMATS, default="fp16", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure_memory_of:
-        print(peak_memory_here(options.measure_memory_of, options.frames, options.size))
-        return 0
-    # Memory first: Linux counts what this process holds when it starts another towards that one's peak.
-    result = {**memory_ratios(options), **time_ratios(options), "import_seconds": import_seconds()}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "speed.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print_table(result)
+        print(json.dumps(memory_here(options.measure_memory_of, options.frames, options.size)))
+    elif options.pretend_card:
+        print(json.dumps(evaluation_here(options.number_format, options.pretend_card)))
+    else:
+        measure(options)
     return 0
 
 
-def time_ratios(options: argparse.Namespace) -> dict:
-    """Median seconds of each contestant and the ratios of ours to the others, taken round by round."""
+def measure(options: argparse.Namespace) -> None:
+    """Everything, into the folder and onto the console."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    # Memory first: Linux counts what this process holds when it starts another towards that one's peak.
+    result = {**measured_memory(options.frames, options.size), "full_size": counted_memory(), "cuda": on_cuda(),
+              "import_seconds": import_seconds()}
     unet = middle_size_unet()
+    result |= time_ratios(unet, options)
+    result |= whole_clip(unet, options.frames, options.size, min(options.repeats, 3))
+    result["over_frames"] = over_frames(unet, options.size, min(options.repeats, 3), options.out / "speed_frames.png")
+    (options.out / "speed.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print_table(result)
+
+
+def time_ratios(unet: dict[str, torch.Tensor], options: argparse.Namespace) -> dict:
+    """Median seconds of each contestant and the ratios of ours to the others, taken round by round."""
     contestants = {name: build(unet, options.frames, options.size) for name, build in CONTESTANTS.items()}
     seconds = {name: [] for name in contestants}
     for round_number in range(options.repeats + 1):
         for name, evaluate in contestants.items():
-            start = time.perf_counter()
-            evaluate()
+            taken = timed(evaluate)
             if round_number:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken)
 
-    def ratio(other: str) -> float:
-        return statistics.median(ours / theirs for ours, theirs in zip(seconds["ours"], seconds[other]))
+    def ratio(other: str, ours: str = "ours") -> float:
+        return statistics.median(one / another for one, another in zip(seconds[ours], seconds[other]))
 
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     floating_point = operations(contestants["ours"])
@@ -72,32 +91,8 @@ def time_ratios(options: argparse.Namespace) -> dict:
             "size": options.size, "repeats": options.repeats,
             "parameters": sum(tensor.numel() for tensor in unet.values()), "seconds": medians,
             "evaluation_time_over_host": ratio("host"), "evaluation_time_over_two_unets": ratio("two_unets"),
+            "evaluation_time_over_host_sequential": ratio("host", "ours_sequential"),
             "share_of_matmul_peak": floating_point / medians["ours"] / matmul_peak()}
-
-
-def memory_ratios(options: argparse.Namespace) -> dict:
-    """Peak bytes of each contestant in a process of its own, above what the imports need, and ours over two UNets."""
-    command = [sys.executable, __file__, "--frames", str(options.frames), "--size", str(options.size)]
-    peaks = {}
-    for name in CONTESTANTS:
-        done = subprocess.run([*command, "--measure-memory-of", name], check=True, capture_output=True, text=True)
-        peaks[name] = int(done.stdout.split()[-1])
-    return {"peak_memory_bytes": peaks, "peak_memory_over_two_unets": peaks["ours"] / peaks["two_unets"]}
-
-
-def peak_memory_here(name: str, frames: int, size: int) -> int:
-    """Bytes that this process reaches above its imports: weights and activations of one evaluation."""
-    before = peak_bytes()
-    unet = middle_size_unet()
-    evaluate = CONTESTANTS[name](unet, frames, size)
-    del unet
-    evaluate()
-    return peak_bytes() - before
-
-
-def peak_bytes() -> int:
-    """The largest resident size so far; Linux counts it in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def import_seconds(repeats: int = 5) -> float:
@@ -122,32 +117,14 @@ def operations(evaluate) -> float:
 
 def matmul_peak() -> float:
     """Floating-point operations a second of large matrix products on this machine, the best of five."""
-    left, right = torch.randn(2, MATRIX, MATRIX)
-    best = min(_seconds(lambda: left @ right) for _ in range(5))
-    return 2 * MATRIX ** 3 / best
-
-
-def _seconds(function) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    management = comfy.model_management
+    left, right = torch.randn(2, MATRIX, MATRIX, device=management.get_torch_device()).to(management.unet_dtype())
+    return 2 * MATRIX ** 3 / min(timed(lambda: left @ right) for _ in range(5))
 
 
 def device_name() -> str:
     """What the evaluations run on."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-
-
-def print_table(result: dict) -> None:
-    """The result as Markdown."""
-    print(f"\n{result['device']}, {result['threads']} threads, UNet of {result['parameters'] / 1e6:.0f} M parameters, "
-          f"{result['frames']} frames at {result['size']}×{result['size']}, median of {result['repeats']}\n")
-    print("| | seconds an evaluation | peak memory, MiB |\n|---|---|---|")
-    for name, seconds in result["seconds"].items():
-        print(f"| {name} | {seconds:.2f} | {result['peak_memory_bytes'][name] / 2 ** 20:.0f} |")
-    for key in ("evaluation_time_over_host", "evaluation_time_over_two_unets", "peak_memory_over_two_unets",
-                "share_of_matmul_peak", "import_seconds"):
-        print(f"\n{key.replace('_', ' ')}: {result[key]:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Three ways to compute one evaluation of four videos, each built from the same random UNet in ComfyUI's names."""
+"""Four ways to compute one evaluation of four videos, each built from the same random UNet in ComfyUI's names."""
 
 import logging
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from host import comfyui, import_host, import_pack
 import_host(comfyui())
 import_pack()
 
+import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402
 from diffusers import UNetSpatioTemporalConditionModel  # noqa: E402
 from diffusers.models.attention_processor import Attention  # noqa: E402
@@ -22,10 +23,10 @@ from generative_inbetweening.weights.svd_parts import SVDConfig  # noqa: E402
 
 logging.disable(logging.WARNING)
 
-# SVD's architecture at 0.3 of its width: long enough calls to measure, small enough for a CPU.
-MIDDLE_SIZE = {"block_out_channels": (96, 192, 384, 384), "num_attention_heads": (3, 6, 12, 12),
+# SVD's architecture at 0.4 of its width, 257 M parameters: long enough calls to measure, small enough for a CPU.
+MIDDLE_SIZE = {"block_out_channels": (128, 256, 512, 512), "num_attention_heads": (2, 4, 8, 8),
                "cross_attention_dim": 256}
-HEAD_CHANNELS = 32
+HEAD_CHANNELS = 64
 SIGMA, GUIDANCE = 5.0, 2.0
 
 
@@ -36,7 +37,14 @@ def middle_size_unet() -> dict[str, torch.Tensor]:
     return {name: tensors[key] for key, name in unet_keys.diffusers_to_comfy(tensors).items()}
 
 
-def _inputs(frames: int, size: int):
+def finish() -> None:
+    """Waits until the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def clip_inputs(frames: int, size: int):
+    """(noisy latents `[frames, 4, size/8, size/8]`, two embeddings, two latents) of random numbers."""
     generator = torch.Generator().manual_seed(1)
     side, channels = size // 8, MIDDLE_SIZE["cross_attention_dim"]
     x = SIGMA * torch.randn(frames, 4, side, side, generator=generator)
@@ -45,17 +53,18 @@ def _inputs(frames: int, size: int):
     return x, embeddings, latents
 
 
-def _guider_within_sampling(guider, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+def guider_within_sampling(guider, x: torch.Tensor) -> Callable[[], torch.Tensor]:
     """The guider's evaluation as the host's sampler calls it, without a sampler around it."""
     captured = {}
 
     def keep(model, noise, sigmas, extra_args=None, callback=None, disable=None):
-        captured.update(model=model, extra_args=extra_args)
+        captured.update(model=model, extra_args=extra_args, x=x.to(noise.device))
         captured["result"] = run()
         return noise
 
     def run():
-        return captured["model"](x, torch.full((x.shape[0],), SIGMA), **captured["extra_args"])
+        sigma = torch.full((x.shape[0],), SIGMA, device=captured["x"].device)
+        return captured["model"](captured["x"], sigma, **captured["extra_args"])
 
     # The host runs its nodes so.
     @torch.inference_mode()
@@ -67,29 +76,48 @@ def _guider_within_sampling(guider, x: torch.Tensor) -> Callable[[], torch.Tenso
     return evaluate
 
 
-def ours(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
-    """One UNet, paired, with random backward-motion weights."""
-    x, embeddings, latents = _inputs(frames, size)
-    model = build_unet(unet, SVDConfig(num_head_channels=HEAD_CHANNELS))
+def our_model(unet: dict[str, torch.Tensor]):
+    """The host's MODEL with random backward-motion weights."""
     differences = {PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in unet.items()
                    if is_backward_motion_key(key)}
-    model = attach(model, differences, 1.0, "random")
+    return attach(build_unet(unet, SVDConfig(num_head_channels=HEAD_CHANNELS)), differences, 1.0, "random")
+
+
+def our_guider(model, frames: int, size: int, order: str = "paired") -> DualDirectionGuider:
+    """The guider on our model."""
+    _, embeddings, latents = clip_inputs(frames, size)
     conditioning = keyframe_conditioning(embeddings, latents, frames, 7, 127, 0.02)
-    return _guider_within_sampling(DualDirectionGuider(model, *conditioning, DualDirectionSettings()), x)
+    return DualDirectionGuider(model, *conditioning, DualDirectionSettings(order_of_work=order))
+
+
+def ours(unet: dict[str, torch.Tensor], frames: int, size: int, order: str = "paired") -> Callable[[], torch.Tensor]:
+    """One UNet for both directions."""
+    return guider_within_sampling(our_guider(our_model(unet), frames, size, order), clip_inputs(frames, size)[0])
+
+
+def ours_sequential(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
+    """As `ours` where memory is short: one video at a time, the maps kept between the directions."""
+    return ours(unet, frames, size, "sequential")
 
 
 def host(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
     """The host's own guided SVD, twice: the same four videos through the unpatched model."""
-    x, embeddings, latents = _inputs(frames, size)
+    x = clip_inputs(frames, size)[0]
+    runs = [guider_within_sampling(guider, x) for guider in host_guiders(unet, frames, size)]
+    return lambda: sum(run() for run in runs)
+
+
+def host_guiders(unet: dict[str, torch.Tensor], frames: int, size: int) -> list[comfy.samplers.CFGGuider]:
+    """The host's own guider on its unpatched model, once for each keyframe."""
+    _, embeddings, latents = clip_inputs(frames, size)
     model = build_unet(unet, SVDConfig(num_head_channels=HEAD_CHANNELS))
-    runs = []
+    guiders = []
     for embedding, latent in zip(embeddings, latents):
         positive, negative = keyframe_conditioning((embedding,) * 2, (latent,) * 2, frames, 7, 127, 0.02)
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(positive, negative)
-        guider.set_cfg(GUIDANCE)
-        runs.append(_guider_within_sampling(guider, x))
-    return lambda: sum(run() for run in runs)
+        guiders.append(comfy.samplers.CFGGuider(model))
+        guiders[-1].set_conds(positive, negative)
+        guiders[-1].set_cfg(GUIDANCE)
+    return guiders
 
 
 class StoredMaps:
@@ -110,20 +138,31 @@ class StoredMaps:
         return attention.to_out[0](attention.batch_to_head_dim(probabilities @ value))
 
 
-def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
-    """Two UNets of diffusers, guidance batched, maps stored between them."""
-    x, embeddings, latents = _inputs(frames, size)
-    names, maps, unets = unet_keys.comfy_to_diffusers(unet), {}, []
-    for stores in (True, False):
-        with torch.device("meta"):
-            network = UNetSpatioTemporalConditionModel(**MIDDLE_SIZE).eval()
-        # Each network owns its weights, as two loaded folders do.
-        network.load_state_dict({names[key]: tensor.clone() for key, tensor in unet.items()}, assign=True)
+def store_maps(networks: list[UNetSpatioTemporalConditionModel]) -> None:
+    """Lets the first UNet store its temporal attention maps and the second apply them."""
+    maps: dict[str, torch.Tensor] = {}
+    for network, stores in zip(networks, (True, False)):
         for name, module in network.named_modules():
             if name.endswith("temporal_transformer_blocks.0.attn1"):
                 module.set_processor(StoredMaps(maps, name, stores))
+
+
+def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
+    """Two UNets of diffusers, guidance batched, maps stored between them."""
+    x, embeddings, latents = clip_inputs(frames, size)
+    names, unets = unet_keys.comfy_to_diffusers(unet), []
+    device, dtype = comfy.model_management.get_torch_device(), comfy.model_management.unet_dtype()
+    for _ in range(2):
+        with torch.device("meta"):
+            network = UNetSpatioTemporalConditionModel(**MIDDLE_SIZE).eval()
+        # Each network owns its weights, as two loaded folders do.
+        weights = {names[key]: tensor.to(device, dtype, copy=True) for key, tensor in unet.items()}
+        network.load_state_dict(weights, assign=True)
         unets.append(network)
-    time_ids = torch.tensor([[6.0, 127.0, 0.02]]).repeat(2, 1)
+    store_maps(unets)
+    time_ids = torch.tensor([[6.0, 127.0, 0.02]], device=device).repeat(2, 1)
+    x, embeddings, latents = x.to(device, dtype), *([each.to(device, dtype) for each in keyframes]
+                                                    for keyframes in (embeddings, latents))
 
     @torch.no_grad()
     def evaluate():
@@ -139,4 +178,4 @@ def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable
     return evaluate
 
 
-CONTESTANTS = {"ours": ours, "host": host, "two_unets": two_unets}
+CONTESTANTS = {"ours": ours, "ours_sequential": ours_sequential, "host": host, "two_unets": two_unets}
