@@ -16,6 +16,7 @@ import torch
 
 from .fusion import fuse, fusion_weights, guidance_scales
 from .keyframe_conditioning import backward_conditioning, check_conditioning, check_frames, keyframe_latents
+from .memory_limit import check_one_video_fits, no_room
 from .order_of_work import Part, calls, choose_order, lower_order
 from .progress import EvaluationProgress
 from .sequential import ONE_DIRECTION
@@ -83,6 +84,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """
         for name, conditioning in self._frames_of.items():
             check_frames(conditioning, name, latent_image.shape[0])
+        check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.sequential:
             sampler = SequentialSampler(sampler, keyframe_latents(self._frames_of["positive"],
                                                                   self.model_patcher.model.process_latent_in))
@@ -156,6 +158,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             except (comfy.model_management.OOM_EXCEPTION, ForwardMapMissing) as error:
                 lower = lower_order(self._order)
                 if lower is None:
+                    logger.error("Dual-direction sampling: %s.", no_room(x.shape))
                     raise
                 reason = "the device ran out of memory" if not isinstance(error, ForwardMapMissing) else \
                     "the host computed the backward direction first"
