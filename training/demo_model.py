@@ -46,9 +46,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="processes that train together (default 2)")
     parser.add_argument("--minutes-vae", type=float, default=9.5)
     parser.add_argument("--minutes-image-encoder", type=float, default=3)
-    parser.add_argument("--minutes-unet", type=float, default=60,
+    parser.add_argument("--minutes-unet", type=float, default=50,
                         help="over all runs: a larger number than before goes on from the checkpoint")
-    parser.add_argument("--minutes-decoder", type=float, default=8)
+    parser.add_argument("--minutes-decoder", type=float, default=6.5)
     parser.add_argument("--train-clips", type=int, default=5120)
     parser.add_argument("--test-clips", type=int, default=64)
     return parser.parse_args(arguments)
