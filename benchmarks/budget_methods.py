@@ -25,15 +25,23 @@ COMPARED = {
                                              {"strategy": "sequential with backward motion", **_steps(25)}),
 }
 
+_AYS = {"scheduler": "align_your_steps"}
+
 CANDIDATES = {
-    # Work: re-injections and steps.
-    "average-no-reinjection": NodeInputs("average, 50 steps, no re-injection", _steps(50)),
-    "weighted-no-reinjection": NodeInputs("weighted, 50 steps, no re-injection", {**_WEIGHTED, **_steps(50)}),
-    "weighted-12-1": NodeInputs("weighted, 11 steps, 1 re-injection on half", {**_WEIGHTED, **_steps(12, 1)}),
-    "weighted-unguided-12-4": NodeInputs("weighted, unguided, 12 steps, 4 re-injections on half",
-                                         {**_WEIGHTED, **_UNGUIDED, **_steps(11, 4)}),
-    "weighted-unguided-18-2": NodeInputs("weighted, unguided, 18 steps, 2 re-injections on half",
-                                         {**_WEIGHTED, **_UNGUIDED, **_steps(17, 2)}),
-    "weighted-unguided-15-2": NodeInputs("weighted, unguided, 35 steps, no re-injection",
-                                         {**_WEIGHTED, **_UNGUIDED, **_steps(35)}),
+    "average-50": NodeInputs("average, 50 steps, no re-injection", _steps(50)),
+    "weighted-50": NodeInputs("weighted, 50 steps, no re-injection", {**_WEIGHTED, **_steps(50)}),
+    "weighted-11-1": NodeInputs("weighted, karras, 11 steps, 1 re-injection on half", {**_WEIGHTED, **_steps(11, 1)}),
+    "weighted-aligned-17": NodeInputs("weighted, align_your_steps, 17 steps, no re-injection",
+                                      {**_WEIGHTED, **_AYS, **_steps(17)}),
+    "weighted-aligned-own-11-1": NodeInputs("weighted, align_your_steps, 11 steps, 1 re-injection on half, own maps",
+                                            {**_WEIGHTED, **_AYS, **_OWN, **_steps(11, 1)}),
+    "weighted-interval-14-1": NodeInputs("weighted, align_your_steps, 14 steps, 1 re-injection on half, guidance in "
+                                         "the middle", {**_WEIGHTED, **_AYS, **_steps(14, 1), "guidance_start": 0.2,
+                                                        "guidance_end": 0.7}),
+    "weighted-unguided-17-2": NodeInputs("weighted, align_your_steps, unguided, 17 steps, 2 re-injections on half",
+                                         {**_WEIGHTED, **_AYS, **_UNGUIDED, **_steps(17, 2)}),
+    "weighted-unguided-15": NodeInputs("weighted, align_your_steps, unguided, 15 steps, no re-injection",
+                                       {**_WEIGHTED, **_AYS, **_UNGUIDED, **_steps(15)}),
+    "weighted-2m-aligned-11-1": NodeInputs("weighted, align_your_steps, dpmpp_2m, 11 steps, 1 re-injection on half",
+                                           {**_WEIGHTED, **_AYS, **_steps(11, 1), "sampler_name": "dpmpp_2m"}),
 }

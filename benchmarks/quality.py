@@ -10,6 +10,7 @@ goes on where it was. Needs requirements-benchmark.txt, which `python dev.py ben
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def main() -> int:
             work(options, plan)
             return 0
         check_packages(options, plan)
-        if options.workers == 1:
+        if options.report_only:
+            pass
+        elif options.workers == 1:
             options.worker = 0
             work(options, plan)
         elif not run_workers(Path(__file__), options.workers):
@@ -89,14 +92,18 @@ def work(options: argparse.Namespace, plan: Plan) -> None:
     methods = Methods(options.checkpoint, plan.backward_motion, sampling(options), options.rife_enlarge, plan.choices)
     share = slice(options.worker, None, options.workers)
     trainings = [name for names in plan.trainings.values() for name in names]
-    world_names = list(dict.fromkeys([*CONTROLS, *plan.labels, *trainings]))
+    names = [*CONTROLS, *plan.labels]
+
+    def world(numbers: range) -> Iterator[clips_of.HeldOutClip]:
+        return (clips_of.world_clip(number, options.frames, options.size, options.first_seed) for number in numbers)
+
     try:
-        world = (clips_of.world_clip(number, options.frames, options.size, options.first_seed)
-                 for number in range(options.clips)[share])
-        make_rows(options.out, "world", world, methods, world_names, color_video_vdp, say)
+        make_rows(options.out, "world", world(range(options.clips)[share]), methods, names, color_video_vdp, say)
+        make_rows(options.out, "world", world(range(min(options.clips, options.training_clips))[share]), methods,
+                  [name for name in trainings if name not in names], color_video_vdp, say)
         if options.footage_clips:
             footage = clips_of.footage_clips(options.footage_clips, options.frames, options.size)[share]
-            make_rows(options.out, "footage", iter(footage), methods, [*CONTROLS, *plan.labels], color_video_vdp, say)
+            make_rows(options.out, "footage", iter(footage), methods, names, color_video_vdp, say)
     finally:
         methods.close()
 

@@ -165,7 +165,7 @@ class Methods:
         positive, negative, latent = encoded
         inputs = {**DEFAULTS, **inputs}
         result, = InbetweenDualDirectionKSampler.execute(model, positive, negative, latent, seed, denoise=1.0,
-                                                         order_of_work="paired", **inputs).args
+                                                         order_of_work="batched", **inputs).args
         preset = inputs.pop("preset", CUSTOM)
         settings, directions = chosen_settings(preset, "paired", **inputs)
         return result, settings.passes(directions)

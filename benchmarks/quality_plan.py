@@ -58,6 +58,8 @@ def parse(description: str) -> argparse.Namespace:
     add("--first-seed", type=int, default=FIRST_SEED, help="seed of the first clip")
     add("--sheets", type=int, default=8, help="contact sheets of each kind (default: 8)")
     add("--without-cvvdp", action="store_true", help="leave ColorVideoVDP out, which takes most of the measuring")
+    add("--training-clips", type=int, default=16, help="clips on which the further trainings are run (default: 16)")
+    add("--report-only", action="store_true", help="write the report of what --out holds and run nothing")
     add("--workers", type=int, default=1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8)),
         help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)")
     add("--worker", type=int, help=argparse.SUPPRESS)

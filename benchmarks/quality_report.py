@@ -59,8 +59,10 @@ def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) ->
     """
     result = {}
     for group, names in groups.items():
-        trainings = [read_rows(out, "world", name, clips) for name in names]
-        if not trainings or len({len(rows) for rows in trainings}) != 1 or not trainings[0]:
+        # All trainings on the same clips, also where one of them has been run on more.
+        common = [clip for clip in clips if all(read_rows(out, "world", name, [clip]) for name in names)]
+        trainings = [read_rows(out, "world", name, common) for name in names]
+        if not common:
             continue
         result[group] = {}
         for metric in HIGHER_IS_BETTER:

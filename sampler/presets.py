@@ -20,8 +20,8 @@ _PAPER = {
 DEFAULTS = _PAPER
 PRESETS = {
     "paper": _PAPER,
-    "balanced": {**_PAPER, "fusion": "weighted", "steps": 12, "reinjections": 1},
-    "fast": {**_PAPER, "fusion": "weighted", "steps": 7, "reinjections": 0},
+    "balanced": {**_PAPER, "fusion": "weighted", "scheduler": "align_your_steps", "steps": 11, "reinjections": 1},
+    "fast": {**_PAPER, "fusion": "weighted", "scheduler": "align_your_steps", "steps": 7, "reinjections": 0},
 }
 
 
