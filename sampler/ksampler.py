@@ -10,7 +10,7 @@ from .guider import DualDirectionGuider, DualDirectionSettings
 from .presets import SamplerSettings
 from .progress import Callback
 from .reinjection_sampler import ReinjectionSampler
-from .schedules import noise_levels
+from .schedules import check_sampler, noise_levels
 
 
 def dual_direction_ksampler(model, positive: list, negative: list, latent: dict, seed: int, denoise: float,
@@ -21,8 +21,9 @@ def dual_direction_ksampler(model, positive: list, negative: list, latent: dict,
     Sequential strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
     host's bar and preview by default. Raises ValueError as the guider does.
     """
-    sigmas = noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, denoise)
+    check_sampler(settings.sampler_name, settings.scheduler)
     guider = DualDirectionGuider(model, positive, negative, directions)
+    sigmas = noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, denoise)
     sampler = comfy.samplers.sampler_object(settings.sampler_name)
     if not directions.sequential:
         sampler = ReinjectionSampler(sampler, settings.reinjections, settings.reinjection_share)

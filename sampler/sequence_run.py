@@ -19,7 +19,7 @@ from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_o
 from .keyframes import one_picture
 from .ksampler import dual_direction_ksampler
 from .presets import SamplerSettings
-from .schedules import noise_levels
+from .schedules import check_sampler, noise_levels
 from .sequence_files import FILES_KEPT, FinishedClips
 from .sequence_plan import Segment, clip_seed, clips_to_sample, plan_segments, subdivided_frames, video_frames
 from .sequence_progress import SequenceProgress
@@ -55,7 +55,7 @@ def sample_sequence(model, clip_vision, vae, keyframes: torch.Tensor, frames_per
     `guiding_frames`: how many of a segment's frames guide the next. Raises ValueError, naming the input, for pictures,
     numbers or models that cannot be used, before anything is sampled.
     """
-    _sigmas(model, settings.sampler)
+    check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler)
     pictures = _pictures(keyframes, loop)
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     frames = _check_length(segments, subdivisions, loop, settings)
@@ -150,12 +150,9 @@ class _SequenceRun:
         # In whichever order the work is done, the result is the same.
         directions = dataclasses.replace(settings.directions, order_of_work="")
         return Fingerprint().add([_VERSION, dataclasses.replace(settings, directions=directions),
-                                  _sigmas(model, settings.sampler),
+                                  noise_levels(model, settings.sampler.sampler_name, settings.sampler.scheduler,
+                                               settings.sampler.steps, 1.0),
                                   model_fingerprint(model, self._clip_vision, self._vae)]).hexdigest()
-
-
-def _sigmas(model, settings: SamplerSettings) -> torch.Tensor:
-    return noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, 1.0)
 
 
 def _pictures(keyframes: torch.Tensor, loop: bool) -> list[torch.Tensor]:
