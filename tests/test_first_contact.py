@@ -67,6 +67,8 @@ def test_server_says_it_for_the_shipped_graph(server):
     inputs_of(workflow, "InbetweenLoadSVD")["model_name"] = names["InbetweenLoadSVD"]
     with pytest.raises(WorkflowFailed, match=f"model_name: .*svd_xt.safetensors.*{re.escape(XT)}"):
         server.run(workflow)
+    # The conversion's own test makes the file on the same server.
+    (server.base / "models" / "backward_motion" / names["InbetweenLoadBackwardMotion"]).unlink(missing_ok=True)
     workflow = api_workflow("generative_inbetweening")
     inputs_of(workflow, "InbetweenLoadBackwardMotion")["backward_motion"] = names["InbetweenLoadBackwardMotion"]
     with pytest.raises(WorkflowFailed, match=f"backward_motion: .*svd_backward_motion.*{re.escape(AUTHORS)}"):

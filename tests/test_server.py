@@ -127,7 +127,7 @@ def test_convert_node_writes_a_file_that_is_listed_and_works(server, first_resul
     assert (server.base / "models" / "backward_motion" / "made_here.safetensors").is_file()
     with pytest.raises(WorkflowFailed, match="made_here.safetensors"):
         server.run({"1": {**convert["1"], "inputs": {**convert["1"]["inputs"], "precision": "fp16"}}})
-    result = latents(server, short(seed=1, backward_motion="made_here.safetensors"))
+    result = latents(server, short(seed=1, model_name="tiny-svd-xt/", backward_motion="made_here.safetensors"))
     assert result.shape == first_result.shape and torch.isfinite(result).all()
 
 
