@@ -25,7 +25,7 @@ def summary(out: Path, kind: str, names: list[str], clips: list[str], labels: di
             continue
         measured = [metric for metric in metrics if metric in rows[0]]
         result[name] = {
-            "label": labels[name],
+            "label": labels[name], "clips": len(rows),
             **{metric: interval([clip_value(row, metric) for row in rows]) for metric in measured},
             **{work: round(float(np.mean([row[work] for row in rows])), 2) for work in WORK},
             "per_frame": {metric: _over_frames(rows, metric) for metric in measured if metric in PER_FRAME},
@@ -39,16 +39,20 @@ def _over_frames(rows: list[dict], metric: str) -> list[float | None]:
 
 
 def ours_minus_others(out: Path, kind: str, names: list[str], clips: list[str]) -> dict[str, dict]:
-    """{method: {metric: interval of ours − the method's, clip by clip}}."""
-    ours = read_rows(out, kind, "ours", clips)
+    """{method: {metric: interval of ours − the method's, clip by clip, on the clips that both have}}."""
     result = {}
     for name in names:
-        rows = read_rows(out, kind, name, clips)
-        if name != "ours" and ours and len(rows) == len(ours):
+        common = _common_clips(out, kind, ["ours", name], clips)
+        if name != "ours" and common:
+            ours, rows = read_rows(out, kind, "ours", common), read_rows(out, kind, name, common)
             result[name] = {metric: difference([clip_value(row, metric) for row in ours],
                                                [clip_value(row, metric) for row in rows])
                             for metric in HIGHER_IS_BETTER if metric in ours[0]}
     return result
+
+
+def _common_clips(out: Path, kind: str, names: list[str], clips: list[str]) -> list[str]:
+    return [clip for clip in clips if all(read_rows(out, kind, name, [clip]) for name in names)]
 
 
 def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) -> dict[str, dict]:
@@ -60,7 +64,7 @@ def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) ->
     result = {}
     for group, names in groups.items():
         # All trainings on the same clips, also where one of them has been run on more.
-        common = [clip for clip in clips if all(read_rows(out, "world", name, [clip]) for name in names)]
+        common = _common_clips(out, "world", names, clips)
         trainings = [read_rows(out, "world", name, common) for name in names]
         if not common:
             continue
@@ -76,10 +80,11 @@ def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) ->
 def markdown(title: str, methods: dict[str, dict]) -> str:
     """A table: a method a row, mean and 95 % interval of each metric, and the work that a clip takes."""
     metrics = [metric for metric in TITLES if any(metric in each for each in methods.values())]
-    titles = [TITLES[metric] for metric in metrics] + list(WORK.values())
+    titles = ["clips", *(TITLES[metric] for metric in metrics), *WORK.values()]
     lines = [f"### {title}", "", "| | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
     for each in methods.values():
-        cells = [cell(each.get(metric)) for metric in metrics] + [f"{each[work]:g}" for work in WORK]
+        cells = [str(each["clips"]), *(cell(each.get(metric)) for metric in metrics),
+                 *(f"{each[work]:g}" for work in WORK)]
         lines.append(f"| {each['label']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
