@@ -29,10 +29,8 @@ def check_sampler(sampler_name: str, scheduler: str) -> None:
 def noise_levels(model, sampler_name: str, scheduler: str, steps: int, denoise: float) -> torch.Tensor:
     """σ of each step for the host's MODEL, falling, `[steps + 1]`.
 
-    With `denoise` (0…1) below 1 they are the last of a longer run.
-    Raises ValueError, naming the input, for a sampler or scheduler that there is not.
+    With `denoise` (0…1) below 1 they are the last of a longer run. For names that `check_sampler` let pass.
     """
-    check_sampler(sampler_name, scheduler)
     if scheduler != ALIGN_YOUR_STEPS:
         return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise,
                                        model.model_options).sigmas

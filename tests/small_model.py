@@ -47,3 +47,20 @@ def plain_ksampler(model, encoded, seed: int = 1) -> torch.Tensor:
     noise = comfy.sample.prepare_noise(latent["samples"], seed)
     return comfy.sample.sample(model, noise, 2, 2.0, "euler", "karras", positive, negative, latent["samples"],
                                disable_pbar=True, seed=seed)
+
+
+def watched(model, look):
+    """A clone of the model whose every UNet call is shown to `look(arguments)` first."""
+    model = model.clone()
+
+    def wrapper(apply_model, arguments):
+        look(arguments)
+        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+def unpatched(model) -> bool:
+    """Whether every module of the model's UNet is as the host made it."""
+    return not any("forward" in module.__dict__ for module in model.model.diffusion_model.modules())

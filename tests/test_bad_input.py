@@ -17,19 +17,9 @@ from generative_inbetweening.weights.backward_motion import read_backward_motion
 from generative_inbetweening.weights.errors import WeightsError
 from reference_cases import REFERENCE, backward_motion_folder
 from safetensors.torch import load_file, save_file
-from small_model import encode, load, pictures, sample
+from small_model import encode, pictures, sample
 
 GOOD = "tiny_backward_motion.safetensors"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def encoded(models):
-    return encode(models)
 
 
 @pytest.fixture

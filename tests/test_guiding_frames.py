@@ -4,7 +4,7 @@ import pytest
 import torch
 from generative_inbetweening.sampler import sequence_run
 from generative_inbetweening.sampler.guiding_frames import FinishedClip, Guides, guides_of
-from test_sequence import keyframes, models, output, sampled, sequence  # noqa: F401
+from test_sequence import keyframes, output, sampled, sequence  # noqa: F401
 
 from nodes import VAEDecode
 

@@ -8,23 +8,8 @@ import pytest
 import torch
 from generative_inbetweening.sampler import feed_forward
 from generative_inbetweening.sampler.order_of_work import ORDERS
-from memory_tools import calling, counting, unpatched
-from small_model import encode, load, sample
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def encoded(models):
-    return encode(models)
-
-
-@pytest.fixture(scope="module")
-def expected(models, encoded):
-    return sample(models[0], encoded)
+from memory_tools import calling, counting
+from small_model import sample, unpatched
 
 
 def test_the_order_of_work_is_logged_once(models, encoded, caplog):

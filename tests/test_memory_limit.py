@@ -5,23 +5,8 @@ import pytest
 import torch
 from generative_inbetweening.sampler import memory_limit
 from generative_inbetweening.sampler.memory_limit import check_one_video_fits, largest_size, least_bytes
-from memory_tools import calling, counting, unpatched
-from small_model import FRAMES, SIZE, encode, load, sample
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def encoded(models):
-    return encode(models)
-
-
-@pytest.fixture(scope="module")
-def expected(models, encoded):
-    return sample(models[0], encoded)
+from memory_tools import calling, counting
+from small_model import FRAMES, SIZE, sample, unpatched
 
 
 def test_a_limit_below_one_video_is_an_error_before_the_first_step(models, encoded, monkeypatch):

@@ -16,7 +16,7 @@ from generative_inbetweening.nodes import InbetweenLoadBackwardMotion, Inbetween
 from generative_inbetweening.weights.diffusers_folder import read_folder
 from generative_inbetweening.weights.host_models import build_unet
 from reference_cases import REFERENCE
-from small_model import encode, load, sample
+from small_model import sample
 
 MODEL = "tiny-svd-xt/"
 
@@ -28,21 +28,6 @@ COMPUTED = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
 ATTENTIONS = ["attention_basic", "attention_split", "attention_sub_quad", "attention_pytorch"]
 OPTIONAL_ATTENTIONS = {"attention_sage": "sageattention", "attention_xformers": "xformers",
                        "attention_flash": "flash_attn"}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def encoded(models):
-    return encode(models)
-
-
-@pytest.fixture(scope="module")
-def expected(models, encoded):
-    return sample(models[0], encoded)
 
 
 def difference(result: torch.Tensor, expected: torch.Tensor) -> float:

@@ -11,35 +11,16 @@ import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
 from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.unet_patches import UNET_CALL, temporal_attention_layers
-from small_model import FRAMES, SIZE, encode, load, plain_ksampler, sample
+from small_model import FRAMES, SIZE, encode, plain_ksampler, sample, unpatched, watched
 
 from nodes import SetLatentNoiseMask
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def encoded(models):
-    return encode(models)
-
-
-@pytest.fixture(scope="module")
-def expected(models, encoded):
-    return sample(models[0], encoded)
-
-
 def demand_all_memory(model, monkeypatch) -> None:
     """Makes the host believe that no second video fits beside the first."""
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 2.0 ** 60)
-
-
-def unpatched(model) -> bool:
-    return not any("forward" in module.__dict__ for module in model.model.diffusion_model.modules())
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -58,18 +39,6 @@ def test_auto_chooses_one_video_at_a_time_when_memory_is_short(models, encoded, 
     sizes.clear()
     assert torch.allclose(sample(model, encoded, order_of_work="auto"), expected, **ROUNDING)
     assert set(sizes) == {FRAMES}
-
-
-def watched(model, look):
-    """A clone of the model whose every UNet call is shown to `look(arguments)` first."""
-    model = model.clone()
-
-    def wrapper(apply_model, arguments):
-        look(arguments)
-        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
-
-    model.set_model_unet_function_wrapper(wrapper)
-    return model
 
 
 def test_running_out_of_memory_steps_down_and_goes_on(models, encoded, expected, caplog):

@@ -24,7 +24,7 @@ from generative_inbetweening.sampler.sequence_plan import (
     subdivided_frames,
     video_frames,
 )
-from small_model import DEFAULTS, SIZE, encode, load, pictures, sample
+from small_model import DEFAULTS, SIZE, encode, pictures, sample
 
 from nodes import VAEDecode
 
@@ -49,11 +49,6 @@ def killed(*arguments):
 sequence_run.dual_direction_ksampler = killed
 here.sequence(load(pathlib.Path(sys.argv[3])), here.keyframes(4))
 """
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from comfyui_server import Server, api_workflow, node_of
 from generative_inbetweening.nodes import NODES
 from generative_inbetweening.weights.host_paths import register_backward_motion_folder
 from PIL import Image
-from test_sequence import models, output, sequence  # noqa: F401
+from test_sequence import output, sequence  # noqa: F401
 
 from nodes import ImageBatch
 

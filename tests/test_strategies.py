@@ -13,33 +13,10 @@ from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.schedules import align_your_steps
 from generative_inbetweening.sampler.sequential import ONE_DIRECTION, KeyframeLatents, sample_sequential
 from generative_inbetweening.sampler.strategies import STRATEGIES, TRAINING_FREE
-from small_model import DEFAULTS, FRAMES, encode, load, sample
+from small_model import DEFAULTS, FRAMES, sample, unpatched, watched
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 SEQUENTIAL = [name for name in STRATEGIES if name.startswith("sequential")]
-SVD_SCALE = 0.18215
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def encoded(models):
-    return encode(models)
-
-
-def watched(model, look):
-    """A clone of the model whose every UNet call is shown to `look(arguments)` first."""
-    model = model.clone()
-
-    def wrapper(apply_model, arguments):
-        look(arguments)
-        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
-
-    model.set_model_unet_function_wrapper(wrapper)
-    return model
 
 
 def plainly_sequential(estimates, x, sigmas, first, last, seed):
@@ -131,7 +108,7 @@ def test_interrupt_in_the_middle_of_sequential_sampling_leaves_nothing_behind(mo
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         sample(watched(models[0], interrupts), encoded, strategy="sequential")
-    assert not any("forward" in module.__dict__ for module in models[0].model.diffusion_model.modules())
+    assert unpatched(models[0])
 
 
 def test_a_model_without_backward_weights_is_told_which_strategies_need_none(models, encoded):
