@@ -10,21 +10,13 @@ installs.
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).resolve().parent
-# Run as a file, Python puts this folder on the path, where its modules' names (metrics, peers, …) would hide others'.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != BENCHMARKS]
-sys.path.insert(0, str(BENCHMARKS))
-from host import comfyui, import_host, import_pack  # noqa: E402
+from host import start
 
-sys.path.remove(str(BENCHMARKS))
-import_host(comfyui())
-import_pack()
+start()
 
-import torch  # noqa: E402
 from generative_inbetweening.benchmarks import budget_report, quality_clips  # noqa: E402
 from generative_inbetweening.benchmarks.budget_methods import CANDIDATES, COMPARED  # noqa: E402
 from generative_inbetweening.benchmarks.metrics import ColorVideoVDP  # noqa: E402
@@ -32,7 +24,7 @@ from generative_inbetweening.benchmarks.peers import PackageMissing, package_fil
 from generative_inbetweening.benchmarks.quality_methods import Methods, SamplingSettings  # noqa: E402
 from generative_inbetweening.benchmarks.quality_plan import DEMO, OptionError, keep  # noqa: E402
 from generative_inbetweening.benchmarks.quality_rows import make_rows  # noqa: E402
-from generative_inbetweening.benchmarks.workers import run_workers  # noqa: E402
+from generative_inbetweening.benchmarks.workers import add_worker_options, share_out  # noqa: E402
 from generative_inbetweening.weights.errors import WeightsError  # noqa: E402
 
 PEERS = ("cross-fade", "reconstruction")
@@ -54,9 +46,7 @@ def parse() -> argparse.Namespace:
     add("--size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
     add("--first-seed", type=int, default=quality_clips.FIRST_SEED, help="seed of the first clip")
     add("--without-cvvdp", action="store_true", help="leave ColorVideoVDP out")
-    add("--workers", type=int, default=1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8)),
-        help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)")
-    add("--worker", type=int, help=argparse.SUPPRESS)
+    add_worker_options(parser)
     return parser.parse_args()
 
 
@@ -67,16 +57,12 @@ def main() -> int:
         names = methods_of(options)
         keep(options, {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp")},
              {"checkpoint": options.checkpoint, "backward_motion": options.backward_motion})
-        if options.worker is not None:
-            work(options, names)
-            return 0
-        package_file("matplotlib", "matplotlib/__init__.py")
-        if options.workers == 1:
-            options.worker = 0
-            work(options, names)
-        elif not run_workers(Path(__file__), options.workers):
+        if options.worker is None:
+            package_file("matplotlib", "matplotlib/__init__.py")
+        if not share_out(Path(__file__), options, lambda share: work(options, names, share)):
             return 1
-        report(options, names)
+        if options.worker is None:
+            report(options, names)
     except (OptionError, PackageMissing, WeightsError) as error:
         print(f"budget: {error}", file=sys.stderr)
         return 1
@@ -94,16 +80,14 @@ def methods_of(options: argparse.Namespace) -> list[str]:
     return options.methods
 
 
-def work(options: argparse.Namespace, names: list[str]) -> None:
-    """One worker's share: every n-th clip, all methods."""
-    if options.workers > 1:
-        torch.set_num_threads(1)
+def work(options: argparse.Namespace, names: list[str], share: slice) -> None:
+    """A share of the clips, all methods."""
     color_video_vdp = None if options.without_cvvdp else ColorVideoVDP()
     methods = Methods(options.checkpoint, {"rotated": options.backward_motion}, SamplingSettings(),
                       choices={**COMPARED, **CANDIDATES})
     try:
         clips = (quality_clips.world_clip(number, options.frames, options.size, options.first_seed)
-                 for number in range(options.clips)[options.worker::options.workers])
+                 for number in range(options.clips)[share])
         make_rows(options.out, "world", clips, methods, [*PEERS, *names], color_video_vdp, say)
     finally:
         methods.close()

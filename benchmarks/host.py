@@ -1,7 +1,7 @@
 """Imports a real ComfyUI and this pack into a benchmark's own process.
 
 The host is first on the path, since both it and this repository have a module called `nodes`; the pack is imported as
-`generative_inbetweening`. tests/conftest.py uses the same two functions.
+`generative_inbetweening`. tests/conftest.py uses the same functions.
 """
 
 import importlib.util
@@ -42,3 +42,14 @@ def import_pack() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+
+
+def start() -> None:
+    """Both of the above, for a benchmark that is run as a file.
+
+    Python has put the file's folder on the path then, where names such as metrics or peers would hide others'.
+    """
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    import_host(comfyui())
+    import_pack()

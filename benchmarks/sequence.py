@@ -15,21 +15,22 @@ import tempfile
 import time
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).resolve().parent
-# Run as a file, Python puts this folder on the path, where its modules' names (metrics, peers, …) would hide others'.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != BENCHMARKS]
-sys.path.insert(0, str(BENCHMARKS))
-from host import comfyui, import_host, import_pack  # noqa: E402
+from host import start
 
-sys.path.remove(str(BENCHMARKS))
-import_host(comfyui())
-import_pack()
+start()
 
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from generative_inbetweening.benchmarks.bootstrap import difference, interval  # noqa: E402
 from generative_inbetweening.benchmarks.quality_clips import HeldOutClip, world_clip  # noqa: E402
-from generative_inbetweening.benchmarks.quality_methods import Methods, SamplingSettings  # noqa: E402
+from generative_inbetweening.benchmarks.quality_methods import (  # noqa: E402
+    FPS,
+    MOTION_BUCKET,
+    NOISE_AUGMENTATION,
+    Methods,
+    SamplingSettings,
+)
+from generative_inbetweening.benchmarks.quality_plan import DEMO  # noqa: E402
 from generative_inbetweening.benchmarks.sequence_costs import costs  # noqa: E402
 from generative_inbetweening.benchmarks.sequence_measures import (  # noqa: E402
     mean_at,
@@ -40,9 +41,9 @@ from generative_inbetweening.benchmarks.sequence_measures import (  # noqa: E402
     true_places,
 )
 from generative_inbetweening.nodes import InbetweenKeyframeSequence, InbetweenLoadBackwardMotion  # noqa: E402
+from generative_inbetweening.sampler.presets import DEFAULTS  # noqa: E402
 from generative_inbetweening.weights.safetensors_files import read_metadata  # noqa: E402
 
-DEMO = BENCHMARKS.parent / "demo"
 FIRST_SEED = 2_100_000
 """Seeds of the world's test split from here on serve this benchmark alone."""
 MEASURES = {"jump": "jump of speed over 2 frames a side, px/frame", "jump_1": "over 1 frame a side",
@@ -117,11 +118,9 @@ def sequence(methods: Methods, model, clip: HeldOutClip, guiding: int, options: 
     """The clip made from its first, middle and last frame, in 0…1, `[frames, 3, h, w]`."""
     keyframes = clip.truth[keyframes_of(clip)].movedim(1, -1).contiguous()
     height, width = clip.truth.shape[-2:]
-    settings = {"width": width, "height": height, "fps": 7, "motion_bucket": 127, "noise_augmentation": 0.02,
-                "fit": "crop", "seed": clip.seed, "steps": options.steps, "guidance_min": 1.0, "guidance_max": 3.0,
-                "fusion": options.fusion, "sampler_name": "euler", "scheduler": "karras",
-                "reinjections": options.reinjections, "reinjection_share": 0.5, "strategy": "dual-direction",
-                "temporal_attention": "rotated", "order_of_work": "paired"}
+    settings = {**DEFAULTS, "width": width, "height": height, "fps": FPS, "motion_bucket": MOTION_BUCKET,
+                "noise_augmentation": NOISE_AUGMENTATION, "fit": "crop", "seed": clip.seed, "steps": options.steps,
+                "fusion": options.fusion, "reinjections": options.reinjections, "order_of_work": "paired"}
     with torch.inference_mode():
         images, _ = InbetweenKeyframeSequence.execute(
             model, methods.clip_vision, methods.vae, keyframes, str(len(clip.truth) // 2 + 1), False, subdivisions=0,

@@ -1,13 +1,34 @@
 """A benchmark's clips shared out among single-threaded processes, which is faster than threads for small models."""
 
+import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 
-def run_workers(script: Path, workers: int) -> bool:
-    """This command once a worker, side by side, each with `--worker NUMBER`; whether all of them came to their end."""
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """`--workers`, and the number by which a worker knows its share."""
+    parser.add_argument(
+        "--workers", type=int, default=1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8)),
+        help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+
+
+def share_out(script: Path, options: argparse.Namespace, work: Callable[[slice], None]) -> bool:
+    """Runs `work(every n-th clip)` here, or this command once a worker; whether all came to their end."""
+    if options.worker is None and options.workers > 1:
+        return _run_workers(script, options.workers)
+    if options.workers > 1:
+        torch.set_num_threads(1)
+    work(slice(options.worker or 0, None, options.workers))
+    return True
+
+
+def _run_workers(script: Path, workers: int) -> bool:
     single = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, str(script.resolve()), *sys.argv[1:], "--workers", str(workers)]
     running = [subprocess.Popen([*command, "--worker", str(number)], env=single) for number in range(workers)]
