@@ -13,7 +13,8 @@ import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402
 from diffusers import UNetSpatioTemporalConditionModel  # noqa: E402
 from diffusers.models.attention_processor import Attention  # noqa: E402
-from generative_inbetweening.sampler.guider import DualDirectionGuider, DualDirectionSettings  # noqa: E402
+from generative_inbetweening.sampler.dual_direction_settings import DualDirectionSettings  # noqa: E402
+from generative_inbetweening.sampler.guider import DualDirectionGuider  # noqa: E402
 from generative_inbetweening.sampler.keyframe_conditioning import keyframe_conditioning  # noqa: E402
 from generative_inbetweening.weights import unet_keys  # noqa: E402
 from generative_inbetweening.weights.attach import attach  # noqa: E402

@@ -14,7 +14,8 @@ import comfy.cli_args
 import comfy.model_management
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
-from generative_inbetweening.sampler.guider import DualDirectionGuider, DualDirectionSettings
+from generative_inbetweening.sampler.dual_direction_settings import DualDirectionSettings
+from generative_inbetweening.sampler.guider import DualDirectionGuider
 from generative_inbetweening.sampler.keyframe_conditioning import keyframe_conditioning
 from generative_inbetweening.training.memory import GIB, configurations
 from generative_inbetweening.training.settings import Settings

@@ -85,8 +85,9 @@ def method() -> list[io.Input]:
     """The strategy and its parts."""
     return [
         io.Combo.Input("strategy", options=list(STRATEGIES), default="dual-direction", tooltip=(
-            "dual-direction: with backward-motion weights, as in the paper. time reversal, sequential: without them, "
-            "training-free. The sequential ones go in each direction in turn, with euler and without re-injections.")),
+            "dual-direction: with backward-motion weights, as in the paper. time reversal, motion prior distillation, "
+            "sequential: without them, training-free. The sequential ones go in each direction in turn, with euler and "
+            "without re-injections.")),
         io.Combo.Input("temporal_attention", options=list(TEMPORAL_ATTENTIONS), default="rotated", tooltip=(
             "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as in "
             "the paper. own: the backward direction's own. The training-free strategies always use it.")),
@@ -109,4 +110,5 @@ def preset() -> io.Input:
     """Quality for work."""
     return io.Combo.Input("preset", options=[CUSTOM, *PRESETS], default=CUSTOM, optional=True, tooltip=(
         "custom: the inputs of this node count. paper: as released, 700 videos through the model. balanced: at most "
-        "70. fast: at most 30. A preset sets strategy, guidance, fusion, steps, sampler, scheduler, re-injections."))
+        "70. fast: at most 30. training-free: at most 30, without backward-motion weights. A preset sets strategy, "
+        "guidance, fusion, steps, sampler, scheduler, re-injections."))

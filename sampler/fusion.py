@@ -9,6 +9,8 @@ that each direction is trusted, and left alone, near its own keyframe.
 The fusion is linear and its weights add up to 1, so it may be applied to denoised estimates as well as to v.
 """
 
+import math
+
 import torch
 
 from .time_reversal import reverse_time
@@ -27,6 +29,11 @@ def guidance_scales(fusion: str, frames: int, minimum: float, maximum: float) ->
     if fusion == "weighted":
         return torch.linspace(minimum, maximum, frames).reshape(frames, 1, 1, 1)
     return torch.full((frames, 1, 1, 1), (minimum + maximum) / 2)
+
+
+def changes_nothing(scales: torch.Tensor) -> bool:
+    """Whether guidance by these scales is none: all of them are 1, and the unconditional half is not needed."""
+    return all(math.isclose(scale, 1.0) for scale in scales.flatten().tolist())
 
 
 def fuse(forward: torch.Tensor, backward: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

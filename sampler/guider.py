@@ -7,20 +7,22 @@ direction at a time.
 
 import logging
 import math
-from dataclasses import dataclass
 
 import comfy.model_base
 import comfy.model_management
 import comfy.samplers
 import torch
 
-from .fusion import fuse, fusion_weights, guidance_scales
+from .dual_direction_settings import DualDirectionSettings
+from .fusion import changes_nothing, fuse, fusion_weights, guidance_scales
 from .keyframe_conditioning import backward_conditioning, check_conditioning, check_frames, keyframe_latents
 from .memory_limit import check_one_video_fits, no_room
+from .motion_prior import with_backward_estimates
 from .order_of_work import Part, calls, choose_order, lower_order
 from .progress import EvaluationProgress
-from .sequential import ONE_DIRECTION
+from .sequential import ONE_DIRECTION, KeyframeLatents
 from .sequential_sampler import SequentialSampler
+from .strategies import TRAINING_FREE
 from .temporal_attention import BackwardProjections, ForwardMapMissing, UNetCall, Video
 from .time_reversal import reverse_time
 from .unet_patches import UNET_CALL, dual_direction_unet, temporal_attention_layers
@@ -31,26 +33,6 @@ _BACKWARD_MOTION = "inbetween_backward_motion"
 # The host's own margin on its estimate before it puts videos into one call.
 _MEMORY_MARGIN = 1.5
 _REFUSED_OPTIONS = {"context_handler": "context windows", "sampler_calc_cond_batch_function": "replaced model calls"}
-
-
-@dataclass(frozen=True)
-class DualDirectionSettings:
-    """Everything a user chooses about the two directions.
-
-    `guidance_min`, `guidance_max`: scale at a direction's own first and last frame (`average` fusion uses their mean);
-    `guidance_start`, `guidance_end`: the part of the noise range, 0 (all noise) to 1 (none), with guidance; outside it
-    the unconditional half is not computed. `backward_motion`: whether fine-tuned weights are used;
-    `temporal_attention`: `rotated` or `own` maps backward; `sequential`: one direction after the other.
-    """
-    guidance_min: float = 1.0
-    guidance_max: float = 3.0
-    fusion: str = "average"
-    order_of_work: str = "auto"
-    backward_motion: bool = True
-    temporal_attention: str = "rotated"
-    guidance_start: float = 0.0
-    guidance_end: float = 1.0
-    sequential: bool = False
 
 
 class DualDirectionGuider(comfy.samplers.CFGGuider):
@@ -86,14 +68,16 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             check_frames(conditioning, name, latent_image.shape[0])
         check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.sequential:
-            sampler = SequentialSampler(sampler, keyframe_latents(self._frames_of["positive"],
-                                                                  self.model_patcher.model.process_latent_in))
+            sampler = SequentialSampler(sampler, self._keyframe_latents())
         steps = max(len(sigmas) - 1, 0)
         passes = sampler.passes(steps) if hasattr(sampler, "passes") else steps
         with EvaluationProgress(callback, passes, disable_pbar) as self._progress:
             # Our bar counts evaluations, so the sampler's own, which counts its steps, stays off.
             return super().sample(noise, latent_image, sampler, sigmas, denoise_mask,
                                   lambda step, x0, x, total: self._progress.stepped(x0, x), True, seed)
+
+    def _keyframe_latents(self) -> KeyframeLatents:
+        return keyframe_latents(self._frames_of["positive"], self.model_patcher.model.process_latent_in)
 
     def inner_sample(self, noise, latent_image, device, *args, **kwargs):
         """As the host's, with the method's attention in the UNet meanwhile and nothing left behind afterwards."""
@@ -118,8 +102,12 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         wanted = model_options.get(ONE_DIRECTION)
         directions = (wanted,) if wanted else ("forward", "backward")
         scales = self._scales_at(timestep)
-        guided = not _all_one(scales) or model_options.get("disable_cfg1_optimization", False)
-        estimates = self._estimates(x, timestep, model_options, guided, directions)
+        guided = not changes_nothing(scales) or model_options.get("disable_cfg1_optimization", False)
+        if self.settings.motion_prior:
+            estimates = with_backward_estimates(
+                self._estimates(x, timestep, model_options, guided, ("forward",)), self._keyframe_latents().last)
+        else:
+            estimates = self._estimates(x, timestep, model_options, guided, directions)
         denoised = self._joined({direction: self._guided(direction, estimates, scales, x, timestep, model_options)
                                  for direction in directions})
         denoised = self._after_guidance(denoised, estimates, directions, x, timestep, model_options)
@@ -265,10 +253,6 @@ def _reversed_where_backward(batch: torch.Tensor, videos: list[Video]) -> torch.
                       for part, video in zip(parts, videos)])
 
 
-def _all_one(scales: torch.Tensor) -> bool:
-    return all(math.isclose(scale, 1.0) for scale in scales.flatten().tolist())
-
-
 def _check_model(model, settings: DualDirectionSettings) -> None:
     if not temporal_attention_layers(model.model) or not isinstance(model.model, comfy.model_base.SVD_img2vid):
         raise ValueError(f"model: expected Stable Video Diffusion, found {type(model.model).__name__}. "
@@ -276,7 +260,7 @@ def _check_model(model, settings: DualDirectionSettings) -> None:
     if settings.backward_motion and model.get_attachment(_BACKWARD_MOTION) is None:
         raise ValueError("model: expected backward-motion weights, found a model without them. Put Load Backward "
                          "Motion Weights between Load SVD Model and this node, or choose a strategy that needs none: "
-                         "`time reversal` or `sequential`.")
+                         + ", ".join(f"`{name}`" for name in TRAINING_FREE) + ".")
     for option, feature in _REFUSED_OPTIONS.items():
         if option in model.model_options:
             raise ValueError(f"model: {feature} cannot be used with dual-direction sampling. Disconnect the node that "

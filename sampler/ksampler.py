@@ -6,7 +6,8 @@ import comfy.samplers
 import comfy.utils
 
 from .clip_preview import clip_preview
-from .guider import DualDirectionGuider, DualDirectionSettings
+from .dual_direction_settings import DualDirectionSettings
+from .guider import DualDirectionGuider
 from .presets import SamplerSettings
 from .progress import Callback
 from .reinjection_sampler import ReinjectionSampler

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from .choices import check_choice
-from .guider import DualDirectionSettings
+from .dual_direction_settings import DualDirectionSettings
 from .reinjection import sampler_passes
 from .strategies import settings_of
 
@@ -18,10 +18,14 @@ _PAPER = {
 }
 # What the inputs hold as long as nobody touches them.
 DEFAULTS = _PAPER
+# New noise in every step does what re-injections do, and no step is made twice for it.
+_FEW_STEPS = {**_PAPER, "fusion": "weighted", "sampler_name": "euler_ancestral", "scheduler": "align_your_steps",
+              "reinjections": 0}
 PRESETS = {
     "paper": _PAPER,
-    "balanced": {**_PAPER, "fusion": "weighted", "scheduler": "align_your_steps", "steps": 11, "reinjections": 1},
-    "fast": {**_PAPER, "fusion": "weighted", "scheduler": "align_your_steps", "steps": 7, "reinjections": 0},
+    "balanced": {**_FEW_STEPS, "steps": 13},
+    "fast": {**_FEW_STEPS, "steps": 7},
+    "training-free": {**_FEW_STEPS, "steps": 14, "strategy": "motion prior distillation", "temporal_attention": "own"},
 }
 
 

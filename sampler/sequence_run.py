@@ -11,10 +11,9 @@ import folder_paths
 import torch
 
 from .clip_preview import clip_preview
+from .dual_direction_settings import DualDirectionSettings
 from .encode import encode_keyframes
 from .fingerprint import Fingerprint, model_fingerprint
-from .fusion import guidance_scales
-from .guider import DualDirectionSettings
 from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of
 from .keyframes import one_picture
 from .ksampler import dual_direction_ksampler
@@ -89,11 +88,10 @@ class _SequenceRun:
         self._files = FinishedClips(Path(folder_paths.get_output_directory(), FOLDER)) if resume else None
         if self._files:
             self._files.remove_oldest(max(FILES_KEPT, clips))
-        videos = 4 if _is_guided(settings.directions) and not settings.directions.sequential else 2
         logger.info("Keyframe sequence: %d frames in %d segments, %d clips to sample, %d sampler steps in all, that is "
                     "at most %d videos through the UNet. Clips already finished are not sampled again.",
                     video_frames(segments, subdivisions, False), len(segments), clips, evaluations,
-                    videos * evaluations)
+                    settings.directions.videos_of_an_evaluation() * evaluations)
 
     def segment(self, index: int, first: torch.Tensor, last: torch.Tensor, frames: int,
                 guides: Guides) -> FinishedClip:
@@ -177,11 +175,6 @@ def _check_length(segments: list[Segment], subdivisions: int, loop: bool, settin
                          f"of memory, found {frames} frames (up to {longest} a segment), {needed / 2 ** 30:.0f} GiB. "
                          "Lower subdivisions, frames_per_segment, or width and height.")
     return frames
-
-
-def _is_guided(directions: DualDirectionSettings) -> bool:
-    scales = guidance_scales(directions.fusion, 2, directions.guidance_min, directions.guidance_max)
-    return bool((scales != 1).any())
 
 
 def _decode(vae, clips: list[torch.Tensor], frames: int) -> torch.Tensor:

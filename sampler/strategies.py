@@ -1,8 +1,8 @@
 """The ways to sample between two keyframes that a user can choose, each with its paper."""
 
 from .choices import check_choice
+from .dual_direction_settings import DualDirectionSettings
 from .fusion import FUSIONS
-from .guider import DualDirectionSettings
 from .order_of_work import ORDERS
 from .temporal_attention import TEMPORAL_ATTENTIONS
 
@@ -16,6 +16,9 @@ STRATEGIES = {
     # Feng et al., "Explorative Inbetweening of Time and Space" (Time Reversal Fusion), arXiv 2403.14611: both
     # directions are the base model with its own attention.
     "time reversal": {"backward_motion": False, "temporal_attention": "own"},
+    # Jeon et al., "Motion Prior Distillation", arXiv 2602.12679. Only weighted fusion ends at the last keyframe.
+    "motion prior distillation": {"backward_motion": False, "temporal_attention": "own", "fusion": "weighted",
+                                  "motion_prior": True},
     "sequential": {**_SEQUENTIAL, "backward_motion": False, "temporal_attention": "own"},
     # The same steps with the fine-tuned weights of "Generative Inbetweening" in the backward direction.
     "sequential with backward motion": {**_SEQUENTIAL, "backward_motion": True},

@@ -1,4 +1,4 @@
-"""Sequential sampling, the guidance interval, schedules and presets against their plain statements."""
+"""Strategies, the guidance interval, schedules and presets against their plain statements."""
 
 import inspect
 
@@ -13,9 +13,10 @@ from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.schedules import align_your_steps
 from generative_inbetweening.sampler.sequential import ONE_DIRECTION, KeyframeLatents, sample_sequential
 from generative_inbetweening.sampler.strategies import STRATEGIES, TRAINING_FREE
-from small_model import DEFAULTS, FRAMES, sample, unpatched, watched
+from small_model import DEFAULTS, FRAMES, encode, sample, unpatched, watched
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
+MOTION_PRIOR = "motion prior distillation"
 SEQUENTIAL = [name for name in STRATEGIES if name.startswith("sequential")]
 
 
@@ -95,6 +96,83 @@ def test_sequential_counts_its_evaluations(models, encoded):
     guider.sample(noise, encoded[2]["samples"], comfy.samplers.sampler_object("euler"), align_your_steps(4),
                   callback=lambda done, x0, x, total: calls.append((done + 1, total)), disable_pbar=True)
     assert calls[-1] == (8, 8)
+
+
+def plain_motion_prior(conditional, unconditional, last, scales):
+    """The fused estimate from one forward evaluation, frame by frame."""
+    frames = len(conditional)
+    fused = torch.empty_like(conditional)
+    for frame in range(frames):
+        guided = []
+        # Backward, the frame is the (frames - 1 - frame)-th after that direction's own keyframe.
+        for scale, led in ((scales[frame], False), (scales[frames - 1 - frame], True)):
+            halves = [half[frame] + last - half[-1] if led else half[frame] for half in (conditional, unconditional)]
+            guided.append(halves[1] + scale * (halves[0] - halves[1]))
+        weight = 1 - frame / (frames - 1)
+        fused[frame] = weight * guided[0] + (1 - weight) * guided[1]
+    return fused
+
+
+def test_motion_prior_distillation_is_one_forward_evaluation_led_to_the_last_keyframe(models, encoded):
+    positive, negative, latent = encoded
+    seen = {}
+
+    def remember(arguments):
+        """The host's hook with both halves of the forward direction, before guidance."""
+        if len(seen) == 0:
+            seen["conditional"], seen["unconditional"] = arguments["conds_out"]
+            seen["x"], seen["sigma"] = arguments["input"], float(arguments["sigma"].max())
+        return arguments["conds_out"]
+
+    model = models[0].clone()
+    model.set_model_sampler_pre_cfg_function(remember)
+    guider = InbetweenDualDirectionGuider.execute(
+        model, positive, negative, 1.0, 3.0, "average", MOTION_PRIOR, "rotated", "paired").args[0]
+    sigmas = align_your_steps(1)
+    noise = torch.randn(FRAMES, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    # Euler's only step ends at the estimate.
+    found = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas,
+                          disable_pbar=True)
+    scaled = models[0].model.process_latent_in
+    last = scaled(encode(models, swapped=True)[0][0][1]["concat_latent_image"])[0]
+    expected = plain_motion_prior(seen["conditional"], seen["unconditional"], last, [1.0, 5 / 3, 7 / 3, 3.0])
+    assert torch.allclose(scaled(found), expected, **ROUNDING)
+    assert torch.allclose(scaled(found)[-1], last, **ROUNDING)
+
+    # The forward halves themselves are the host's own SVD.
+    halves = comfy.samplers.CFGGuider(models[0])
+    halves.set_conds(positive, negative)
+    halves.set_cfg(1.0)
+    plain = halves.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas,
+                          disable_pbar=True)
+    assert torch.allclose(scaled(plain), seen["conditional"], **ROUNDING)
+
+
+def test_motion_prior_distillation_computes_one_direction_in_every_order_of_work(models, encoded):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    results = {}
+    for order in ORDERS:
+        calls.clear()
+        results[order] = sample(model, encoded, strategy=MOTION_PRIOR, steps=4, reinjections=1, order_of_work=order)
+        assert sum(calls) == 2 * (4 + 2)
+    for order in ORDERS[1:]:
+        assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
+    calls.clear()
+    sample(model, encoded, strategy=MOTION_PRIOR, steps=4, guidance_max=1.0)
+    assert sum(calls) == 4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("guidance_max", [1.0, 3.0])
+def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strategy, guidance_max):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    sampler, directions = presets.chosen_settings("custom", "paired", **{
+        **{name: DEFAULTS.get(name, presets.DEFAULTS[name]) for name in presets.DEFAULTS},
+        "strategy": strategy, "guidance_max": guidance_max})
+    sample(model, encoded, strategy=strategy, guidance_max=guidance_max)
+    assert sum(calls) == directions.videos_of_an_evaluation() * sampler.passes(directions)
 
 
 def test_sequential_refuses_another_sampler(models, encoded):
@@ -197,7 +275,14 @@ def test_presets_override_what_nobody_touched(models, encoded, preset):
     untouched = {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     assert torch.isfinite(sample(model, encoded, **untouched, preset=preset)).all()
-    assert sum(calls) <= {"balanced": 70, "fast": 30}[preset]
+    assert sum(calls) <= {"balanced": 70, "fast": 30, "training-free": 30}[preset]
+
+
+def test_training_free_preset_needs_no_backward_weights(models, encoded):
+    plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
+    untouched = {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
+    assert torch.equal(sample(plain, encoded, **untouched, preset="training-free"),
+                       sample(models[0], encoded, **untouched, preset="training-free"))
 
 
 def test_a_setting_that_contradicts_the_preset_is_named(models, encoded):
