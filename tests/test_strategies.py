@@ -8,31 +8,16 @@ import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenLoadSVD
 from generative_inbetweening.sampler import presets
-from generative_inbetweening.sampler.noise import seeded_noise
 from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.schedules import align_your_steps
 from generative_inbetweening.sampler.sequential import ONE_DIRECTION, KeyframeLatents, sample_sequential
 from generative_inbetweening.sampler.strategies import STRATEGIES, TRAINING_FREE
-from small_model import DEFAULTS, FRAMES, encode, sample, unpatched, watched
+from plain_svd import plainly_sequential
+from small_model import DEFAULTS, FRAMES, sample, unpatched, watched
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 MOTION_PRIOR = "motion prior distillation"
 SEQUENTIAL = [name for name in STRATEGIES if name.startswith("sequential")]
-
-
-def plainly_sequential(estimates, x, sigmas, first, last, seed):
-    """ViBiDSampler's algorithm 1 as its release has it, with the reversal of time written out."""
-    for step in range(len(sigmas) - 1):
-        sigma, following = sigmas[step], sigmas[step + 1]
-        conditional, unconditional = estimates(x, sigma, "forward")
-        conditional[-1] = last
-        x = conditional + following * (x - unconditional) / sigma
-        x = x + (sigma ** 2 - following ** 2) ** 0.5 * seeded_noise(x.shape, seed, step + 1)
-        x = x.flip(0)
-        conditional, unconditional = estimates(x, sigma, "backward")
-        conditional[-1] = first
-        x = (conditional + following * (x - unconditional) / sigma).flip(0)
-    return x
 
 
 def test_sequential_sampling_is_the_algorithm_of_its_paper():
@@ -96,56 +81,6 @@ def test_sequential_counts_its_evaluations(models, encoded):
     guider.sample(noise, encoded[2]["samples"], comfy.samplers.sampler_object("euler"), align_your_steps(4),
                   callback=lambda done, x0, x, total: calls.append((done + 1, total)), disable_pbar=True)
     assert calls[-1] == (8, 8)
-
-
-def plain_motion_prior(conditional, unconditional, last, scales):
-    """The fused estimate from one forward evaluation, frame by frame."""
-    frames = len(conditional)
-    fused = torch.empty_like(conditional)
-    for frame in range(frames):
-        guided = []
-        # Backward, the frame is the (frames - 1 - frame)-th after that direction's own keyframe.
-        for scale, led in ((scales[frame], False), (scales[frames - 1 - frame], True)):
-            halves = [half[frame] + last - half[-1] if led else half[frame] for half in (conditional, unconditional)]
-            guided.append(halves[1] + scale * (halves[0] - halves[1]))
-        weight = 1 - frame / (frames - 1)
-        fused[frame] = weight * guided[0] + (1 - weight) * guided[1]
-    return fused
-
-
-def test_motion_prior_distillation_is_one_forward_evaluation_led_to_the_last_keyframe(models, encoded):
-    positive, negative, latent = encoded
-    seen = {}
-
-    def remember(arguments):
-        """The host's hook with both halves of the forward direction, before guidance."""
-        if len(seen) == 0:
-            seen["conditional"], seen["unconditional"] = arguments["conds_out"]
-            seen["x"], seen["sigma"] = arguments["input"], float(arguments["sigma"].max())
-        return arguments["conds_out"]
-
-    model = models[0].clone()
-    model.set_model_sampler_pre_cfg_function(remember)
-    guider = InbetweenDualDirectionGuider.execute(
-        model, positive, negative, 1.0, 3.0, "average", MOTION_PRIOR, "rotated", "paired").args[0]
-    sigmas = align_your_steps(1)
-    noise = torch.randn(FRAMES, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    # Euler's only step ends at the estimate.
-    found = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas,
-                          disable_pbar=True)
-    scaled = models[0].model.process_latent_in
-    last = scaled(encode(models, swapped=True)[0][0][1]["concat_latent_image"])[0]
-    expected = plain_motion_prior(seen["conditional"], seen["unconditional"], last, [1.0, 5 / 3, 7 / 3, 3.0])
-    assert torch.allclose(scaled(found), expected, **ROUNDING)
-    assert torch.allclose(scaled(found)[-1], last, **ROUNDING)
-
-    # The forward halves themselves are the host's own SVD.
-    halves = comfy.samplers.CFGGuider(models[0])
-    halves.set_conds(positive, negative)
-    halves.set_cfg(1.0)
-    plain = halves.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas,
-                          disable_pbar=True)
-    assert torch.allclose(scaled(plain), seen["conditional"], **ROUNDING)
 
 
 def test_motion_prior_distillation_computes_one_direction_in_every_order_of_work(models, encoded):
