@@ -51,20 +51,28 @@ def plot(path: Path, result: dict) -> None:
     """Quality over UNet videos, on a logarithmic axis, with 95 % intervals; one panel a metric."""
     from matplotlib.figure import Figure
 
-    presets = result["presets"]
+    presets = list(result["presets"].values())
     metrics = [metric for metric in ("cvvdp", "motion_error", "ghosting")
-               if any(metric in each for each in presets.values())]
-    figure = Figure(figsize=(5 * len(metrics), 4.5), layout="constrained")
+               if any(metric in each for each in presets)]
+    figure = Figure(figsize=(5 * len(metrics), 5.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
-        for each in presets.values():
+        for each, work in zip(presets, _side_by_side([each["unet_videos"] for each in presets])):
             value = each[metric]
-            axis.errorbar([each["unet_videos"]], [value["mean"]], [[value["mean"] - value["low"]],
-                          [value["high"] - value["mean"]]], marker="o", capsize=3, label=each["label"])
+            axis.errorbar([work], [value["mean"]], [[value["mean"] - value["low"]], [value["high"] - value["mean"]]],
+                          marker="o", capsize=3, label=each["label"])
         axis.axhline(result["peers"]["cross-fade"][metric]["mean"], linestyle=":", color="grey", label="cross-fade")
-        axis.set(xscale="log", xlabel="UNet videos a clip", ylabel=METRICS[metric].rstrip(" ↑↓"))
+        axis.set(xscale="log", xlabel="UNet videos a clip", ylabel=METRICS[metric])
+        ticks = sorted({each["unet_videos"] for each in presets})
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
-    axis.legend(fontsize="x-small")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     save_figure(figure, path)
+
+
+def _side_by_side(work: list[float]) -> list[float]:
+    """Where to draw methods on a logarithmic axis: those of the same work a little to the right of each other."""
+    return [value * 1.05 ** work[:index].count(value) for index, value in enumerate(work)]
 
 
 def contact_sheets(out: Path, labels: dict[str, str], clips: list[str]) -> None:

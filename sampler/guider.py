@@ -103,11 +103,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         directions = (wanted,) if wanted else ("forward", "backward")
         scales = self._scales_at(timestep)
         guided = not changes_nothing(scales) or model_options.get("disable_cfg1_optimization", False)
-        if self.settings.motion_prior:
-            estimates = with_backward_estimates(
-                self._estimates(x, timestep, model_options, guided, ("forward",)), self._keyframe_latents().last)
-        else:
-            estimates = self._estimates(x, timestep, model_options, guided, directions)
+        estimates = self._estimates(x, timestep, model_options, guided, directions)
         denoised = self._joined({direction: self._guided(direction, estimates, scales, x, timestep, model_options)
                                  for direction in directions})
         denoised = self._after_guidance(denoised, estimates, directions, x, timestep, model_options)
@@ -136,6 +132,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
     def _estimates(self, x, timestep, model_options, guided: bool, directions) -> dict[Part, torch.Tensor]:
         """Denoised estimates of {(guidance half, direction)}, each in its direction's own time."""
+        if not self.settings.motion_prior:
+            return self._computed(x, timestep, model_options, guided, directions)
+        forward = self._computed(x, timestep, model_options, guided, ("forward",))
+        return with_backward_estimates(forward, self._keyframe_latents().last)
+
+    def _computed(self, x, timestep, model_options, guided: bool, directions) -> dict[Part, torch.Tensor]:
+        """The estimates of these directions by the UNet, with fewer videos a call when memory runs out."""
         while True:
             try:
                 estimates = {}
