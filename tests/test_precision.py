@@ -93,12 +93,13 @@ def test_attention_back_ends(models, encoded, expected, name, monkeypatch):
 
 
 @pytest.mark.skipif(not os.environ.get("INBETWEEN_COMPILE"), reason="takes minutes: set INBETWEEN_COMPILE=1")
-def test_compiled_model(models, encoded, expected, monkeypatch):
+def test_compiled_model(models, encoded, monkeypatch):
     # As on a GPU; the host's choice for a CPU asks for the free memory in the middle, where no compiler can follow.
     monkeypatch.setattr(host_attention, "optimized_attention", host_attention.attention_pytorch)
+    plain = sample(models[0], encoded)
     # The node offers back ends that take minutes. This one traces the same and leaves out what they make of it.
     model, = TorchCompileModel.execute(models[0], "eager").args
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert difference(sample(model, encoded), expected) < 1e-3
+    assert difference(sample(model, encoded), plain) < 1e-3
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
-    assert torch.equal(sample(models[0], encoded), expected)
+    assert torch.equal(sample(models[0], encoded), plain)
