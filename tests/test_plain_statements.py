@@ -9,7 +9,7 @@ from plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, pl
 from small_model import DEFAULTS, encode, sample
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
-STEPS = 2
+STEPS = 3
 # (strategy, fusion, maps of the backward direction)
 VARIANTS = [("dual-direction", "average", "rotated"), ("dual-direction", "weighted", "rotated"),
             ("dual-direction", "weighted", "own"), ("time reversal", "average", "own"),

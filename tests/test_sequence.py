@@ -85,7 +85,7 @@ def sequence(models, pictures_in_order: torch.Tensor, **changes) -> tuple[torch.
 
 
 def test_two_keyframes_are_the_ksamplers_video(models):
-    images, latents = sequence(models, keyframes(2), steps=2)
+    images, latents = sequence(models, keyframes(2), steps=DEFAULTS["steps"])
     expected = sample(models[0], encode(models))
     assert torch.equal(latents, expected)
     assert torch.equal(images, VAEDecode().decode(models[2], {"samples": expected})[0])
