@@ -13,17 +13,22 @@ from generative_inbetweening.weights.safetensors_files import read_tensors
 from reference_cases import backward_motion_folder, folder
 
 
+def two_unets() -> dict:
+    """{direction: MODEL}: the same weights twice, each with modules of its own."""
+    return {direction: InbetweenLoadSVD.execute(folder("-xt")).args[0] for direction in ("forward", "backward")}
+
+
 class PlainDirections:
     """D_c and D_u of each direction, in its own time, of the host's CFGGuider.
 
-    `encoded`: {direction: (positive, negative)} by Encode Keyframes of the keyframes in that direction's order;
-    `fine_tuned`: the backward UNet has the backward-motion weights; `rotated`: its temporal attention uses the forward
-    UNet's maps.
+    `unets`: those of `two_unets`; `encoded`: {direction: (positive, negative)} by Encode Keyframes of the keyframes in
+    that direction's order; `fine_tuned`: the backward UNet has the backward-motion weights; `rotated`: its temporal
+    attention uses the forward UNet's maps.
     """
 
-    def __init__(self, encoded: dict, fine_tuned: bool, rotated: bool):
+    def __init__(self, unets: dict, encoded: dict, fine_tuned: bool, rotated: bool):
         self.encoded, self.rotated, self.maps = encoded, rotated, {}
-        self.models = {direction: InbetweenLoadSVD.execute(folder("-xt")).args[0] for direction in encoded}
+        self.models = {direction: model.clone() for direction, model in unets.items()}
         if fine_tuned:
             tuned = read_tensors(backward_motion_folder() / "tiny_backward_motion.safetensors")
             patched = self.models["backward"].add_patches({key: ("diff", (value,)) for key, value in tuned.items()})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.strategies import STRATEGIES
-from plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, plainly_sequential
+from plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, plainly_sequential, two_unets
 from small_model import DEFAULTS, encode, sample
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
@@ -18,9 +18,14 @@ VARIANTS = [("dual-direction", "average", "rotated"), ("dual-direction", "weight
             ("sequential with backward motion", "average", "own")]
 
 
-def plainly(models, encoded, strategy: str, fusion: str, maps: str) -> torch.Tensor:
+@pytest.fixture(scope="module")
+def unets(models):
+    return two_unets()
+
+
+def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> torch.Tensor:
     """The video's latents, as the node gives them."""
-    directions = PlainDirections({"forward": encoded[:2], "backward": encode(models, swapped=True)[:2]},
+    directions = PlainDirections(unets, {"forward": encoded[:2], "backward": encode(models, swapped=True)[:2]},
                                  STRATEGIES[strategy]["backward_motion"], maps == "rotated")
     model = directions.models["forward"].model
     sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", STEPS).tolist()
@@ -41,8 +46,8 @@ def test_no_strategy_is_left_out():
 
 
 @pytest.mark.parametrize("strategy, fusion, maps", VARIANTS)
-def test_every_order_of_work_gives_the_plain_statements_video(models, encoded, strategy, fusion, maps):
-    stated = plainly(models, encoded, strategy, fusion, maps)
+def test_every_order_of_work_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
+    stated = plainly(unets, models, encoded, strategy, fusion, maps)
     for order in ORDERS:
         found = sample(models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, steps=STEPS,
                        order_of_work=order)

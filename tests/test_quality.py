@@ -22,7 +22,7 @@ CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backwa
 PASSES = 0.15
 CLIPS = 6
 # A whole run takes minutes; these few steps keep the order of the methods.
-SETTINGS = SamplingSettings(steps=12, reinjections=1)
+SETTINGS = SamplingSettings(steps=8, reinjections=0)
 
 
 @pytest.fixture(scope="module")

@@ -181,12 +181,12 @@ def test_align_your_steps_samples(models, encoded):
 
 def test_paper_preset_is_the_released_setting_bit_for_bit(models, encoded, monkeypatch):
     # The released number of steps takes minutes here; a shorter run of both has the same steps in it.
-    short = {**presets.PRESETS["paper"], "steps": 4}
+    short = {**presets.PRESETS["paper"], "steps": 2}
     monkeypatch.setitem(presets.PRESETS, "paper", short)
     monkeypatch.setitem(presets.DEFAULTS, "steps", 50)
     untouched = {**{name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}}
     by_preset = sample(models[0], encoded, **{**untouched, "preset": "paper"})
-    by_hand = sample(models[0], encoded, **{**untouched, "steps": 4, "preset": "custom"})
+    by_hand = sample(models[0], encoded, **{**untouched, "steps": 2, "preset": "custom"})
     assert torch.equal(by_preset, by_hand)
 
 
