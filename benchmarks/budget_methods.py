@@ -27,7 +27,7 @@ COMPARED = {
                                              {"strategy": "sequential with backward motion", **_steps(25)}),
 }
 
-# One change at a time from `weighted, align_your_steps, euler, 11 steps, 1 re-injection on half`.
+# Weighted fusion, align_your_steps and euler, unless a label says otherwise.
 CANDIDATES = {name: NodeInputs(label, inputs) for name, label, inputs in (
     ("euler-11-1", "11 steps, 1 re-injection on half", {**_FEW, **_steps(11, 1)}),
     ("average-11-1", "the same, average fusion", {**_FEW, "fusion": "average", **_steps(11, 1)}),

@@ -54,15 +54,16 @@ def plot(path: Path, result: dict) -> None:
     presets = list(result["presets"].values())
     metrics = [metric for metric in ("cvvdp", "motion_error", "ghosting")
                if any(metric in each for each in presets)]
+    work = [each["unet_videos"] for each in presets]
+    ticks = sorted(set(work))
     figure = Figure(figsize=(5 * len(metrics), 5.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
-        for each, work in zip(presets, _side_by_side([each["unet_videos"] for each in presets])):
+        for each, place in zip(presets, _side_by_side(work)):
             value = each[metric]
-            axis.errorbar([work], [value["mean"]], [[value["mean"] - value["low"]], [value["high"] - value["mean"]]],
+            axis.errorbar([place], [value["mean"]], [[value["mean"] - value["low"]], [value["high"] - value["mean"]]],
                           marker="o", capsize=3, label=each["label"])
         axis.axhline(result["peers"]["cross-fade"][metric]["mean"], linestyle=":", color="grey", label="cross-fade")
         axis.set(xscale="log", xlabel="UNet videos a clip", ylabel=METRICS[metric])
-        ticks = sorted({each["unet_videos"] for each in presets})
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)

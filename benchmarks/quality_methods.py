@@ -14,7 +14,8 @@ from generative_inbetweening.nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
 )
-from generative_inbetweening.sampler.presets import CUSTOM, DEFAULTS, chosen_settings
+from generative_inbetweening.sampler.dual_direction_settings import DualDirectionSettings
+from generative_inbetweening.sampler.presets import CUSTOM, DEFAULTS, SamplerSettings, chosen_settings
 from generative_inbetweening.weights.host_paths import BACKWARD_MOTION, register_backward_motion_folder
 
 import nodes as host_nodes
@@ -163,11 +164,9 @@ class Methods:
     def _dual_direction(model, encoded, seed: int, inputs: dict) -> tuple[dict, int]:
         """The latents, and how many UNet evaluations they took."""
         positive, negative, latent = encoded
-        inputs = {**DEFAULTS, **inputs}
         result, = InbetweenDualDirectionKSampler.execute(model, positive, negative, latent, seed, denoise=1.0,
-                                                         order_of_work="batched", **inputs).args
-        preset = inputs.pop("preset", CUSTOM)
-        settings, directions = chosen_settings(preset, "paired", **inputs)
+                                                         order_of_work="batched", **{**DEFAULTS, **inputs}).args
+        settings, directions = settings_from(inputs)
         return result, settings.passes(directions)
 
     def _model(self, choice: DualDirection | NodeInputs):
@@ -193,6 +192,12 @@ class Methods:
 
         self.base = self.base.clone()
         self.base.set_model_unet_function_wrapper(counting)
+
+
+def settings_from(inputs: dict) -> tuple[SamplerSettings, DualDirectionSettings]:
+    """What the Dual-Direction KSampler makes of the inputs that differ from its defaults."""
+    chosen = {**DEFAULTS, **inputs}
+    return chosen_settings(chosen.pop("preset", CUSTOM), "paired", **chosen)
 
 
 def _images(frames: torch.Tensor) -> torch.Tensor:

@@ -85,6 +85,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._weights = fusion_weights(self.settings.fusion, frames).to(device)
         self._scales = guidance_scales(self.settings.fusion, frames, self.settings.guidance_min,
                                        self.settings.guidance_max).to(device)
+        self._last_keyframe = self._keyframe_latents().last.to(device)
         self._order = self._first_order(noise.shape, device)
         self._guided_sigmas = self._guidance_interval()
         self._attention_layers = len(temporal_attention_layers(self.inner_model))
@@ -92,7 +93,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             with dual_direction_unet(self.inner_model.diffusion_model, self._backward_projections):
                 return super().inner_sample(noise, latent_image, device, *args, **kwargs)
         finally:
-            del self._maps, self._weights, self._scales
+            del self._maps, self._weights, self._scales, self._last_keyframe
 
     def predict_noise(self, x, timestep, model_options, seed=None):
         """The fused estimate of the denoised latents, `[frames, 4, h, w]`, from noisy latents of the same shape.
@@ -135,7 +136,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         if not self.settings.motion_prior:
             return self._computed(x, timestep, model_options, guided, directions)
         forward = self._computed(x, timestep, model_options, guided, ("forward",))
-        return with_backward_estimates(forward, self._keyframe_latents().last)
+        return with_backward_estimates(forward, self._last_keyframe)
 
     def _computed(self, x, timestep, model_options, guided: bool, directions) -> dict[Part, torch.Tensor]:
         """The estimates of these directions by the UNet, with fewer videos a call when memory runs out."""

@@ -5,21 +5,15 @@ import json
 import pytest
 from generative_inbetweening.benchmarks import budget_report
 from generative_inbetweening.benchmarks.budget_methods import CANDIDATES, COMPARED
-from generative_inbetweening.sampler import presets
+from generative_inbetweening.benchmarks.quality_methods import settings_from
 
 CLIPS = ["1", "2", "3"]
 VIDEOS = {"paper": 700, "balanced": 52, "fast": 28, "training-free": 28, "time-reversal": 700, "time-reversal-fast": 28,
           "sequential": 100, "sequential-backward-motion": 100}
 
 
-def settings(method):
-    """What the Dual-Direction KSampler makes of a method's inputs."""
-    inputs = {**presets.DEFAULTS, "preset": presets.CUSTOM, **method.inputs}
-    return presets.chosen_settings(inputs.pop("preset"), "auto", **inputs)
-
-
 def videos(method) -> int:
-    sampler, directions = settings(method)
+    sampler, directions = settings_from(method.inputs)
     return directions.videos_of_an_evaluation() * sampler.passes(directions)
 
 

@@ -9,7 +9,6 @@ from plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, pl
 from small_model import DEFAULTS, encode, sample
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
-STEPS = 3
 # (strategy, fusion, maps of the backward direction)
 VARIANTS = [("dual-direction", "average", "rotated"), ("dual-direction", "weighted", "rotated"),
             ("dual-direction", "weighted", "own"), ("time reversal", "average", "own"),
@@ -28,7 +27,7 @@ def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> to
     directions = PlainDirections(unets, {"forward": encoded[:2], "backward": encode(models, swapped=True)[:2]},
                                  STRATEGIES[strategy]["backward_motion"], maps == "rotated")
     model = directions.models["forward"].model
-    sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", STEPS).tolist()
+    sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", DEFAULTS["steps"]).tolist()
     # The host's noise at the highest level.
     x = comfy.sample.prepare_noise(encoded[2]["samples"], DEFAULTS["seed"]) * (1 + sigmas[0] ** 2) ** 0.5
     if strategy.startswith("sequential"):
@@ -49,7 +48,7 @@ def test_no_strategy_is_left_out():
 def test_every_order_of_work_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
     stated = plainly(unets, models, encoded, strategy, fusion, maps)
     for order in ORDERS:
-        found = sample(models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, steps=STEPS,
+        found = sample(models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps,
                        order_of_work=order)
         print(f"{strategy}, {fusion}, {maps} maps, {order}: {(found - stated).abs().max():.1e} at most")
         assert torch.allclose(found, stated, **ROUNDING), order

@@ -20,6 +20,11 @@ MOTION_PRIOR = "motion prior distillation"
 SEQUENTIAL = [name for name in STRATEGIES if name.startswith("sequential")]
 
 
+def untouched() -> dict:
+    """The inputs that presets set, as a new node holds them."""
+    return {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
+
+
 def test_sequential_sampling_is_the_algorithm_of_its_paper():
     generator = torch.Generator().manual_seed(0)
     first, last = torch.randn(2, 4, 3, 3, generator=generator)
@@ -104,7 +109,7 @@ def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strate
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     sampler, directions = presets.chosen_settings("custom", "paired", **{
-        **{name: DEFAULTS.get(name, presets.DEFAULTS[name]) for name in presets.DEFAULTS},
+        **{name: DEFAULTS.get(name, value) for name, value in presets.DEFAULTS.items()},
         "strategy": strategy, "guidance_max": guidance_max})
     sample(model, encoded, strategy=strategy, guidance_max=guidance_max)
     assert sum(calls) == directions.videos_of_an_evaluation() * sampler.passes(directions)
@@ -184,9 +189,8 @@ def test_paper_preset_is_the_released_setting_bit_for_bit(models, encoded, monke
     short = {**presets.PRESETS["paper"], "steps": 2}
     monkeypatch.setitem(presets.PRESETS, "paper", short)
     monkeypatch.setitem(presets.DEFAULTS, "steps", 50)
-    untouched = {**{name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}}
-    by_preset = sample(models[0], encoded, **{**untouched, "preset": "paper"})
-    by_hand = sample(models[0], encoded, **{**untouched, "steps": 2, "preset": "custom"})
+    by_preset = sample(models[0], encoded, **{**untouched(), "preset": "paper"})
+    by_hand = sample(models[0], encoded, **{**untouched(), "steps": 2, "preset": "custom"})
     assert torch.equal(by_preset, by_hand)
 
 
@@ -207,22 +211,19 @@ def test_old_graphs_without_the_new_inputs_still_run():
 @pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "paper"])
 def test_presets_override_what_nobody_touched(models, encoded, preset):
     calls = []
-    untouched = {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
-    assert torch.isfinite(sample(model, encoded, **untouched, preset=preset)).all()
+    assert torch.isfinite(sample(model, encoded, **untouched(), preset=preset)).all()
     assert sum(calls) <= {"balanced": 70, "fast": 30, "training-free": 30}[preset]
 
 
 def test_training_free_preset_needs_no_backward_weights(models, encoded):
     plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
-    untouched = {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
-    assert torch.equal(sample(plain, encoded, **untouched, preset="training-free"),
-                       sample(models[0], encoded, **untouched, preset="training-free"))
+    assert torch.equal(sample(plain, encoded, **untouched(), preset="training-free"),
+                       sample(models[0], encoded, **untouched(), preset="training-free"))
 
 
 def test_a_setting_that_contradicts_the_preset_is_named(models, encoded):
-    untouched = {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
     with pytest.raises(ValueError, match="^preset: fast sets steps to .* but steps was changed to 33.*custom"):
-        sample(models[0], encoded, **{**untouched, "steps": 33}, preset="fast")
+        sample(models[0], encoded, **{**untouched(), "steps": 33}, preset="fast")
     with pytest.raises(ValueError, match="^preset: expected one of custom, paper"):
         sample(models[0], encoded, preset="slow")
