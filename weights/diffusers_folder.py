@@ -2,23 +2,24 @@
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from . import unet_keys, vae_keys
 from .errors import WeightsError
 from .safetensors_files import PICKLE_SUFFIXES, read_tensors
-from .svd_parts import SVDConfig, SVDParts
+from .svd_parts import PARTS, SVDConfig, SVDParts
 
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "image_encoder": "model"}
 
 
-def read_folder(folder: Path) -> SVDParts:
-    """The parts of the SVD model in a diffusers folder; `.fp16.` and sharded file names are found too.
+def read_folder(folder: Path, wanted: Collection[str] = PARTS) -> SVDParts:
+    """The wanted parts of the SVD model in a diffusers folder; `.fp16.` and sharded file names are found too.
 
     Raises WeightsError when a part is missing, incomplete, or not of SVD's architecture.
     """
     folder = Path(folder)
-    tensors = {part: _read_part(folder / part, stem) for part, stem in _STEMS.items()}
+    tensors = {part: _read_part(folder / part, stem) if part in wanted else {} for part, stem in _STEMS.items()}
     unet = {name: tensors["unet"][key] for key, name in unet_keys.diffusers_to_comfy(tensors["unet"]).items()}
     config = _read_config(folder / "unet"), _read_config(folder / "image_encoder")
     return SVDParts(unet, vae_keys.tensors_to_comfy(tensors["vae"]), tensors["image_encoder"], _svd_config(*config))

@@ -1,13 +1,14 @@
 """Reads and writes a single-file SVD checkpoint, in the names of Stability AI's own `svd.safetensors`."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from . import image_encoder_keys
 from .errors import WeightsError
 from .safetensors_files import open_safetensors, save_tensors
-from .svd_parts import SVDConfig, SVDParts
+from .svd_parts import PARTS, SVDConfig, SVDParts
 
 UNET_PREFIX = "model.diffusion_model."
 _VAE_PREFIX = "first_stage_model."
@@ -15,8 +16,8 @@ _IMAGE_ENCODER_PREFIX = "conditioner.embedders.0.open_clip.model.visual."
 _CONFIG = "svd_config"
 
 
-def read_single_file(path: Path) -> SVDParts:
-    """The parts of the SVD model in one checkpoint file.
+def read_single_file(path: Path, wanted: Collection[str] = PARTS) -> SVDParts:
+    """The wanted parts of the SVD model in one checkpoint file.
 
     Raises WeightsError when the file is unreadable or lacks one of the three networks.
     """
@@ -29,7 +30,8 @@ def read_single_file(path: Path) -> SVDParts:
                                f"file), found {Path(path).name} without its {' and '.join(missing)}. "
                                "Choose svd.safetensors, svd_xt.safetensors or a model of their architecture.")
         unet, vae, image_encoder = ({key.removeprefix(prefix): file.get_tensor(key) for key in keys
-                                     if key.startswith(prefix)} for prefix in prefixes.values())
+                                     if key.startswith(prefix) and part in wanted}
+                                    for part, prefix in zip(PARTS, prefixes.values()))
         metadata = file.metadata() or {}
     if not any(key.startswith("vision_model.") for key in image_encoder):
         image_encoder = image_encoder_keys.tensors_to_transformers(image_encoder)
@@ -53,6 +55,6 @@ def _read_config(metadata: dict[str, str], image_encoder: dict) -> SVDConfig:
     if _CONFIG in metadata:
         stored = json.loads(metadata[_CONFIG])
         return SVDConfig(**{item.name: stored[item.name] for item in fields(SVDConfig) if item.name in stored})
-    width = image_encoder["vision_model.pre_layrnorm.weight"].shape[0]
+    norm = image_encoder.get("vision_model.pre_layrnorm.weight")
     # ViT-H, which SVD uses, has 16 heads of 80 channels; every other CLIP has 64 channels a head.
-    return SVDConfig(image_encoder_heads=16 if width == 1280 else max(1, width // 64))
+    return SVDConfig(image_encoder_heads=16 if norm is None or len(norm) == 1280 else max(1, len(norm) // 64))

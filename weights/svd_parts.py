@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+PARTS = ("unet", "vae", "image_encoder")
+
 
 @dataclass
 class SVDConfig:
@@ -19,7 +21,10 @@ class SVDConfig:
 
 @dataclass
 class SVDParts:
-    """`unet` and `vae` in ComfyUI's names without prefix, `image_encoder` in transformers' names."""
+    """`unet` and `vae` in ComfyUI's names without prefix, `image_encoder` in transformers' names.
+
+    Each is empty where it was not asked for.
+    """
     unet: dict[str, torch.Tensor]
     vae: dict[str, torch.Tensor]
     image_encoder: dict[str, torch.Tensor]
