@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..sampler.encode import encode_keyframes
 from . import inputs
+from .node import Node
 from .schema import schema
 
 
-class InbetweenEncodeKeyframes(io.ComfyNode):
+class InbetweenEncodeKeyframes(Node):
     """Encode Keyframes."""
 
     @classmethod

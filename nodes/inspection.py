@@ -5,6 +5,7 @@ from comfy_api.latest import io, ui
 from ..sampler.contact_sheet import contact_sheet
 from ..sampler.frame_positions import frame_positions
 from ..sampler.report import report
+from .node import Node
 from .schema import schema
 
 
@@ -14,7 +15,7 @@ def _keyframes() -> io.Input:
         "0, 24, 48 for three keyframes with 25 frames a segment."))
 
 
-class InbetweenContactSheet(io.ComfyNode):
+class InbetweenContactSheet(Node):
     """Inbetween Contact Sheet."""
 
     @classmethod
@@ -36,7 +37,7 @@ class InbetweenContactSheet(io.ComfyNode):
         return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))
 
 
-class InbetweenReport(io.ComfyNode):
+class InbetweenReport(Node):
     """Inbetween Report."""
 
     @classmethod

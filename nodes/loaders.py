@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..weights import host_paths
 from ..weights.load import DTYPES, convert_backward_motion, load_backward_motion, load_svd
+from .node import Node
 from .schema import schema
 
 
-class InbetweenLoadSVD(io.ComfyNode):
+class InbetweenLoadSVD(Node):
     """Load SVD Model."""
 
     @classmethod
@@ -28,7 +29,7 @@ class InbetweenLoadSVD(io.ComfyNode):
         return io.NodeOutput(*load_svd(model_name))
 
 
-class InbetweenLoadBackwardMotion(io.ComfyNode):
+class InbetweenLoadBackwardMotion(Node):
     """Load Backward Motion Weights."""
 
     @classmethod
@@ -53,7 +54,7 @@ class InbetweenLoadBackwardMotion(io.ComfyNode):
         return io.NodeOutput(load_backward_motion(model, backward_motion, strength))
 
 
-class InbetweenConvertBackwardMotion(io.ComfyNode):
+class InbetweenConvertBackwardMotion(Node):
     """Convert Backward Motion Weights."""
 
     @classmethod

@@ -8,6 +8,7 @@ from ..sampler.presets import CUSTOM, chosen_settings
 from ..sampler.reinjection_sampler import ReinjectionSampler
 from ..sampler.strategies import settings_of
 from . import inputs
+from .node import Node
 from .schema import schema
 
 
@@ -18,7 +19,7 @@ def _both_directions() -> list[io.Input]:
         io.Conditioning.Input("negative", tooltip="The negative output of the same Encode Keyframes.")]
 
 
-class InbetweenDualDirectionKSampler(io.ComfyNode):
+class InbetweenDualDirectionKSampler(Node):
     """Dual-Direction KSampler."""
 
     @classmethod
@@ -58,7 +59,7 @@ class InbetweenDualDirectionKSampler(io.ComfyNode):
                                                      directions))
 
 
-class InbetweenDualDirectionGuider(io.ComfyNode):
+class InbetweenDualDirectionGuider(Node):
     """Dual-Direction Guider."""
 
     @classmethod
@@ -79,7 +80,7 @@ class InbetweenDualDirectionGuider(io.ComfyNode):
         return io.NodeOutput(DualDirectionGuider(model, positive, negative, settings))
 
 
-class InbetweenReinjectionSampler(io.ComfyNode):
+class InbetweenReinjectionSampler(Node):
     """Noise Re-injection Sampler."""
 
     @classmethod

@@ -5,10 +5,11 @@ from comfy_api.latest import io
 from ..sampler.presets import CUSTOM, chosen_settings
 from ..sampler.sequence_run import ClipSettings, sample_sequence
 from . import inputs
+from .node import Node
 from .schema import schema
 
 
-class InbetweenKeyframeSequence(io.ComfyNode):
+class InbetweenKeyframeSequence(Node):
     """Inbetween Keyframe Sequence."""
 
     @classmethod

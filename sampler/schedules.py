@@ -8,6 +8,7 @@ from .choices import check_choice
 
 ALIGN_YOUR_STEPS = "align_your_steps"
 SCHEDULERS = (*(name for name in comfy.samplers.KSampler.SCHEDULERS if name != ALIGN_YOUR_STEPS), ALIGN_YOUR_STEPS)
+_LONGEST_RUN = 1_000_000
 # Sabour et al., "Align Your Steps", arXiv 2404.14507: the levels optimised for SVD, ten steps.
 _SVD_LEVELS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 
@@ -29,8 +30,12 @@ def check_sampler(sampler_name: str, scheduler: str) -> None:
 def noise_levels(model, sampler_name: str, scheduler: str, steps: int, denoise: float) -> torch.Tensor:
     """σ of each step for the host's MODEL, falling, `[steps + 1]`.
 
-    With `denoise` (0…1) below 1 they are the last of a longer run. For names that `check_sampler` let pass.
+    With `denoise` (0…1) below 1 they are the last of a longer run. For names that `check_sampler` let pass. Raises
+    ValueError, naming the input, for a run longer than a million steps.
     """
+    if 0 < denoise < steps / _LONGEST_RUN:
+        raise ValueError(f"denoise: expected 0, or at least {steps / _LONGEST_RUN:g} with {steps} steps, found "
+                         f"{denoise:g}. Raise it.")
     if scheduler != ALIGN_YOUR_STEPS:
         return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise,
                                        model.model_options).sigmas

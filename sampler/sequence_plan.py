@@ -12,8 +12,12 @@ Subdivided, each pair of neighbouring frames is a pair of keyframes for a clip o
 import hashlib
 from dataclasses import dataclass
 
+from ..weights.errors import quoted
+
 _SEEDS = 2 ** 64
 _SHORTEST = 2
+# As Encode Keyframes.
+_LONGEST = 1024
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,25 @@ def plan_segments(keyframes: int, frames_per_segment: str, loop: bool) -> list[S
 def parse_frames_per_segment(text: str, segments: int) -> list[int]:
     """`"8"` → 8 for every segment; `"8, 14, 8"` → one for each.
 
-    Raises ValueError, naming the input, for anything else, another count than `segments`, or fewer than 2 frames.
+    Raises ValueError, naming the input, for anything else, another count than `segments`, or a number
+    below 2 or above 1024.
     """
     try:
         frames = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ValueError(f"frames_per_segment: expected one number, such as 25, or one for each segment, such as "
-                         f"8, 14, 8; found {text!r}.") from error
+                         f"8, 14, 8, found {quoted(text)}. Write numbers with commas between them.") from error
     if len(frames) == 1:
         frames *= segments
     if len(frames) != segments:
         raise ValueError(f"frames_per_segment: expected one number or {segments}, one for each segment, found "
-                         f"{len(frames)}: {text}.")
+                         f"{len(frames)}: {quoted(text)}. Write one number for all segments, or one for each.")
     if min(frames) < _SHORTEST:
         raise ValueError(f"frames_per_segment: expected at least {_SHORTEST} frames, the two keyframes, found "
-                         f"{min(frames)}.")
+                         f"{quoted(min(frames))}. Raise it.")
+    if max(frames) > _LONGEST:
+        raise ValueError(f"frames_per_segment: expected at most {_LONGEST} frames, found "
+                         f"{quoted(max(frames))}. Lower it: 25 for SVD-XT, 14 for SVD.")
     return frames
 
 

@@ -1,0 +1,74 @@
+"""Values of inputs, compared with what the input's schema says of them."""
+
+import math
+import numbers
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..weights.errors import quoted
+
+_LARGEST_SHOWN = 10 ** 30
+# What a wildcard link may bring instead is known by what we need of it; models and pictures are looked at more closely
+# where they are used.
+_CONNECTED = {
+    "MODEL": (lambda value: hasattr(value, "model_options") and hasattr(value, "model"), "a model"),
+    "CLIP_VISION": (lambda value: hasattr(value, "encode_image"), "a CLIP vision model"),
+    "VAE": (lambda value: hasattr(value, "encode") and hasattr(value, "decode"), "a VAE"),
+    "IMAGE": (lambda value: isinstance(value, torch.Tensor) and value.ndim == 4, "pictures"),
+    "LATENT": (lambda value: isinstance(value, dict) and isinstance(value.get("samples"), torch.Tensor), "latents"),
+    "CONDITIONING": (lambda value: isinstance(value, list) and all(
+        isinstance(part, (list, tuple)) and len(part) == 2 and isinstance(part[0], torch.Tensor)
+        and isinstance(part[1], dict) for part in value), "conditioning"),
+}
+
+
+def checked_value(item: io.Input, value: Any) -> Any:
+    """The value for an input: whole numbers as int, others as float, everything else as it is.
+
+    List choices are checked where the list is known. Raises ValueError, naming the input, for a value of another kind,
+    NaN, infinity, or a number outside the input's range.
+    """
+    if isinstance(item, (io.Int.Input, io.Float.Input)):
+        return _number(item, value)
+    if isinstance(item, io.Boolean.Input):
+        return _of_kind(item, value, isinstance(value, bool), "true or false")
+    if isinstance(item, io.String.Input):
+        return _of_kind(item, value, isinstance(value, str), "text")
+    if isinstance(item, io.Combo.Input):
+        return _of_kind(item, value, isinstance(value, str), "a name from the list")
+    fits, what = _CONNECTED.get(item.get_io_type(), (lambda value: True, ""))
+    if not fits(value):
+        raise ValueError(f"{item.id}: expected {what}, found {found(value)}. Check the node that is connected here.")
+    return value
+
+
+def found(value: Any) -> str:
+    """A value for a message: numbers and short text as they are written, anything else by its kind."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, numbers.Integral) and not -_LARGEST_SHOWN < value < _LARGEST_SHOWN:
+        return "a number of more than 30 digits"
+    if isinstance(value, numbers.Real):
+        return str(value)
+    return quoted(value) if value is None or isinstance(value, str) else f"something of type {type(value).__name__}"
+
+
+def _of_kind(item: io.Input, value: Any, fits: bool, what: str) -> Any:
+    if not fits:
+        raise ValueError(f"{item.id}: expected {what}, found {found(value)}. Change it, or the node that gives it.")
+    return value
+
+
+def _number(item: io.Input, value: Any) -> int | float:
+    whole = isinstance(item, io.Int.Input)
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+    _of_kind(item, value, real, f"a {'whole ' if whole else ''}number from {item.min} to {item.max}")
+    if value < item.min:
+        raise ValueError(f"{item.id}: expected at least {item.min}, found {found(value)}. Raise it.")
+    if value > item.max:
+        raise ValueError(f"{item.id}: expected at most {item.max}, found {found(value)}. Lower it.")
+    if whole:
+        _of_kind(item, value, value == math.floor(value), f"a whole number from {item.min} to {item.max}")
+    return int(value) if whole else float(value)
