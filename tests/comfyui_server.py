@@ -112,7 +112,8 @@ class Server:
 
             run.on_progress = count
             async with session.ws_connect("/ws", params={"clientId": client}, max_msg_size=0) as socket:
-                run.id = await queue(session, workflow, client)
+                # Newer hosts merge reports of progress that come quickly, but for those with a preview.
+                run.id = await queue(session, workflow, client, preview_method="latent2rgb")
                 try:
                     await follow(socket, run.id, run)
                 finally:

@@ -39,9 +39,10 @@ class Progress:
         self.shown = (node, tenth)
 
 
-async def queue(session: aiohttp.ClientSession, workflow: dict, client: str) -> str:
+async def queue(session: aiohttp.ClientSession, workflow: dict, client: str, **extra_data: str) -> str:
     """Queue the workflow; the id of its run. Raises WorkflowFailed with the server's reasons."""
-    async with session.post("/prompt", json={"prompt": workflow, "client_id": client}) as answer:
+    prompt = {"prompt": workflow, "client_id": client, "extra_data": extra_data}
+    async with session.post("/prompt", json=prompt) as answer:
         body = await answer.json()
     if answer.status == 200:
         return body["prompt_id"]
