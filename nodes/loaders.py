@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..weights import host_paths
+from ..weights import file_state, host_paths
 from ..weights.load import DTYPES, convert_backward_motion, load_backward_motion, load_svd
 from .node import Node
 from .schema import schema
@@ -23,6 +23,10 @@ class InbetweenLoadSVD(Node):
             outputs=[io.Model.Output(tooltip="The UNet, for Load Backward Motion Weights or any sampler."),
                      io.ClipVision.Output(tooltip="The CLIP image encoder, for Encode Keyframes."),
                      io.Vae.Output(tooltip="The VAE, for Encode Keyframes and VAE Decode.")])
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name=None, **_):
+        return file_state.of_model(model_name)
 
     @classmethod
     def execute(cls, model_name):
@@ -50,6 +54,10 @@ class InbetweenLoadBackwardMotion(Node):
             outputs=[io.Model.Output(tooltip="The model with backward-motion weights beside it.")])
 
     @classmethod
+    def fingerprint_inputs(cls, backward_motion=None, **_):
+        return file_state.of_backward_motion(backward_motion)
+
+    @classmethod
     def execute(cls, model, backward_motion, strength):
         return io.NodeOutput(load_backward_motion(model, backward_motion, strength))
 
@@ -66,19 +74,27 @@ class InbetweenConvertBackwardMotion(Node):
                         "was trained from. Needed once; press R afterwards to refresh the lists.",
             inputs=[
                 io.Combo.Input("base", options=host_paths.unets(), tooltip=(
-                    "The model that was fine-tuned, untouched. For the authors' release: the 14-frame SVD "
-                    "(svd.safetensors), not SVD-XT.")),
+                    "The model that was fine-tuned, untouched. For the authors' release the 14-frame SVD, not SVD-XT: "
+                    "its fp16 UNet in models/diffusers is exact and smallest (3 GB); svd.safetensors serves too.")),
                 io.Combo.Input("fine_tuned", options=host_paths.unets(), tooltip=(
-                    "The fine-tuned model: the authors' folder in models/diffusers (the one that holds unet/), or a "
-                    "checkpoint file.")),
+                    "The fine-tuned model: the authors' folder in models/diffusers, with or without unet/ around its "
+                    "two files, or one file in checkpoints or diffusion_models.")),
                 io.String.Input("file_name", default="svd_backward_motion", tooltip=(
                     "Name of the new file in models/backward_motion.")),
                 io.Combo.Input("precision", options=list(DTYPES), default="fp16", tooltip=(
                     "Number format of the file. fp16: 47 MiB and as good as the model itself; fp32: twice the size.")),
                 io.Boolean.Input("overwrite", default=False, tooltip=(
-                    "Off: an existing file of that name is kept and you are told. On: it is replaced."))],
+                    "Off: an existing file of that name is kept and you are told. On: it is replaced.")),
+                io.Boolean.Input("allow_other_base", default=False, optional=True, tooltip=(
+                    "Off, as it should be: a base other than the model that was fine-tuned is refused. On: the file is "
+                    "made all the same, and says so."))],
             outputs=[io.String.Output(display_name="file_name", tooltip="Name of the file that was written.")])
 
     @classmethod
-    def execute(cls, base, fine_tuned, file_name, precision, overwrite):
-        return io.NodeOutput(convert_backward_motion(base, fine_tuned, file_name, precision, overwrite))
+    def fingerprint_inputs(cls, base=None, fine_tuned=None, file_name=None, **_):
+        return [file_state.of_model(base), file_state.of_model(fine_tuned), file_state.of_output(file_name)]
+
+    @classmethod
+    def execute(cls, base, fine_tuned, file_name, precision, overwrite, allow_other_base=False):
+        return io.NodeOutput(convert_backward_motion(base, fine_tuned, file_name, precision, overwrite,
+                                                     allow_other_base))

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, InbetweenLoadSVD
+from generative_inbetweening.nodes import (
+    InbetweenConvertBackwardMotion,
+    InbetweenLoadBackwardMotion,
+    InbetweenLoadSVD,
+)
 from generative_inbetweening.weights import backward_motion, image_encoder_keys, unet_keys, vae_keys
 from generative_inbetweening.weights.diffusers_folder import read_folder
 from generative_inbetweening.weights.safetensors_files import read_metadata, read_tensors
@@ -148,9 +152,26 @@ def test_conversion_never_holds_a_whole_model(tmp_path):
     assert int(done.stdout.split()[-1]) * kilobytes < 150_000
 
 
-def test_another_base_is_warned_of(caplog, tmp_path):
-    InbetweenConvertBackwardMotion.execute(folder("-xt"), "tiny-svd-reverse-motion/", "wrong_base", "fp16", True)
-    assert "probably not trained from" in caplog.text
+def test_another_base_is_refused_unless_a_switch_says_so_and_the_file_remembers_it(caplog):
+    arguments = (folder("-xt"), "tiny-svd-reverse-motion/", "wrong_base", "fp16", True)
+    with pytest.raises(ValueError, match="base: .*probably not trained from tiny-svd-xt.*allow_other_base"):
+        InbetweenConvertBackwardMotion.execute(*arguments)
+    path = backward_motion_folder() / "wrong_base.safetensors"
+    assert not path.exists()
+    InbetweenConvertBackwardMotion.execute(*arguments, allow_other_base=True)
+    assert "probably not trained from" in caplog.text and read_metadata(path)["other_base"] == "yes"
+    caplog.clear()
+    model = InbetweenLoadSVD.execute(folder("-xt")).args[0]
+    InbetweenLoadBackwardMotion.execute(model, "wrong_base.safetensors", 1.0)
+    assert "was made from tiny-svd-xt, which the fine-tuned model was not trained from" in caplog.text
+
+
+def test_another_base_is_refused_at_the_terminal(tmp_path):
+    arguments = ("backward-motion", "--base", XT, "--fine-tuned", UNETS / "tiny-svd-reverse-motion", "--output",
+                 tmp_path / "new.safetensors")
+    done = run_weights(*arguments, cwd=tmp_path)
+    assert done.returncode == 1 and "base: Expected the model that was fine-tuned" in done.stderr
+    assert run_weights(*arguments, "--allow-other-base", cwd=tmp_path).returncode == 0
 
 
 def test_importing_the_pack_is_quick_and_brings_no_training_library():

@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     backward.add_argument("--source", help="where the fine-tuned model comes from (default: its name)")
     backward.add_argument("--license", default="unknown", help="licence of the fine-tuned model")
     backward.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    backward.add_argument("--allow-other-base", action="store_true",
+                          help="convert also when the base is not the model that was fine-tuned")
     backward.set_defaults(run=_backward_motion)
 
     checkpoint = commands.add_parser("checkpoint", help="make a single-file checkpoint from a diffusers folder")
@@ -71,7 +73,7 @@ def _backward_motion(options: argparse.Namespace) -> None:
     if options.source:
         metadata["source"] = options.source
     path = convert(options.base, options.fine_tuned, options.output, metadata, options.overwrite,
-                   _DTYPES[options.dtype], _show_progress)
+                   _DTYPES[options.dtype], _show_progress, options.allow_other_base)
     print(f"\nwrote {path} ({path.stat().st_size / 2 ** 20:.1f} MiB)")
 
 

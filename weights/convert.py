@@ -5,7 +5,9 @@ one, so that neither 6 GB file is ever held in memory.
 """
 
 import logging
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -13,34 +15,41 @@ import torch
 from . import unet_keys
 from .backward_motion import is_backward_motion_key, write_backward_motion
 from .diffusers_folder import weight_files
-from .errors import WeightsError
-from .safetensors_files import open_safetensors
+from .errors import WeightsError, plain_name
+from .safetensors_files import SafetensorsFile
 from .single_file import UNET_PREFIX
 
 logger = logging.getLogger(__name__)
 
-# An untouched matrix that was rounded to fp16 or bf16 once differs by less than this share of its norm.
-_ROUNDING = 1e-2
+# An untouched matrix that was rounded to bf16 differs by 0.16 % of its norm from one that was rounded otherwise.
+_ROUNDING = 3e-3
+OTHER_BASE = "other_base"
 
 
 class UNetTensors:
-    """One UNet on disk, in ComfyUI's names whatever the file's: a diffusers folder, its `unet/`, or a file."""
+    """One UNet on disk, in ComfyUI's names whatever the file's: a diffusers folder, its `unet/`, or a file.
 
-    def __init__(self, path: Path):
+    A context manager that closes the files. Its errors begin with `label`, the input that named it.
+    """
+
+    def __init__(self, path: Path, label: str):
         """Raises WeightsError when `path` holds no SVD UNet."""
-        self.path = Path(path)
-        self._files = [open_safetensors(file) for file in self._paths()]
-        stored = {key: file for file in self._files for key in file.keys()}
-        if any(key.startswith(UNET_PREFIX) for key in stored):
-            names = {key.removeprefix(UNET_PREFIX): key for key in stored if key.startswith(UNET_PREFIX)}
-        elif unet_keys.is_diffusers(stored):
-            names = {name: key for key, name in unet_keys.diffusers_to_comfy(stored).items()}
-        else:
-            names = {key.removeprefix("diffusion_model."): key for key in stored}
-        self._stored = {name: (stored[key], key) for name, key in names.items()}
-        if not self.backward_motion_keys():
-            raise WeightsError(f"Expected a Stable Video Diffusion UNet in {self.path}, found no temporal attention. "
-                               "Choose the model's folder, its unet folder, or its checkpoint file.")
+        self.path, self.label, self._open = Path(path), label, ExitStack()
+        try:
+            self._stored = self._named([self._open.enter_context(SafetensorsFile(file)) for file in self._paths()])
+            if not self.backward_motion_keys():
+                raise WeightsError(f"Expected a Stable Video Diffusion UNet in {model_name(self.path)}, found no "
+                                   "temporal attention. Choose the model's folder, its unet folder, or its checkpoint "
+                                   "file.")
+        except WeightsError as error:
+            self._open.close()
+            raise WeightsError(f"{label}: {error}") from error
+
+    def __enter__(self) -> "UNetTensors":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._open.close()
 
     def backward_motion_keys(self) -> list[str]:
         """Names of the matrices that fine-tuning changes."""
@@ -51,67 +60,98 @@ class UNetTensors:
         return set(self._stored)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One tensor in float32, read from disk now."""
+        """One tensor in float32, read from disk now. Raises WeightsError unless its numbers are finite."""
         file, key = self._stored[name]
-        return file.get_tensor(key).float()
+        tensor = file.get_tensor(key)
+        if not tensor.is_floating_point() or not (tensor := tensor.float()).isfinite().all():
+            raise WeightsError(f"{self.label}: Expected finite floating-point numbers in {file.name}, found others in "
+                               f"{plain_name(key)}. Get the model again, in fp16 or fp32.")
+        return tensor
 
     def _paths(self) -> list[Path]:
-        if not self.path.exists():
-            raise WeightsError(f"Expected a folder or a safetensors file at {self.path}, found none.")
-        if self.path.is_file():
+        if not os.path.exists(self.path):
+            raise WeightsError(f"Expected a folder or a safetensors file at {plain_name(self.path)}, found none.")
+        if not self.path.is_dir():
             return [self.path]
         unet = self.path / "unet"
         return weight_files(unet if unet.is_dir() else self.path, "diffusion_pytorch_model")
 
+    @staticmethod
+    def _named(files: list[SafetensorsFile]) -> dict[str, tuple[SafetensorsFile, str]]:
+        stored = {key: file for file in files for key in file.keys()}
+        if any(key.startswith(UNET_PREFIX) for key in stored):
+            names = {key.removeprefix(UNET_PREFIX): key for key in stored if key.startswith(UNET_PREFIX)}
+        elif unet_keys.is_diffusers(stored):
+            names = {name: key for key, name in unet_keys.diffusers_to_comfy(stored).items()}
+        else:
+            names = {key.removeprefix("diffusion_model."): key for key in stored}
+        return {name: (stored[key], key) for name, key in names.items()}
+
 
 def convert(base: Path, fine_tuned: Path, output: Path, metadata: dict[str, str], overwrite: bool = False,
-            dtype: torch.dtype = torch.float16,
-            progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+            dtype: torch.dtype = torch.float16, progress: Callable[[int, int], None] = lambda done, total: None,
+            allow_other_base: bool = True) -> Path:
     """Writes `fine_tuned − base` of the 16 × 2 matrices as a backward-motion file and returns its path.
 
-    `progress(done, total)` is called after every matrix. Raises WeightsError when either model is no SVD UNet, when
-    their shapes differ, when nothing differs, or when the file cannot be written.
+    `progress(done, total)` is called after every matrix. With `allow_other_base` the base may be another model than
+    the one that was fine-tuned: a warning says so, and the file remembers it. Raises WeightsError, naming the input,
+    when either model is no SVD UNet, when their shapes differ, when nothing differs, or when the file cannot be
+    written.
     """
-    if Path(output).exists() and not overwrite:
-        raise WeightsError(f"{output} exists already and is kept. Choose another name, or allow overwriting.")
-    base_unet, tuned_unet = UNetTensors(base), UNetTensors(fine_tuned)
-    keys = base_unet.backward_motion_keys()
-    if keys != tuned_unet.backward_motion_keys():
-        raise WeightsError(f"Expected the same temporal attentions in both models, found {len(keys)} matrices in the "
-                           f"base and {len(tuned_unet.backward_motion_keys())} in the fine-tuned model.")
-    _warn_of_another_base(base_unet, tuned_unet)
-    differences = {}
-    for done, key in enumerate(keys, start=1):
-        differences[key] = _difference(base_unet.tensor(key), tuned_unet.tensor(key), key).to(dtype)
-        progress(done, len(keys))
+    if os.path.exists(output) and not overwrite:
+        raise WeightsError(f"file_name: {plain_name(Path(output).name)} exists already and is kept. Choose another "
+                           "name, or allow overwriting.")
+    with UNetTensors(base, "base") as base_unet, UNetTensors(fine_tuned, "fine_tuned") as tuned_unet:
+        keys = base_unet.backward_motion_keys()
+        if keys != tuned_unet.backward_motion_keys():
+            raise WeightsError(f"fine_tuned: Expected the same temporal attentions in both models, found {len(keys)} "
+                               f"matrices in the base and {len(tuned_unet.backward_motion_keys())} in the fine-tuned "
+                               "model.")
+        origin = {"base": model_name(base), "source": model_name(fine_tuned)}
+        if foreign := _foreign_tensor(base_unet, tuned_unet):
+            reason = (f"{origin['source']} was probably not trained from {origin['base']}: {foreign} differs, although "
+                      "fine-tuning leaves it alone. The authors trained from the 14-frame SVD, not from SVD-XT.")
+            if not allow_other_base:
+                raise WeightsError(f"base: Expected the model that was fine-tuned. {reason} Choose that model's UNet, "
+                                   "or turn allow_other_base on to make the file all the same.")
+            logger.warning("base: %s", reason)
+            origin[OTHER_BASE] = "yes"
+        differences = {}
+        for done, key in enumerate(keys, start=1):
+            differences[key] = _difference(base_unet.tensor(key), tuned_unet.tensor(key), key)
+            progress(done, len(keys))
     if not any(difference.any() for difference in differences.values()):
-        raise WeightsError("Expected a fine-tuned model that differs from its base, found no difference. "
+        raise WeightsError("fine_tuned: Expected a fine-tuned model that differs from its base, found no difference. "
                            "Choose the untouched model as base and the fine-tuned one beside it.")
-    origin = {"base": _model_name(base), "source": _model_name(fine_tuned)}
-    write_backward_motion(output, differences, {**origin, **metadata}, overwrite, dtype)
+    try:
+        write_backward_motion(output, differences, {**origin, **metadata}, overwrite, dtype)
+    except WeightsError as error:
+        raise WeightsError(f"file_name: {error}") from error
     return Path(output)
 
 
-def _model_name(path: Path) -> str:
+def model_name(path: Path) -> str:
+    """A model's name as messages and metadata show it: of a folder called `unet` that of its parent."""
     path = Path(path)
-    return path.parent.name if path.name == "unet" else path.name
+    return plain_name(path.parent.name if path.name == "unet" else path.name)
 
 
 def _difference(base: torch.Tensor, tuned: torch.Tensor, key: str) -> torch.Tensor:
     if base.shape != tuned.shape:
-        raise WeightsError(f"Expected both models to have one width, found {tuple(base.shape)} in the base and "
-                           f"{tuple(tuned.shape)} in the fine-tuned model for {key}.")
+        raise WeightsError(f"fine_tuned: Expected both models to have one width, found {tuple(base.shape)} in the base "
+                           f"and {tuple(tuned.shape)} in the fine-tuned model for {key}.")
     return tuned - base
 
 
-def _warn_of_another_base(base: UNetTensors, tuned: UNetTensors) -> None:
+def _foreign_tensor(base: UNetTensors, tuned: UNetTensors) -> str | None:
+    """The name of a tensor that fine-tuning leaves alone and that differs all the same; None if the base is right."""
     # Subtracting SVD-XT from weights that were trained from SVD runs without a complaint and gives a wrong file.
-    for name in ("input_blocks.0.0.weight", "input_blocks.1.1.time_stack.0.attn1.to_q.weight", "out.2.weight"):
-        if name not in base.names() & tuned.names():
-            continue
+    shared = base.names() & tuned.names()
+    untouched = [name for name in ("input_blocks.0.0.weight", "out.2.weight") if name in shared]
+    untouched += sorted(name for name in shared if name.endswith((".time_stack.0.attn1.to_q.weight",
+                                                                  ".time_stack.0.attn1.to_k.weight")))
+    for name in untouched:
         before, after = base.tensor(name), tuned.tensor(name)
-        if before.shape != after.shape or (after - before).norm() > _ROUNDING * before.norm():
-            logger.warning("%s differs between base and fine-tuned model, although fine-tuning leaves it alone: %s was "
-                           "probably not trained from %s. The authors trained from the 14-frame SVD, not from SVD-XT.",
-                           name, tuned.path, base.path)
-            return
+        if before.shape == after.shape and (after - before).norm() > _ROUNDING * before.norm():
+            return name
+    return None

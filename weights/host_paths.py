@@ -2,14 +2,19 @@
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import folder_paths
 
-from .errors import WeightsError
+from .errors import WeightsError, quoted
 from .first_contact import NO_BACKWARD_MOTION, NO_MODEL, NO_UNET, missing
+from .folder_scan import ModelFolders, model_folders
 
 BACKWARD_MOTION = "backward_motion"
+# Most disks take 255 bytes; the rest is for `.safetensors` and what a copy may add.
+_LONGEST_NAME = 200
+# Windows opens a device where a file of such a name is asked for, whatever stands behind a dot.
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
 
 
 def register_backward_motion_folder() -> None:
@@ -31,17 +36,18 @@ def backward_motion_path(name: str) -> Path:
 
 
 def new_backward_motion_path(name: str) -> Path:
-    """Where a new file of that name goes. Raises WeightsError for a name that leads elsewhere."""
-    name = name.strip().removesuffix(".safetensors")
-    if not re.fullmatch(r"\w[\w .()-]*", name):
-        raise WeightsError(f"file_name: expected a plain name such as svd_backward_motion, found {name!r}. The file is "
-                           "written to models/backward_motion.")
-    return Path(folder_paths.get_folder_paths(BACKWARD_MOTION)[0], f"{name}.safetensors")
+    """Where a new file of that name goes. Raises WeightsError for a name that leads elsewhere or is no file's."""
+    plain = name.strip().removesuffix(".safetensors") if isinstance(name, str) else ""
+    if not re.fullmatch(r"\w[\w .()-]*", plain) or _DEVICES.fullmatch(plain) or len(plain.encode()) > _LONGEST_NAME:
+        raise WeightsError("file_name: expected a plain name such as svd_backward_motion, at most "
+                           f"{_LONGEST_NAME} bytes long and no device of Windows, found {quoted(name)}. The "
+                           "file is written to models/backward_motion.")
+    return Path(folder_paths.get_folder_paths(BACKWARD_MOTION)[0], f"{plain}.safetensors")
 
 
 def svd_models() -> list[str]:
     """Names of checkpoints, and of diffusers folders with a `/` at their end; or one line that says what to do."""
-    return folder_paths.get_filename_list("checkpoints") + _diffusers_folders("model_index.json") or [NO_MODEL]
+    return folder_paths.get_filename_list("checkpoints") + sorted(_diffusers().pipelines) or [NO_MODEL]
 
 
 def unets() -> list[str]:
@@ -50,32 +56,45 @@ def unets() -> list[str]:
     While there is none, one line that says what to do.
     """
     files = folder_paths.get_filename_list("checkpoints") + folder_paths.get_filename_list("diffusion_models")
-    return list(dict.fromkeys(files)) + _diffusers_folders("unet") or [NO_UNET]
+    return list(dict.fromkeys(files)) + sorted(_diffusers().unets) or [NO_UNET]
 
 
 def model_path(name: str) -> Path:
-    """The checkpoint, diffusion model or (name ends with `/`) diffusers folder. Raises WeightsError when gone."""
-    if name.endswith("/"):
-        for root in folder_paths.get_folder_paths("diffusers"):
-            path = Path(root, name)
-            if path.is_dir() and Path(root).resolve() in path.resolve().parents:
-                return path
+    """The checkpoint, diffusion model or (name ends with `/`) diffusers folder. Raises WeightsError when gone.
+
+    A link in the host's folders is its user's own word, wherever it leads; a name from a workflow leads nowhere else.
+    """
+    if isinstance(name, str) and name.endswith("/"):
+        for root in folder_paths.get_folder_paths("diffusers") if _stays_inside(name) else ():
+            if os.path.isdir(path := os.path.join(root, name)):
+                return Path(path)
         raise WeightsError(missing(name, "diffusers"))
-    kinds = [kind for kind in ("checkpoints", "diffusion_models") if folder_paths.get_full_path(kind, name)]
+    kinds = [kind for kind in ("checkpoints", "diffusion_models") if _full_path(kind, name)]
     return _existing(kinds[0] if kinds else "checkpoints", name)
 
 
-def _diffusers_folders(content: str) -> list[str]:
-    found = []
-    for root in folder_paths.get_folder_paths("diffusers"):
-        if os.path.isdir(root):
-            found += [path.parent.relative_to(root).as_posix() + "/" for path in Path(root).rglob(content)
-                      if path.parent != Path(root)]
-    return sorted(set(found))
+def _diffusers() -> ModelFolders:
+    # The host asks for all nodes' lists at once, and keeps its own lists meanwhile in the same way.
+    known = folder_paths.cache_helper.get(__name__)
+    if known is None:
+        known = model_folders(folder_paths.get_folder_paths("diffusers"))
+        folder_paths.cache_helper.set(__name__, known)
+    return known
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePath(name)
+    return not (path.drive or path.root or ".." in path.parts)
+
+
+def _full_path(kind: str, name: str) -> str | None:
+    if isinstance(name, str) and name and "\0" not in name and _stays_inside(name):
+        return folder_paths.get_full_path(kind, name)
+    return None
 
 
 def _existing(kind: str, name: str) -> Path:
-    path = folder_paths.get_full_path(kind, name)
+    path = _full_path(kind, name)
     if path is None:
         raise WeightsError(missing(name, kind))
     return Path(path)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
-from .errors import WeightsError
+from .errors import WeightsError, plain_name
 
 _OUTSIDE_LAYERS = {"vision_model.embeddings.class_embedding": "class_embedding",
                    "vision_model.embeddings.patch_embedding.weight": "conv1.weight",
@@ -32,7 +32,7 @@ def tensors_to_openclip(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
     """
     renamed = {}
     for key, tensor in tensors.items():
-        layer = re.match(r"vision_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", key)
+        layer = re.match(r"vision_model\.encoder\.layers\.(\d\d?)\.(.+)\.(weight|bias)$", key)
         if key in _OUTSIDE_LAYERS:
             renamed[_OUTSIDE_LAYERS[key]] = tensor
         elif key == "visual_projection.weight":
@@ -54,7 +54,7 @@ def tensors_to_transformers(tensors: Mapping[str, torch.Tensor]) -> dict[str, to
     """
     renamed = {}
     for key, tensor in tensors.items():
-        layer = re.match(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)$", key)
+        layer = re.match(r"transformer\.resblocks\.(\d\d?)\.(.+?)[._](weight|bias)$", key)
         if key in _OUTSIDE_BACK:
             renamed[_OUTSIDE_BACK[key]] = tensor
         elif key == "proj":
@@ -70,4 +70,5 @@ def tensors_to_transformers(tensors: Mapping[str, torch.Tensor]) -> dict[str, to
 
 
 def _stranger(key: str) -> WeightsError:
-    return WeightsError(f"Expected the tensors of a CLIP image encoder, found one that it does not have: {key}")
+    return WeightsError("Expected the tensors of a CLIP image encoder, found one that it does not have: "
+                        f"{plain_name(key)}")

@@ -1,15 +1,20 @@
 """Loads and converts the user's own files by the names that the host lists."""
 
+import logging
+from pathlib import Path
+
 import comfy.utils
 import torch
 
-from . import host_models, host_paths
+from . import file_state, host_models, host_paths
 from .attach import attach
 from .backward_motion import read_backward_motion
-from .convert import convert
+from .convert import OTHER_BASE, convert
 from .diffusers_folder import read_folder
-from .errors import WeightsError
+from .errors import WeightsError, plain_name, quoted
 from .single_file import read_single_file
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -32,23 +37,38 @@ def load_backward_motion(model, name: str, strength: float):
     Raises WeightsError, naming the input, when the file is none or belongs to another model.
     """
     try:
-        differences, _ = read_backward_motion(host_paths.backward_motion_path(name))
-        return attach(model, differences, strength, name)
+        differences, metadata = read_backward_motion(host_paths.backward_motion_path(name))
+        if OTHER_BASE in metadata:
+            logger.warning("backward_motion: %s was made from %s, which the fine-tuned model was not trained from: the "
+                           "motion near the last keyframe may be wrong.", plain_name(name),
+                           plain_name(metadata.get("base", "another base")))
+        return attach(model, differences, strength, plain_name(name))
     except WeightsError as error:
         message = str(error)
         raise WeightsError(message if message.startswith("model:") else f"backward_motion: {message}") from error
 
 
-def convert_backward_motion(base: str, fine_tuned: str, file_name: str, precision: str, overwrite: bool) -> str:
+def convert_backward_motion(base: str, fine_tuned: str, file_name: str, precision: str, overwrite: bool,
+                            allow_other_base: bool = False) -> str:
     """Writes the differences of two of the host's models to `models/backward_motion/` and returns the file's name.
 
-    Raises WeightsError when either is no SVD UNet or the file cannot be written.
+    Raises WeightsError, naming the input, when either is no SVD UNet, when the base is another than the one that was
+    fine-tuned (unless `allow_other_base`), or when the file cannot be written.
     """
-    if precision not in DTYPES:
-        raise WeightsError(f"precision: expected one of {', '.join(DTYPES)}, found {precision!r}.")
+    if not isinstance(precision, str) or precision not in DTYPES:
+        raise WeightsError(f"precision: expected one of {', '.join(DTYPES)}, found {quoted(precision)}.")
     output = host_paths.new_backward_motion_path(file_name)
+    paths = {label: _path_of(label, name) for label, name in (("base", base), ("fine_tuned", fine_tuned))}
     bar = comfy.utils.ProgressBar(1)
     metadata = {"frames": "14", "temporal_attention": "rotated", "license": "as the fine-tuned model"}
-    convert(host_paths.model_path(base), host_paths.model_path(fine_tuned), output, metadata, overwrite,
-            DTYPES[precision], bar.update_absolute)
+    convert(paths["base"], paths["fine_tuned"], output, metadata, overwrite, DTYPES[precision], bar.update_absolute,
+            allow_other_base)
+    file_state.remember_output(output)
     return output.name
+
+
+def _path_of(label: str, name: str) -> Path:
+    try:
+        return host_paths.model_path(name)
+    except WeightsError as error:
+        raise WeightsError(f"{label}: {error}") from error

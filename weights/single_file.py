@@ -6,9 +6,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from . import image_encoder_keys
-from .errors import WeightsError
-from .safetensors_files import open_safetensors, save_tensors
+from .errors import WeightsError, plain_name
+from .safetensors_files import SafetensorsFile, save_tensors
 from .svd_parts import PARTS, SVDConfig, SVDParts
+from .tables import parse_table
 
 UNET_PREFIX = "model.diffusion_model."
 _VAE_PREFIX = "first_stage_model."
@@ -22,20 +23,23 @@ def read_single_file(path: Path, wanted: Collection[str] = PARTS) -> SVDParts:
     Raises WeightsError when the file is unreadable or lacks one of the three networks.
     """
     prefixes = {"UNet": UNET_PREFIX, "VAE": _VAE_PREFIX, "CLIP image encoder": _IMAGE_ENCODER_PREFIX}
-    with open_safetensors(path) as file:
-        keys = list(file.keys())
+    with SafetensorsFile(path) as file:
+        keys = file.keys()
         missing = [part for part, prefix in prefixes.items() if not any(key.startswith(prefix) for key in keys)]
         if missing:
             raise WeightsError(f"Expected a Stable Video Diffusion checkpoint (UNet, VAE and CLIP image encoder in one "
-                               f"file), found {Path(path).name} without its {' and '.join(missing)}. "
+                               f"file), found {plain_name(Path(path).name)} without its {' and '.join(missing)}. "
                                "Choose svd.safetensors, svd_xt.safetensors or a model of their architecture.")
         unet, vae, image_encoder = ({key.removeprefix(prefix): file.get_tensor(key) for key in keys
                                      if key.startswith(prefix) and part in wanted}
                                     for part, prefix in zip(PARTS, prefixes.values()))
-        metadata = file.metadata() or {}
+        metadata = file.metadata
     if not any(key.startswith("vision_model.") for key in image_encoder):
         image_encoder = image_encoder_keys.tensors_to_transformers(image_encoder)
-    return SVDParts(unet, vae, image_encoder, _read_config(metadata, image_encoder))
+    config = _read_config(metadata, image_encoder)
+    parts = SVDParts(unet, vae, image_encoder, config)
+    parts.check(plain_name(Path(path).name))
+    return parts
 
 
 def write_single_file(parts: SVDParts, path: Path, metadata: dict[str, str] | None = None,
@@ -53,7 +57,7 @@ def write_single_file(parts: SVDParts, path: Path, metadata: dict[str, str] | No
 
 def _read_config(metadata: dict[str, str], image_encoder: dict) -> SVDConfig:
     if _CONFIG in metadata:
-        stored = json.loads(metadata[_CONFIG])
+        stored = parse_table(metadata[_CONFIG], f"the metadata {_CONFIG}")
         return SVDConfig(**{item.name: stored[item.name] for item in fields(SVDConfig) if item.name in stored})
     norm = image_encoder.get("vision_model.pre_layrnorm.weight")
     # ViT-H, which SVD uses, has 16 heads of 80 channels; every other CLIP has 64 channels a head.

@@ -8,7 +8,7 @@ removed before these functions are called.
 import re
 from collections.abc import Iterable
 
-from .errors import WeightsError
+from .errors import WeightsError, plain_name
 
 TEMPORAL_ATTENTION = re.compile(r"^(?P<layer>.+\.time_stack\.\d+\.attn1)\.(?P<matrix>to_v|to_out\.0)\.weight$")
 
@@ -32,7 +32,7 @@ def diffusers_to_comfy(keys: Iterable[str]) -> dict[str, str]:
     Raises WeightsError when a key belongs to no SVD UNet.
     """
     keys = list(keys)
-    per_level = 1 + max((int(match[1]) for match in map(re.compile(r"down_blocks\.0\.resnets\.(\d+)\.").match, keys)
+    per_level = 1 + max((int(match[1]) for match in map(re.compile(r"down_blocks\.0\.resnets\.(\d\d?)\.").match, keys)
                          if match), default=0)
     return _renamed(keys, lambda key: _to_comfy(key, per_level, set(keys)), "diffusers")
 
@@ -43,8 +43,8 @@ def comfy_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
     Raises WeightsError when a key belongs to no SVD UNet.
     """
     keys = list(keys)
-    numbers = [int(match[1]) for match in map(re.compile(r"input_blocks\.(\d+)\.").match, keys) if match]
-    downsamplers = [int(match[1]) for match in map(re.compile(r"input_blocks\.(\d+)\.0\.op\.").match, keys) if match]
+    numbers = [int(match[1]) for match in map(re.compile(r"input_blocks\.(\d\d?)\.").match, keys) if match]
+    downsamplers = [int(match[1]) for match in map(re.compile(r"input_blocks\.(\d\d?)\.0\.op\.").match, keys) if match]
     per_level = min(downsamplers, default=max(numbers, default=1) + 1) - 1
     return _renamed(keys, lambda key: _to_diffusers(key, per_level), "ComfyUI")
 
@@ -54,7 +54,7 @@ def _renamed(keys, rename, naming: str) -> dict[str, str]:
     strangers = [key for key, name in names.items() if name is None]
     if strangers:
         raise WeightsError(f"Expected the tensors of a Stable Video Diffusion UNet in {naming} names, found "
-                           f"{len(strangers)} that it does not have, the first: {strangers[0]}")
+                           f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}")
     return names
 
 
@@ -62,17 +62,17 @@ def _to_comfy(key: str, per_level: int, keys: set[str]) -> str | None:
     module, _, kind = key.rpartition(".")
     if module in _OUTSIDE_BLOCKS:
         return f"{_OUTSIDE_BLOCKS[module]}.{kind}"
-    if match := re.match(r"down_blocks\.(\d+)\.(resnets|attentions|downsamplers)\.(\d+)\.(.+)", key):
+    if match := re.match(r"down_blocks\.(\d\d?)\.(resnets|attentions|downsamplers)\.(\d\d?)\.(.+)", key):
         level, part, index, rest = int(match[1]), match[2], int(match[3]), match[4]
         first = 1 + level * (per_level + 1)
         if part == "downsamplers":
             return f"input_blocks.{first + per_level}.0.op.{kind}" if rest.startswith("conv.") else None
         return _inside_block(f"input_blocks.{first + index}", part, rest)
-    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", key):
+    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d\d?)\.(.+)", key):
         if match[1] == "resnets":
             return _resnet_to_comfy(f"middle_block.{2 * int(match[2])}", match[3])
         return _transformer_to_comfy("middle_block.1", match[3])
-    if match := re.match(r"up_blocks\.(\d+)\.(resnets|attentions|upsamplers)\.(\d+)\.(.+)", key):
+    if match := re.match(r"up_blocks\.(\d\d?)\.(resnets|attentions|upsamplers)\.(\d\d?)\.(.+)", key):
         level, part, index, rest = int(match[1]), match[2], int(match[3]), match[4]
         first = level * (per_level + 1)
         if part == "upsamplers":
@@ -106,7 +106,7 @@ def _to_diffusers(key: str, per_level: int) -> str | None:
     module, _, kind = key.rpartition(".")
     if module in _OUTSIDE_BACK:
         return f"{_OUTSIDE_BACK[module]}.{kind}"
-    if match := re.match(r"input_blocks\.(\d+)\.(\d)\.(.+)", key):
+    if match := re.match(r"input_blocks\.(\d\d?)\.(\d)\.(.+)", key):
         level, index = divmod(int(match[1]) - 1, per_level + 1)
         if match[3].startswith("op."):
             return f"down_blocks.{level}.downsamplers.0.conv.{kind}"
@@ -115,7 +115,7 @@ def _to_diffusers(key: str, per_level: int) -> str | None:
         if match[1] == "1":
             return _transformer_to_diffusers("mid_block.attentions.0", match[2])
         return _resnet_to_diffusers(f"mid_block.resnets.{int(match[1]) // 2}", match[2])
-    if match := re.match(r"output_blocks\.(\d+)\.(\d)\.(.+)", key):
+    if match := re.match(r"output_blocks\.(\d\d?)\.(\d)\.(.+)", key):
         level, index = divmod(int(match[1]), per_level + 1)
         if match[3].startswith("conv."):
             return f"up_blocks.{level}.upsamplers.0.{match[3]}"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from .errors import WeightsError
+from .errors import WeightsError, plain_name
 
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 _ATTENTION_BACK = {comfy: diffusers for diffusers, comfy in _ATTENTION.items()}
@@ -30,7 +30,7 @@ def diffusers_to_comfy(keys: Iterable[str]) -> dict[str, str]:
     Raises WeightsError when a key belongs to no temporal-decoder VAE.
     """
     keys = [key for key in keys if not key.startswith("quant_conv.")]
-    return _renamed(keys, lambda key: _to_comfy(key, _levels(keys, r"decoder\.up_blocks\.(\d+)\.")), "diffusers")
+    return _renamed(keys, lambda key: _to_comfy(key, _levels(keys, r"decoder\.up_blocks\.(\d\d?)\.")), "diffusers")
 
 
 def comfy_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
@@ -39,17 +39,24 @@ def comfy_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
     Raises WeightsError when a key belongs to no temporal-decoder VAE.
     """
     keys = list(keys)
-    return _renamed(keys, lambda key: _to_diffusers(key, _levels(keys, r"decoder\.up\.(\d+)\.")), "ComfyUI")
+    return _renamed(keys, lambda key: _to_diffusers(key, _levels(keys, r"decoder\.up\.(\d\d?)\.")), "ComfyUI")
 
 
 def tensors_to_comfy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A diffusers SVD VAE's tensors as ComfyUI's: renamed, reshaped, `quant_conv` folded into the encoder."""
+    """A diffusers SVD VAE's tensors as ComfyUI's: renamed, reshaped, `quant_conv` folded into the encoder.
+
+    Raises WeightsError when they are no such VAE's, or when one that is to be folded is missing.
+    """
     renamed = {}
     for key, name in diffusers_to_comfy(tensors).items():
         tensor = tensors[key]
         renamed[name] = tensor[..., None, None] if _CONVOLUTION_AS_MATRIX.search(name) else tensor
-    if "quant_conv.weight" in tensors:
-        _fold_quant_conv(renamed, tensors["quant_conv.weight"], tensors["quant_conv.bias"])
+    folded = ("quant_conv.weight", "quant_conv.bias", "encoder.conv_out.weight", "encoder.conv_out.bias")
+    if any(key in tensors for key in folded[:2]):
+        if missing := [key for key in folded if key not in tensors]:
+            raise WeightsError(f"Expected every tensor of SVD's VAE, found none for {missing[0]}. The file is "
+                               "incomplete: get it again.")
+        _fold_quant_conv(renamed, *(tensors[key] for key in folded))
     return renamed
 
 
@@ -65,10 +72,15 @@ def tensors_to_diffusers(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch
     return renamed
 
 
-def _fold_quant_conv(tensors: dict[str, torch.Tensor], weight: torch.Tensor, bias: torch.Tensor) -> None:
+def _fold_quant_conv(tensors: dict[str, torch.Tensor], weight: torch.Tensor, bias: torch.Tensor,
+                     convolution: torch.Tensor, offset: torch.Tensor) -> None:
+    channels = bias.numel()
+    if (weight.shape, bias.shape, offset.shape, convolution.shape[:1], convolution.ndim) != (
+            (channels, channels, 1, 1), (channels,), (channels,), (channels,), 4):
+        raise WeightsError("Expected a quant_conv of the VAE that fits its encoder.conv_out, found "
+                           f"{tuple(weight.shape)} and {tuple(convolution.shape)}. The file is damaged: get it again.")
     # Q(Wx + b) + c = (QW)x + (Qb + c). float32: the product of two rounded matrices must not be rounded again.
-    matrix = weight[:, :, 0, 0].float()
-    convolution, offset = tensors["encoder.conv_out.weight"].float(), tensors["encoder.conv_out.bias"].float()
+    matrix, convolution, offset = weight[:, :, 0, 0].float(), convolution.float(), offset.float()
     tensors["encoder.conv_out.weight"] = torch.einsum("oi,ichw->ochw", matrix, convolution)
     tensors["encoder.conv_out.bias"] = matrix @ offset + bias.float()
 
@@ -82,7 +94,7 @@ def _renamed(keys, rename, naming: str) -> dict[str, str]:
     strangers = [key for key, name in names.items() if name is None]
     if strangers:
         raise WeightsError(f"Expected the tensors of a Stable Video Diffusion VAE in {naming} names, found "
-                           f"{len(strangers)} that it does not have, the first: {strangers[0]}")
+                           f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}")
     return names
 
 
@@ -90,14 +102,14 @@ def _to_comfy(key: str, levels: int) -> str | None:
     module, _, kind = key.rpartition(".")
     if module in _OUTSIDE_BLOCKS:
         return f"{_OUTSIDE_BLOCKS[module]}.{kind}"
-    if match := re.match(r"(encoder|decoder)\.mid_block\.(resnets|attentions)\.(\d+)\.(.+)", key):
+    if match := re.match(r"(encoder|decoder)\.mid_block\.(resnets|attentions)\.(\d\d?)\.(.+)", key):
         half, part, index, rest = match[1], match[2], int(match[3]), match[4]
         if part == "resnets":
             return _resnet_to_comfy(f"{half}.mid.block_{index + 1}", rest)
         layer, _, kind = rest.rpartition(".")
         return f"{half}.mid.attn_1.{_ATTENTION[layer]}.{kind}" if layer in _ATTENTION else None
-    if match := re.match(r"(encoder|decoder)\.(down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)",
-                         key):
+    if match := re.match(r"(encoder|decoder)\.(down|up)_blocks\.(\d\d?)\.(resnets|downsamplers|upsamplers)\."
+                         r"(\d\d?)\.(.+)", key):
         half, way, level, part, index, rest = *match.group(1, 2), int(match[3]), *match.group(4, 5, 6)
         level = levels - 1 - level if way == "up" else level
         if part != "resnets":
@@ -126,7 +138,7 @@ def _to_diffusers(key: str, levels: int) -> str | None:
             return _resnet_to_diffusers(f"{half}.mid_block.resnets.{int(part[-1]) - 1}", rest, half == "decoder")
         layer, _, kind = rest.rpartition(".")
         return f"{half}.mid_block.attentions.0.{_ATTENTION_BACK[layer]}.{kind}" if layer in _ATTENTION_BACK else None
-    if match := re.match(r"(encoder|decoder)\.(down|up)\.(\d+)\.(?:block\.(\d+)|(downsample|upsample))\.(.+)", key):
+    if match := re.match(r"(encoder|decoder)\.(down|up)\.(\d\d?)\.(?:block\.(\d\d?)|(downsample|upsample))\.(.+)", key):
         half, way, level, index, sampler, rest = match.groups()
         level = levels - 1 - int(level) if way == "up" else int(level)
         if sampler:
