@@ -8,7 +8,7 @@ import torch
 from .choices import check_choice
 from .keyframe_conditioning import Conditioning, keyframe_conditioning
 from .keyframes import FITS, add_augmentation_noise, clip_pixels, fit_picture, one_picture
-from .noise import seeded_noise
+from .noise import seeded_noise, stream_seed
 
 _SHORTEST_CLIP = 2
 _LATENT_PIXELS = 8
@@ -26,7 +26,7 @@ def encode_keyframes(clip_vision: comfy.clip_vision.ClipVisionModel, vae: comfy.
     check_choice("fit", fit, FITS)
     pictures = [fit_picture(one_picture(picture, name), width, height, fit)
                 for name, picture in (("first_keyframe", first), ("last_keyframe", last))]
-    noise = seeded_noise((1, 3, height, width), seed)
+    noise = seeded_noise((1, 3, height, width), stream_seed(seed, "augmentation"))
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
     latents = [vae.encode(add_augmentation_noise(picture, noise, augmentation)) for picture in pictures]
     positive, negative = keyframe_conditioning(tuple(embeddings), tuple(latents), frames, fps, motion_bucket,

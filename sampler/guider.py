@@ -18,6 +18,7 @@ from .fusion import changes_nothing, fuse, fusion_weights, guidance_scales
 from .keyframe_conditioning import backward_conditioning, check_conditioning, check_frames, keyframe_latents
 from .memory_limit import check_one_video_fits, no_room
 from .motion_prior import with_backward_estimates
+from .noise import stream_seed
 from .order_of_work import Part, calls, choose_order, lower_order
 from .progress import EvaluationProgress
 from .sequential import ONE_DIRECTION, KeyframeLatents
@@ -62,6 +63,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                seed=None):
         """As the host's guider; `callback(evaluation, x0, x, evaluations)` counts UNet evaluations, not steps.
 
+        `seed`: the one that `noise` was drawn from; what the sampler draws comes from another stream of it.
         Raises ValueError when the latent has another number of frames than the keyframes were encoded for.
         """
         for name, conditioning in self._frames_of.items():
@@ -74,7 +76,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         with EvaluationProgress(callback, passes, disable_pbar) as self._progress:
             # Our bar counts evaluations, so the sampler's own, which counts its steps, stays off.
             return super().sample(noise, latent_image, sampler, sigmas, denoise_mask,
-                                  lambda step, x0, x, total: self._progress.stepped(x0, x), True, seed)
+                                  lambda step, x0, x, total: self._progress.stepped(x0, x), True,
+                                  stream_seed(seed or 0, "sampler"))
 
     def _keyframe_latents(self) -> KeyframeLatents:
         return keyframe_latents(self._frames_of["positive"], self.model_patcher.model.process_latent_in)

@@ -1,11 +1,26 @@
-"""Gaussian noise that depends on a seed and nothing else: drawn on the CPU, the global generator left alone."""
+"""Gaussian noise of a run, in streams that do not depend on one another.
+
+A run draws its first latents, re-injections, a stochastic sampler's own steps and the keyframes' augmentation, all from
+one seed. Generators that start from the same number, or count up from it, repeat one another's noise, and equal noise
+added twice has √2 times the level that the sampler expects. So each stream has a generator and a seed of its own. The
+first latents are the host's (`comfy.sample.prepare_noise`, seeded with the run's seed itself).
+"""
+
+import hashlib
 
 import torch
 
-_SEEDS = 2 ** 64
+
+def stream_seed(seed: int, *stream: str | int) -> int:
+    """The seed, 0…2⁶² − 1, of one stream of the run's `seed`: SHA-256 of both.
+
+    `stream`: its name and, if there are several of a kind, its number. Every generator of torch takes such a seed, also
+    one to which the host has added something.
+    """
+    digest = hashlib.sha256(",".join(map(str, (seed, *stream))).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 2
 
 
-def seeded_noise(shape: torch.Size | tuple[int, ...], seed: int, draw: int = 0) -> torch.Tensor:
-    """N(0, 1) of the given shape, on the CPU in float32: the `draw`-th of the seed."""
-    generator = torch.Generator("cpu").manual_seed((seed + draw) % _SEEDS)
-    return torch.randn(shape, generator=generator)
+def seeded_noise(shape: torch.Size | tuple[int, ...], seed: int) -> torch.Tensor:
+    """N(0, 1) of the given shape in float32, drawn on the CPU, so that it is the same for every device."""
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import torch
 
-from .noise import seeded_noise
+from .noise import seeded_noise, stream_seed
+from .single_step import SamplerFunction
 
-SamplerFunction = Callable[..., torch.Tensor]
 DrawNoise = Callable[[torch.Size, int], torch.Tensor]
 
 
@@ -40,19 +40,19 @@ def sample_with_reinjection(model, x: torch.Tensor, sigmas: torch.Tensor, extra_
     """Runs `sampler_function`, any k-diffusion sampler, with re-injections on the first steps.
 
     `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
-    N(0, 1) for the draw-th re-injection, from the sampling seed by default. During the re-injected steps the sampler
-    runs one step at a time, so multistep samplers start each of them without a history.
+    N(0, 1) for the draw-th re-injection, from a stream of the sampling seed by default. During the re-injected steps
+    the sampler runs one step at a time, so multistep samplers start each of them without a history.
     """
     extra_args = dict(extra_args or {})
     seed = extra_args.get("seed") or 0
-    draw_noise = draw_noise or (lambda shape, draw: seeded_noise(shape, seed, draw + 1))
+    draw_noise = draw_noise or (lambda shape, draw: seeded_noise(shape, stream_seed(seed, "re-injection", draw)))
     early = reinjected_steps(len(sigmas) - 1, share) if reinjections > 0 else 0
     passes = 0
 
     def run(x: torch.Tensor, first: int, last: int) -> torch.Tensor:
         nonlocal passes
-        # A stochastic sampler draws from its seed anew at each call: without a new seed every pass had the same noise.
-        arguments = {**extra_args, "seed": seed + passes}
+        # A stochastic sampler starts a generator, or a Brownian path between its first and last σ, at each call.
+        arguments = {**extra_args, "seed": stream_seed(seed, "pass", passes)}
         passes += 1
         return sampler_function(model, x, sigmas[first:last + 1], extra_args=arguments,
                                 callback=_shifted(callback, first), disable=True if early else disable,

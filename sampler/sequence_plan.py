@@ -9,12 +9,11 @@ Subdivided, each pair of neighbouring frames is a pair of keyframes for a clip o
 (F − 1)² + 1 frames; n times over, (F − 1)ⁿ⁺¹ + 1.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 from ..weights.errors import quoted
+from .noise import stream_seed
 
-_SEEDS = 2 ** 64
 _SHORTEST = 2
 # As Encode Keyframes.
 _LONGEST = 1024
@@ -70,12 +69,9 @@ def clip_seed(seed: int, path: tuple[int, ...]) -> int:
     """The seed, 0…2⁶⁴ − 1, of one clip: `path` is its segment's index and, subdivided, its place in each pass.
 
     The first segment has the sequence's own seed, so a sequence of two keyframes is the Dual-Direction KSampler's
-    video. The others are SHA-256 of seed and path: seeds that only count up would share their re-injection noise.
+    video. The others are seeds of streams: clips whose seeds meet would have the same noise.
     """
-    if path == (0,):
-        return seed
-    digest = hashlib.sha256(",".join(str(number) for number in (seed, *path)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") % _SEEDS
+    return seed if path == (0,) else stream_seed(seed, "clip", *path)
 
 
 def subdivided_frames(frames: int, subdivisions: int) -> int:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "inbetween_segments"
 # To be raised whenever the same request gives another video than before.
-_VERSION = 1
+_VERSION = 2
 _BYTES_OF_A_PIXEL = 3 * 4
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .noise import seeded_noise
+from .noise import seeded_noise, stream_seed
 from .reinjection import DrawNoise, reinjection_scale
 
 ONE_DIRECTION = "inbetween_one_direction"
@@ -50,11 +50,11 @@ def sample_sequential(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, ex
     """A k-diffusion sampler: all steps of algorithm 1 on a model that can evaluate one direction alone.
 
     `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
-    N(0, 1) of the draw-th re-noising, from the sampling seed by default.
+    N(0, 1) of the draw-th re-noising, from a stream of the sampling seed by default.
     """
     extra_args = dict(extra_args or {})
     seed = extra_args.get("seed") or 0
-    draw_noise = draw_noise or (lambda shape, draw: seeded_noise(shape, seed, draw + 1))
+    draw_noise = draw_noise or (lambda shape, draw: seeded_noise(shape, stream_seed(seed, "re-noising", draw)))
     ones = x.new_ones([x.shape[0]])
     for step in range(len(sigmas) - 1):
         sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])

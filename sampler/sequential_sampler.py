@@ -14,8 +14,10 @@ class SequentialSampler(comfy.samplers.KSAMPLER):
 
     def __init__(self, sampler: comfy.samplers.Sampler, keyframes: KeyframeLatents):
         function = getattr(sampler, "sampler_function", None)
-        if function is not comfy.k_diffusion.sampling.sample_euler:
+        if function is not comfy.k_diffusion.sampling.sample_euler or sampler.extra_options:
             found = getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")
+            if getattr(sampler, "extra_options", None):
+                found += f" with {', '.join(map(str, sampler.extra_options))}"
             raise ValueError(f"sampler: expected euler, found {found}: the sequential strategies make their own steps, "
                              "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
                              "strategy.")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import comfy.samplers
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
-from generative_inbetweening.sampler.noise import seeded_noise
+from generative_inbetweening.sampler.noise import seeded_noise, stream_seed
 from generative_inbetweening.weights.safetensors_files import read_tensors
 from reference_cases import backward_motion_folder, folder
 
@@ -131,7 +131,8 @@ def plainly_sequential(estimates, x: torch.Tensor, sigmas: list[float], first: t
         conditional, unconditional = estimates(x, sigma, "forward")
         conditional[-1] = last
         x = conditional + following * (x - unconditional) / sigma
-        x = x + (sigma ** 2 - following ** 2) ** 0.5 * seeded_noise(x.shape, seed, step + 1)
+        noise = seeded_noise(x.shape, stream_seed(seed, "re-noising", step))
+        x = x + (sigma ** 2 - following ** 2) ** 0.5 * noise
         x = x.flip(0)
         conditional, unconditional = estimates(x, sigma, "backward")
         conditional[-1] = first

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from generative_inbetweening.sampler import fusion, keyframes, order_of_work, reinjection
-from generative_inbetweening.sampler.noise import seeded_noise
+from generative_inbetweening.sampler.noise import seeded_noise, stream_seed
 from generative_inbetweening.sampler.progress import EvaluationProgress
 from generative_inbetweening.sampler.single_token_attention import single_token_attention
 from generative_inbetweening.sampler.temporal_attention import (
@@ -173,12 +173,12 @@ def test_share_of_the_steps_is_rounded_down(steps, share, expected):
 
 def test_no_reinjection_is_the_sampler_itself():
     def sampler(model, x, sigmas, extra_args, callback, disable):
-        return x * len(sigmas) + extra_args["seed"]
+        return x * len(sigmas)
 
     x, sigmas = torch.ones(1), torch.tensor([2.0, 1.0, 0.0])
     found = reinjection.sample_with_reinjection(None, x, sigmas, {"seed": 5}, None, sampler_function=sampler,
                                                 reinjections=0, share=0.5)
-    assert found == 8
+    assert found == 3
 
 
 def test_every_order_of_work_computes_all_four_videos():
@@ -218,9 +218,18 @@ def test_progress_learns_what_a_step_costs():
 def test_noise_depends_on_its_seed_alone():
     before = torch.random.get_rng_state()
     assert torch.equal(seeded_noise((3, 4), 7), seeded_noise((3, 4), 7))
-    assert not torch.equal(seeded_noise((3, 4), 7), seeded_noise((3, 4), 7, draw=1))
+    assert not torch.equal(seeded_noise((3, 4), 7), seeded_noise((3, 4), 8))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.isfinite(seeded_noise((2,), 2 ** 64 - 1, draw=3)).all()
+    assert torch.isfinite(seeded_noise((2,), 2 ** 64 - 1)).all()
+
+
+def test_streams_of_a_seed_have_seeds_that_every_generator_takes():
+    streams = [("pass", 0), ("pass", 1), ("pass", 11), ("re-injection", 1), ("clip", 1, 1)]
+    seeds = [stream_seed(seed, *stream) for seed in (0, 1, 11, 2 ** 64 - 1) for stream in streams]
+    assert seeds == [stream_seed(seed, *stream) for seed in (0, 1, 11, 2 ** 64 - 1) for stream in streams]
+    # A generator on a CPU takes 32 bits of its seed.
+    assert len({seed % 2 ** 32 for seed in seeds}) == len(seeds)
+    assert all(0 <= seed < 2 ** 62 for seed in seeds)
 
 
 @pytest.mark.parametrize("fit, corner, middle", [("crop", 1.0, 0.5), ("stretch", 0.0, 0.5), ("pad", 0.0, 0.5)])

@@ -3,6 +3,7 @@
 import comfy.sample
 import pytest
 import torch
+from generative_inbetweening.sampler.noise import stream_seed
 from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.strategies import STRATEGIES
 from plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, plainly_sequential, two_unets
@@ -32,7 +33,7 @@ def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> to
     x = comfy.sample.prepare_noise(encoded[2]["samples"], DEFAULTS["seed"]) * (1 + sigmas[0] ** 2) ** 0.5
     if strategy.startswith("sequential"):
         x = plainly_sequential(directions, x, sigmas, directions.keyframe("forward"), directions.keyframe("backward"),
-                               DEFAULTS["seed"])
+                               stream_seed(DEFAULTS["seed"], "sampler"))
     elif strategy == "motion prior distillation":
         x = plainly_by_motion_prior(directions, x, sigmas)
     else:
