@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from generative_inbetweening.training import cache as module_of_the_cache
+from generative_inbetweening.training.cache import ClipCache, write_json
+from generative_inbetweening.training.data import ClipShape
 from generative_inbetweening.training.fine_tune import main
 from generative_inbetweening.training.memory import step_need
+from generative_inbetweening.training.run_log import RunLog
 from generative_inbetweening.training.settings import Settings, read_configuration
 from generative_inbetweening.weights.backward_motion import check_fits, read_backward_motion
 from generative_inbetweening.weights.unet_keys import diffusers_to_comfy
@@ -149,6 +153,36 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_the_run(straight, options
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == [checkpoint(tmp_path, 3).name]
     # The result is smaller and still fitted: the training is not lost with its checkpoint.
     assert same_tensors(straight / "backward_motion.safetensors", tmp_path / "backward_motion.safetensors")
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_not_the_run(tmp_path, caplog):
+    resource = pytest.importorskip("resource", reason="no limit on file sizes here")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "log.jsonl"
+    with RunLog(path, 0) as log:
+        log.write(event="step", step=1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+        try:
+            log.write(event="step", step=2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        log.write(event="step", step=3)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
+    assert "log.jsonl: a line is left out, the run goes on" in caplog.text
+
+
+def test_a_source_of_many_clips_is_looked_at_once(tmp_path, monkeypatch):
+    save_frame_folder(tmp_path / "source", 4, seed=3)
+    cache = ClipCache(tmp_path / "cache", ClipShape(2, 1, SIZE, SIZE), tmp_path)
+    key = cache.key(tmp_path / "source")
+    cache.folder.mkdir()
+    for number in range(50):
+        (cache.folder / f"{key}-{number:05d}.safetensors").touch()
+    write_json(cache.folder / f"{key}.json", {"clips": 50})
+    looked, identity = [], module_of_the_cache.file_identity
+    monkeypatch.setattr(module_of_the_cache, "file_identity", lambda path: looked.append(path) or identity(path))
+    assert len(cache.clips(tmp_path / "source")) == 50
+    assert len(looked) == 4
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(options, tmp_path, caplog):

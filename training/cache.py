@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..weights.atomic_write import atomic_write
 from ..weights.safetensors_files import read_tensors, save_tensors
 from .data import IMAGE_SUFFIXES, ClipShape, NoVideos, Unreadable, read_clips
 from .encoders import ImageEmbedder, encode_images
@@ -57,12 +57,13 @@ class ClipCache:
 
     def clips(self, source: Path) -> list[Path] | None:
         """The encoded clips of a source, or None if it has not been encoded to its end."""
-        listed = self.folder / f"{self.key(source)}.json"
+        key = self.key(source)
+        listed = self.folder / f"{key}.json"
         try:
             count = json.loads(listed.read_text(encoding="utf-8"))["clips"]
         except (FileNotFoundError, ValueError, KeyError):
             return None
-        paths = [self._clip_path(self.key(source), number) for number in range(count)]
+        paths = [self._clip_path(key, number) for number in range(count)]
         return paths if all(path.is_file() for path in paths) else None
 
     def _clip_path(self, key: str, number: int) -> Path:
@@ -155,7 +156,6 @@ def file_identity(path: Path) -> list[object]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON under a temporary name and rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    """Write JSON; its name never stands for half of it."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")

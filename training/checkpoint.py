@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,9 @@ def save_checkpoint(folder: Path, model: BackwardMotionModel, optimizer: torch.o
     metadata = {"format": FORMAT, "version": str(VERSION), "state": json.dumps(vars(state))}
     save_tensors(path, tensors, metadata, overwrite=True)
     for old in checkpoints(folder)[:-keep]:
-        old.unlink()
+        # One that cannot be removed, as while another program reads it on Windows, only takes space.
+        with suppress(OSError):
+            old.unlink()
     return path
 
 

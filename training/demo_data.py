@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from .demo_parallel import barrier, rank, size
 
 try:
     from ..demo.world import Clip, make_clips
+    from ..weights.safetensors_files import save_tensors
 except ImportError:  # run from the checkout, where `demo` and `training` are top-level packages
     from demo.world import Clip, make_clips
+    from weights.safetensors_files import save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +40,6 @@ def clip_pixels(images: torch.Tensor) -> torch.Tensor:
     resized = F.interpolate(images, (224, 224), mode="bicubic", antialias=True, align_corners=False)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return ((resized + 1) / 2 - mean) / std
-
-
-def save_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Writes a safetensors file under a temporary name and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({name: t.contiguous() for name, t in tensors.items()}, part)
-    part.replace(path)
 
 
 @torch.no_grad()
@@ -85,7 +79,7 @@ def cached_pool(vae: torch.nn.Module, image_encoder: torch.nn.Module, folder: Pa
         clips = make_clips(list(range(offset + start, offset + min(start + part, count))), split)
         generator = torch.Generator().manual_seed(offset + start)
         pieces = [encode_clips(vae, image_encoder, clips[i:i + 16], generator) for i in range(0, len(clips), 16)]
-        save_atomically({k: torch.cat([p[k] for p in pieces]) for k in pieces[0]}, path)
+        save_tensors(path, {k: torch.cat([p[k] for p in pieces]) for k in pieces[0]}, {}, overwrite=True)
         log.info("latents: %s %d of %d, %.0f s", split, start + len(clips), count, time.time() - began)
     barrier()
     parts = [load_file(path) for path in paths]

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from .demo_data import Clip, clip_pixels, frames_of, make_clips
+from .json_lines import append_line
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,6 @@ def train_image_encoder(folder: Path, minutes: float, learning_rate: float = 1e-
                       "seconds": round(time.time() - began, 1)}
             log.info("%s", json.dumps(record))
             if log_path:
-                with log_path.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+                append_line(log_path, record)
     encoder.eval().save_pretrained(folder)
     return encoder

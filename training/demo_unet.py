@@ -19,9 +19,10 @@ from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from safetensors.torch import load_file
 
-from .demo_data import save_atomically
+from .demo_data import save_tensors
 from .demo_muon import Muon
 from .demo_parallel import average_gradients, rank, size
+from .json_lines import append_line
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ def _save_checkpoint(path: Path, unet: UNetSpatioTemporalConditionModel, ema: di
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{index}.{name}": value for name, value in state.items()}
     tensors |= {"step": torch.tensor(step), "elapsed": torch.tensor(elapsed, dtype=torch.float64)}
-    save_atomically(tensors, path)
+    save_tensors(path, tensors, {}, overwrite=True)
 
 
 def _load_checkpoint(path: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, torch.Tensor],
@@ -283,5 +284,4 @@ def _export_and_measure(work: Path, folder: Path, unet: UNetSpatioTemporalCondit
 
 def _log(work: Path, record: dict) -> None:
     log.info("%s", json.dumps(record))
-    with (work / "log.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    append_line(work / "log.jsonl", record)

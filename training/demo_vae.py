@@ -17,6 +17,7 @@ from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock, Tempo
 
 from .demo_data import frames_of, make_clips
 from .demo_parallel import average_gradients, rank
+from .json_lines import append_line
 
 log = logging.getLogger(__name__)
 
@@ -257,5 +258,4 @@ def _train(take_step: Callable, parameters: list[torch.nn.Parameter], minutes: f
 def _log(record: dict, path: Path | None) -> None:
     log.info("%s", json.dumps(record))
     if path:
-        with path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(path, record)

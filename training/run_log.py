@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -11,43 +10,44 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from ..weights.atomic_write import atomic_write
+from .json_lines import append_line
+
 if TYPE_CHECKING:
     from typing import Self
 
 
 class RunLog:
-    """Appends one JSON object a line; entries of steps after the one resumed from are dropped first."""
+    """Appends one JSON object a line; entries of steps after the one resumed from are dropped first.
+
+    A line that cannot be written, as on a full disk, is left out: losing it is no reason to lose the run.
+    """
 
     def __init__(self, path: Path, step: int, writing: bool = True) -> None:
         self.path = path
         self.writing = writing
-        self._file = None
         self._lap = time.perf_counter()
         if writing and path.exists():
             self._drop_after(step)
 
     def _drop_after(self, step: int) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        temporary = self.path.with_name(f".{self.path.name}.partial")
-        temporary.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
-        os.replace(temporary, self.path)
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            with atomic_write(self.path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
 
     def __enter__(self) -> Self:
-        if self.writing:
-            self._file = self.path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file:
-            if error is not None:
-                self.write(event="stopped", reason=str(error) or type(error).__name__)
-            self._file.close()
+        if error is not None:
+            self.write(event="stopped", reason=str(error) or type(error).__name__)
 
     def write(self, **entry: object) -> None:
         """Write an entry with the time of day (seconds since 1970)."""
-        if self._file:
-            self._file.write(json.dumps({"time": round(time.time(), 3), **entry}) + "\n")
-            self._file.flush()
+        if self.writing:
+            append_line(self.path, {"time": round(time.time(), 3), **entry})
 
     def lap(self) -> float:
         """Seconds since the last call."""
