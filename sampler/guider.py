@@ -13,6 +13,7 @@ import comfy.model_management
 import comfy.samplers
 import torch
 
+from ..weights.attach import beside_its_weights
 from .dual_direction_settings import DualDirectionSettings
 from .fusion import changes_nothing, fuse, fusion_weights, guidance_scales
 from .keyframe_conditioning import backward_conditioning, check_conditioning, check_frames, keyframe_latents
@@ -54,6 +55,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                               "positive_backward": backward_conditioning(positive, "positive"),
                               "negative_backward": backward_conditioning(negative, "negative")})
         self.set_cfg((settings.guidance_min + settings.guidance_max) / 2)
+        # Last: for hooks the host takes another MODEL, one without dynamic VRAM.
+        self.model_patcher = beside_its_weights(self.model_patcher)
         # Both directions of one conditioning are known by the forward one's identity.
         self._shared_identity = {
             backward["uuid"]: forward["uuid"] for half in ("positive", "negative")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
@@ -10,8 +11,11 @@ import torch
 
 from . import backward_motion
 from .errors import WeightsError
+from .host_patchers import core_patcher, is_dynamic
+from .rebuild import check_layout, layout_of, remember
 
 ATTACHMENT = "inbetween_backward_motion"
+_MATRICES = {"to_v": "to_v", "to_out": "to_out.0"}
 
 
 class BackwardMotion(torch.nn.Module):
@@ -20,14 +24,21 @@ class BackwardMotion(torch.nn.Module):
     def __init__(self, differences: Mapping[str, torch.Tensor]):
         super().__init__()
         self.layers = torch.nn.ModuleDict()
-        for layer in backward_motion.layers(differences):
-            matrices = {name: _linear(differences[f"{layer}.{key}.weight"])
-                        for name, key in (("to_v", "to_v"), ("to_out", "to_out.0"))}
-            self.layers[_module_name(layer)] = torch.nn.ModuleDict(matrices)
+        self.names = backward_motion.layers(differences)
+        for layer in self.names:
+            self.layers[_module_name(layer)] = torch.nn.ModuleDict({
+                name: _linear(differences[f"{layer}.{key}.weight"]) for name, key in _MATRICES.items()})
+        # Patchers of copies, by where they are.
+        self.elsewhere: dict[tuple[torch.device, bool], comfy.model_patcher.ModelPatcher] = {}
 
     def layer(self, name: str) -> torch.nn.ModuleDict:
         """`to_v` and `to_out` of the temporal attention `name`, e.g. `diffusion_model.….time_stack.0.attn1`."""
         return self.layers[_module_name(name)]
+
+    def differences(self) -> dict[str, torch.Tensor]:
+        """The differences in ordinary memory, by their names in the file."""
+        return {f"{layer}.{key}.weight": self.layer(layer)[name].weight.detach().to("cpu", copy=True)
+                for layer in self.names for name, key in _MATRICES.items()}
 
 
 @dataclass
@@ -38,20 +49,60 @@ class AttachedBackwardMotion:
 
 
 def attach(model: comfy.model_patcher.ModelPatcher, differences: Mapping[str, torch.Tensor], strength: float,
-           file_name: str) -> comfy.model_patcher.ModelPatcher:
+           file_name: str, path: Path | None = None) -> comfy.model_patcher.ModelPatcher:
     """A clone of `model` that carries the backward-motion weights; `model` itself is not changed.
 
-    Raises WeightsError when the differences do not fit the model.
+    `path`: the file that they can be read from again. Raises WeightsError when they do not fit the model.
     """
     backward_motion.check_fits(differences, _matrix_shapes(model), file_name)
-    weights = BackwardMotion(differences)
     clone = model.clone()
     # The bank is an additional model of its own: then the host moves it with the UNet and counts its memory.
-    patcher = comfy.model_patcher.ModelPatcher(weights, load_device=model.load_device,
-                                               offload_device=comfy.model_management.unet_offload_device())
-    clone.set_additional_models(ATTACHMENT, [patcher])
-    clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(weights, strength))
+    bank = _bank(BackwardMotion(differences), model)
+    if path is not None:
+        remember(bank, bank_patcher, path, layout_of(differences))
+    clone.set_additional_models(ATTACHMENT, [bank])
+    clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(bank.model, strength))
     return clone
+
+
+def bank_patcher(path: str, loaded: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of the differences again, read from their file; `loaded`: the layout of what was loaded.
+
+    Raises WeightsError when another model's have taken the file's place.
+    """
+    try:
+        differences, _ = backward_motion.read_backward_motion(Path(path))
+        check_layout(Path(path), layout_of(differences), loaded)
+    except WeightsError as error:
+        raise WeightsError(f"Load Backward Motion Weights, backward_motion: {error}") from error
+    return core_patcher(BackwardMotion(differences), comfy.model_management.get_torch_device(),
+                        comfy.model_management.unet_offload_device(), disable_dynamic)
+
+
+def beside_its_weights(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    """The model, or a clone of it whose backward-motion weights are where its UNet is and loaded as it is.
+
+    The host's nodes that move a model or compile it move its UNet only.
+    """
+    banks = model.get_additional_models_with_key(ATTACHMENT)
+    if not banks:
+        return model
+    attached, bank = model.get_attachment(ATTACHMENT), banks[0]
+    place = model.load_device, is_dynamic(model)
+    if (bank.load_device, is_dynamic(bank)) != place:
+        if place not in bank.model.elsewhere:
+            bank.model.elsewhere[place] = _bank(BackwardMotion(bank.model.differences()), model)
+        bank = bank.model.elsewhere[place]
+    if attached.weights is bank.model:
+        return model
+    clone = model.clone()
+    clone.set_additional_models(ATTACHMENT, [bank])
+    clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(bank.model, attached.strength))
+    return clone
+
+
+def _bank(weights: BackwardMotion, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    return core_patcher(weights, model.load_device, model.offload_device, disable_dynamic=not is_dynamic(model))
 
 
 def _matrix_shapes(model: comfy.model_patcher.ModelPatcher) -> dict[str, torch.Size]:

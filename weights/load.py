@@ -6,13 +6,12 @@ from pathlib import Path
 import comfy.utils
 import torch
 
-from . import file_state, host_models, host_paths
+from . import file_state, host_paths
 from .attach import attach
 from .backward_motion import read_backward_motion
 from .convert import OTHER_BASE, convert
-from .diffusers_folder import read_folder
 from .errors import WeightsError, plain_name, quoted
-from .single_file import read_single_file
+from .rebuild import load_network
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,8 @@ def load_svd(name: str):
     """
     try:
         path = host_paths.model_path(name)
-        return host_models.build(read_folder(path) if path.is_dir() else read_single_file(path))
+        # One after the other, so that only one network's tensors are in memory beside what was made of them.
+        return tuple(load_network(part, path) for part in ("unet", "image_encoder", "vae"))
     except WeightsError as error:
         raise WeightsError(f"model_name: {error}") from error
 
@@ -37,12 +37,13 @@ def load_backward_motion(model, name: str, strength: float):
     Raises WeightsError, naming the input, when the file is none or belongs to another model.
     """
     try:
-        differences, metadata = read_backward_motion(host_paths.backward_motion_path(name))
+        path = host_paths.backward_motion_path(name)
+        differences, metadata = read_backward_motion(path)
         if OTHER_BASE in metadata:
             logger.warning("backward_motion: %s was made from %s, which the fine-tuned model was not trained from: the "
                            "motion near the last keyframe may be wrong.", plain_name(name),
                            plain_name(metadata.get("base", "another base")))
-        return attach(model, differences, strength, plain_name(name))
+        return attach(model, differences, strength, plain_name(name), path)
     except WeightsError as error:
         message = str(error)
         raise WeightsError(message if message.startswith("model:") else f"backward_motion: {message}") from error
