@@ -22,8 +22,10 @@ from generative_inbetweening.sampler.unet_patches import UNET_CALL
 from generative_inbetweening.weights.host_paths import register_backward_motion_folder
 from PIL import Image
 from safetensors import safe_open
+from wide_models import write_models
 
-REFERENCE = Path(os.environ.get("INBETWEEN_REFERENCE", Path(__file__).parent / "reference"))
+OWN_REFERENCE = Path(__file__).resolve().parent / "reference"
+REFERENCE = Path(os.environ.get("INBETWEEN_REFERENCE", OWN_REFERENCE)).resolve()
 VAE_SCALE = 0.18215
 
 
@@ -49,12 +51,20 @@ def read_case(name: str) -> Case:
         return Case(name, json.loads(file.metadata()["case"]), {key: file.get_tensor(key) for key in file.keys()})
 
 
-def use_folders(models: Path) -> None:
-    """Lets the host find the reference's diffusers folders, and write backward-motion files to `models`."""
+def recorded_models(folder: Path) -> Path:
+    """The diffusers folders that the recordings were made with: beside them, or made in `folder` for our own."""
+    if REFERENCE != OWN_REFERENCE:
+        return REFERENCE
+    write_models(folder)
+    return folder
+
+
+def use_folders(models: Path, diffusers: Path = REFERENCE) -> None:
+    """Lets the host find the diffusers folders, and write backward-motion files to `models`."""
     folder_paths.models_dir = str(models)
     folder_paths.folder_names_and_paths["backward_motion"] = ([str(models / "backward_motion")], {".safetensors"})
     register_backward_motion_folder()
-    folder_paths.add_model_folder_path("diffusers", str(REFERENCE), is_default=True)
+    folder_paths.add_model_folder_path("diffusers", str(diffusers), is_default=True)
     folder_paths.filename_list_cache.clear()
 
 
@@ -64,13 +74,16 @@ def backward_motion_folder() -> Path:
 
 def folder(end: str) -> str:
     """The reference's diffusers folder whose name ends so, as the loaders list it."""
-    return next(path.name for path in sorted(REFERENCE.iterdir()) if path.is_dir() and path.name.endswith(end)) + "/"
+    return next(name for name in _folders() if name.endswith(end)) + "/"
+
+
+def _folders() -> list[str]:
+    return sorted(path.parent.name for path in REFERENCE.glob("*/unet"))
 
 
 def load_models(backward_motion: str = "tiny_backward_motion", strength: float = 1.0):
     """(model with backward motion, CLIP vision, VAE) through the nodes."""
-    base = next(path.name for path in sorted(REFERENCE.iterdir())
-                if path.is_dir() and not path.name.endswith(("-xt", "reverse-motion"))) + "/"
+    base = next(name for name in _folders() if not name.endswith(("-xt", "reverse-motion"))) + "/"
     InbetweenConvertBackwardMotion.execute(base, folder("reverse-motion"), backward_motion, "fp32", True)
     model, clip_vision, vae = InbetweenLoadSVD.execute(folder("-xt")).args
     model, = InbetweenLoadBackwardMotion.execute(model, f"{backward_motion}.safetensors", strength).args
@@ -100,18 +113,17 @@ class RecordedNoise:
 
 @dataclass
 class Result:
-    """`latents`: `[frames, 4, h, w]` as the reference has them; `first_v`: the network's first outputs by part."""
-    latents: torch.Tensor
+    """A run's tensors, named and shaped as the recorded ones, and the host's latent."""
+    tensors: dict[str, torch.Tensor]
     samples: dict
-    first_v: dict[tuple[str, str], torch.Tensor]
 
 
 def sample_case(case: Case, model, positive, negative, latent, order: str = "paired", strategy: str = "dual-direction",
-                temporal_attention: str = "rotated") -> Result:
+                temporal_attention: str = "rotated", sigmas: torch.Tensor | None = None) -> Result:
     """The recorded run through the guider, the re-injection sampler and the host's SamplerCustomAdvanced."""
-    s, first_v = case.settings, {}
+    s, seen = case.settings, {}
     model = model.clone()
-    model.set_model_unet_function_wrapper(_recorder(first_v))
+    model.set_model_unet_function_wrapper(_recorder(seen))
     guider, = InbetweenDualDirectionGuider.execute(
         model, positive, negative, s.get("min_cfg", 1.0), s.get("max_cfg", 3.0),
         "weighted" if s["weighted_average"] else "average", strategy, temporal_attention, order).args
@@ -119,14 +131,22 @@ def sample_case(case: Case, model, positive, negative, latent, order: str = "pai
     sampler, = InbetweenReinjectionSampler.execute(sampler, s["inject_steps"], s["inject_ratio"]).args
     injected = case.tensors.get("injected_noise")
     sampler.extra_options["draw_noise"] = lambda shape, draw: injected[draw].reshape(shape)
-    sigmas, = BasicScheduler.execute(model, "karras", s["steps"], 1.0).args
-    assert torch.allclose(sigmas, case.tensors["sigmas"], rtol=1e-4, atol=1e-6)
+    sigmas = case.tensors["sigmas"] if sigmas is None else sigmas
     samples, _ = SamplerCustomAdvanced.execute(RecordedNoise(case.tensors["initial_noise"][0]), guider, sampler, sigmas,
                                                latent).args
-    return Result(samples["samples"] * VAE_SCALE, samples, first_v)
+    outputs = {f"step0_{direction}_v_uncond_cond": torch.stack([seen[half, direction][0][1]
+                                                                for half in ("negative", "positive")])
+               for direction in ("forward", "backward") if ("positive", direction) in seen}
+    return Result({**outputs, "evaluated_latents": torch.stack([noisy for noisy, _ in seen["positive", "forward"]]),
+                   "final_latents": samples["samples"] * VAE_SCALE}, samples)
 
 
-def _recorder(first_v: dict):
+def schedule(case: Case, model) -> torch.Tensor:
+    """The host's sigmas for the recorded number of steps."""
+    return BasicScheduler.execute(model, "karras", case.settings["steps"], 1.0).args[0]
+
+
+def _recorder(seen: dict):
     def wrapper(apply_model, arguments):
         x, sigma = arguments["input"], arguments["timestep"].reshape(-1, 1, 1, 1)[0]
         denoised = apply_model(x, arguments["timestep"], **arguments["c"])
@@ -136,7 +156,7 @@ def _recorder(first_v: dict):
         for uncond, video, noisy, estimate in parts:
             # denoised = x/(σ²+1) − v·σ/√(σ²+1)
             v = (noisy / (sigma ** 2 + 1) - estimate) * (sigma ** 2 + 1) ** 0.5 / sigma
-            first_v.setdefault((("positive", "negative")[uncond], video.direction), v)
+            seen.setdefault((("positive", "negative")[uncond], video.direction), []).append((noisy, v))
         return denoised
 
     return wrapper
