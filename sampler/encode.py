@@ -1,17 +1,20 @@
 """Encodes two keyframes with the host's CLIP image encoder and VAE as the authors' release does."""
 
+import comfy.clip_model
 import comfy.clip_vision
 import comfy.model_management
 import comfy.sd
 import torch
 
 from .choices import check_choice
+from .intermediate import handed_on
 from .keyframe_conditioning import Conditioning, keyframe_conditioning
 from .keyframes import FITS, add_augmentation_noise, clip_pixels, fit_picture, one_picture
 from .noise import seeded_noise, stream_seed
 
 _SHORTEST_CLIP = 2
-_LATENT_PIXELS = 8
+_LATENT_PIXELS, _LATENT_CHANNELS = 8, 4
+_CLIP = "clip_vision_model"
 
 
 def encode_keyframes(clip_vision: comfy.clip_vision.ClipVisionModel, vae: comfy.sd.VAE, first: torch.Tensor,
@@ -28,20 +31,45 @@ def encode_keyframes(clip_vision: comfy.clip_vision.ClipVisionModel, vae: comfy.
                 for name, picture in (("first_keyframe", first), ("last_keyframe", last))]
     noise = seeded_noise((1, 3, height, width), stream_seed(seed, "augmentation"))
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
-    latents = [vae.encode(add_augmentation_noise(picture, noise, augmentation)) for picture in pictures]
+    latents = [_latent(vae, add_augmentation_noise(picture, noise, augmentation)) for picture in pictures]
     positive, negative = keyframe_conditioning(tuple(embeddings), tuple(latents), frames, fps, motion_bucket,
                                                augmentation)
-    empty = torch.zeros([frames, 4, height // _LATENT_PIXELS, width // _LATENT_PIXELS],
-                        device=comfy.model_management.intermediate_device())
+    empty = handed_on(torch.zeros([frames, _LATENT_CHANNELS, height // _LATENT_PIXELS, width // _LATENT_PIXELS]))
     return positive, negative, {"samples": empty}
 
 
 def image_embedding(clip_vision: comfy.clip_vision.ClipVisionModel, picture: torch.Tensor) -> torch.Tensor:
-    """The CLIP embedding `[1, 1, channels]` of one picture, `[1, height, width, 3]` in 0…1."""
+    """The CLIP embedding `[1, 1, channels]` of one picture, `[1, height, width, 3]` in 0…1.
+
+    Raises ValueError, naming the input, for a model that is no CLIP or gives NaN.
+    """
+    is_clip = isinstance(clip_vision.model, comfy.clip_model.CLIPVisionModelProjection)
+    # Older hosts do not keep the kind: there the sampler sees the embedding's width.
+    kind = getattr(clip_vision, "model_type", _CLIP) if is_clip else type(clip_vision.model).__name__
+    if kind != _CLIP:
+        raise ValueError(f"clip_vision: expected the CLIP image encoder of Stable Video Diffusion, found {kind}. "
+                         "Connect Load SVD Model.")
     comfy.model_management.load_model_gpu(clip_vision.patcher)
     pixels = clip_pixels(picture.to(clip_vision.load_device), clip_vision.image_size)
     embedding = clip_vision.model(pixel_values=pixels)[2]
+    if not torch.isfinite(embedding).all():
+        raise ValueError("clip_vision: expected numbers, found NaN or infinity in what it makes of a keyframe. Check "
+                         "its file, or start ComfyUI with --fp32-text-enc.")
     return embedding.unsqueeze(0).float().to(comfy.model_management.intermediate_device())
+
+
+def _latent(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
+    wanted = (1, _LATENT_CHANNELS, *(size // _LATENT_PIXELS for size in picture.shape[1:3]))
+    # A video's VAE takes pictures in another shape.
+    latent = vae.encode(picture) if vae.latent_dim == 2 else None
+    if latent is None or latent.shape != wanted:
+        found = "one for other data than pictures" if latent is None else f"latents of shape {tuple(latent.shape)}"
+        raise ValueError(f"vae: expected the VAE of Stable Video Diffusion, which makes latents of shape {wanted}, "
+                         f"found {found}. Connect Load SVD Model.")
+    if not torch.isfinite(latent).all():
+        raise ValueError("vae: expected numbers, found NaN or infinity in what it makes of a keyframe. Check its file, "
+                         "lower noise_augmentation, or start ComfyUI with --fp32-vae.")
+    return latent
 
 
 def _check_clip(width: int, height: int, frames: int) -> None:

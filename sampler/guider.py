@@ -16,7 +16,14 @@ import torch
 from ..weights.attach import beside_its_weights
 from .dual_direction_settings import DualDirectionSettings
 from .fusion import changes_nothing, fuse, fusion_weights, guidance_scales
-from .keyframe_conditioning import backward_conditioning, check_conditioning, check_frames, keyframe_latents
+from .keyframe_conditioning import (
+    backward_conditioning,
+    check_conditioning,
+    check_embedding,
+    check_latent,
+    keyframe_latents,
+)
+from .latent_checks import check_samples, checked_mask
 from .memory_limit import check_one_video_fits, no_room
 from .motion_prior import with_backward_estimates
 from .noise import stream_seed
@@ -67,10 +74,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """As the host's guider; `callback(evaluation, x0, x, evaluations)` counts UNet evaluations, not steps.
 
         `seed`: the one that `noise` was drawn from; what the sampler draws comes from another stream of it.
-        Raises ValueError when the latent has another number of frames than the keyframes were encoded for.
+        Raises ValueError, before the first step, when latent, mask or embeddings do not fit the keyframes or the model.
         """
+        check_samples(latent_image)
+        denoise_mask = checked_mask(denoise_mask)
         for name, conditioning in self._frames_of.items():
-            check_frames(conditioning, name, latent_image.shape[0])
+            check_latent(conditioning, name, latent_image)
+            check_embedding(conditioning, name, self.model_patcher.model.model_config.unet_config["context_dim"])
         check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.sequential:
             sampler = SequentialSampler(sampler, self._keyframe_latents())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .latent_checks import check_shape
 from .sequential import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
@@ -75,10 +76,17 @@ def check_conditioning(conditioning: Conditioning, name: str) -> None:
                                  "adds it, or use a plain KSampler.")
 
 
-def check_frames(conditioning: Conditioning, name: str, latent_frames: int) -> None:
-    """Raises ValueError when the latents have another number of frames than the keyframes were encoded for."""
+def check_latent(conditioning: Conditioning, name: str, samples: torch.Tensor) -> None:
+    """Raises ValueError when the latents have another shape than the keyframes were encoded for."""
     for _, options in conditioning:
-        frames = options[_LAST_KEYFRAME].frames
-        if frames != latent_frames:
-            raise ValueError(f"latent_image: expected {frames} frames, as {name} was encoded for, found "
-                             f"{latent_frames}. Connect the latent of the same Encode Keyframes.")
+        check_shape(samples, options[_LAST_KEYFRAME].frames, options["concat_latent_image"], name)
+
+
+def check_embedding(conditioning: Conditioning, name: str, width: int) -> None:
+    """Raises ValueError when the image embeddings are not as wide as the model takes them."""
+    for embedding, options in conditioning:
+        for found in (embedding, options[_LAST_KEYFRAME].embedding):
+            if found.shape[-1] != width:
+                raise ValueError(f"{name}: expected CLIP image embeddings of {width} numbers, as the model takes them, "
+                                 f"found {found.shape[-1]}. Connect clip_vision and model from the same Load SVD "
+                                 "Model.")

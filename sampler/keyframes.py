@@ -10,12 +10,15 @@ FITS = ("crop", "stretch", "pad")
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _SMALLEST_SIDE = 8
+# Resizing by bicubic or Lanczos goes a little over the edge; another range, such as 0…255, goes far.
+_OVERSHOOT = 0.5
 
 
 def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
-    """`[1, height, width, 3]` from one IMAGE: grey is repeated to RGB, alpha is dropped.
+    """`[1, height, width, 3]`, float32, of one IMAGE: grey is repeated to RGB, alpha is dropped, an overshoot cut off.
 
-    Raises ValueError, naming the input, for a batch, a picture below 8×8, or another number of channels.
+    Raises ValueError, naming the input, for a batch, a picture below 8×8, another number of channels, NaN, infinity, or
+    colours beyond −0.5…1.5.
     """
     if image.ndim != 4 or image.shape[0] != 1:
         count = image.shape[0] if image.ndim == 4 else f"a tensor of shape {tuple(image.shape)}"
@@ -25,9 +28,16 @@ def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
                          f"{image.shape[2]}×{image.shape[1]}. Connect the keyframe itself.")
     if image.shape[3] not in (1, 3, 4):
         raise ValueError(f"{name}: expected 1, 3 or 4 channels, found {image.shape[3]}. Connect an ordinary image.")
+    if image.is_complex():
+        raise ValueError(f"{name}: expected colours from 0 to 1, found complex numbers. Check the node before it.")
+    image = (image.expand(-1, -1, -1, 3) if image.shape[3] == 1 else image[..., :3]).float().contiguous()
     if not torch.isfinite(image).all():
         raise ValueError(f"{name}: expected colours from 0 to 1, found NaN or infinity. Check the node before it.")
-    return image.expand(-1, -1, -1, 3) if image.shape[3] == 1 else image[..., :3]
+    darkest, brightest = float(image.min()), float(image.max())
+    if darkest < -_OVERSHOOT or brightest > 1 + _OVERSHOOT:
+        raise ValueError(f"{name}: expected colours from 0 to 1, found {darkest:.4g} to {brightest:.4g}. Scale them in "
+                         "the node before it.")
+    return image.clamp(0, 1)
 
 
 def fit_picture(image: torch.Tensor, width: int, height: int, fit: str) -> torch.Tensor:

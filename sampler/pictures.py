@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFont
 
+from .intermediate import handed_on
+
 
 def to_picture(frame: torch.Tensor) -> Image.Image:
     """RGB picture of one frame, `[height, width, channels]` in 0…1: grey is repeated, alpha is dropped."""
@@ -13,7 +15,7 @@ def to_picture(frame: torch.Tensor) -> Image.Image:
 
 def to_image(picture: Image.Image) -> torch.Tensor:
     """IMAGE, `[1, height, width, 3]` in 0…1."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB")).astype(np.float32) / 255)[None]
+    return handed_on(torch.from_numpy(np.asarray(picture.convert("RGB")).astype(np.float32) / 255)[None])
 
 
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
