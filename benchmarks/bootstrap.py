@@ -18,5 +18,5 @@ def interval(values: list[float]) -> dict[str, float]:
 
 
 def difference(values: list[float], others: list[float]) -> dict[str, float]:
-    """The interval of the mean of `values − others`, clip by clip."""
-    return interval([value - other for value, other in zip(values, others)])
+    """The interval of the mean of `values − others`, clip by clip: both lists are of the same clips."""
+    return interval([value - other for value, other in zip(values, others, strict=True)])

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from . import quality_report
-from .bootstrap import difference
 from .quality_pictures import contact_sheet, save_figure
-from .quality_rows import clip_value, read_rows
 
 METRICS = {"cvvdp": "ColorVideoVDP, JOD ↑", "motion_error": "motion error, px ↓", "ghosting": "ghosting ↓",
            "psnr": "PSNR, dB ↑"}
@@ -17,16 +15,12 @@ def summary(out: Path, labels: dict[str, str], clips: list[str]) -> dict:
     """{"presets": {method: {"label", "unet_videos", "evaluations", metric: interval, "minus_paper": {metric:
     interval}}}, "peers": …}."""
     presets = quality_report.summary(out, "world", list(labels), clips, labels)
-    paper = read_rows(out, "world", "paper", clips)
     for name, each in presets.items():
         each.pop("per_frame")
         # 700, not 700.0: a count.
         each |= {work: round(each[work]) for work in ("unet_videos", "evaluations")}
-        rows = read_rows(out, "world", name, clips)
-        if name != "paper" and len(rows) == len(paper):
-            each["minus_paper"] = {
-                metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, paper)))
-                for metric in METRICS if metric in each}
+        if name != "paper":
+            each["minus_paper"] = quality_report.minus(out, "world", name, "paper", clips)
     peers = quality_report.summary(out, "world", list(PEERS), clips, PEERS)
     return {"clips": len(clips), "presets": presets, "peers": peers}
 
@@ -43,7 +37,8 @@ def markdown(result: dict) -> str:
     for each in [*presets, *result["peers"].values()]:
         cells = [quality_report.cell(each.get(metric)) for metric in metrics]
         cells += [quality_report.cell(each.get("minus_paper", {}).get(metric), signed=True) for metric in JUDGED]
-        lines.append(f"| {each['label']} | {round(each['unet_videos'])} | " + " | ".join(cells) + " |")
+        label = each["label"] + (f", {each['clips']} clips" if each["clips"] != result["clips"] else "")
+        lines.append(f"| {label} | {round(each['unet_videos'])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -39,16 +39,17 @@ def _over_frames(rows: list[dict], metric: str) -> list[float | None]:
 
 
 def ours_minus_others(out: Path, kind: str, names: list[str], clips: list[str]) -> dict[str, dict]:
-    """{method: {metric: interval of ours − the method's, clip by clip, on the clips that both have}}."""
-    result = {}
-    for name in names:
-        common = _common_clips(out, kind, ["ours", name], clips)
-        if name != "ours" and common:
-            ours, rows = read_rows(out, kind, "ours", common), read_rows(out, kind, name, common)
-            result[name] = {metric: difference([clip_value(row, metric) for row in ours],
-                                               [clip_value(row, metric) for row in rows])
-                            for metric in HIGHER_IS_BETTER if metric in ours[0]}
-    return result
+    """{method: {metric: interval of ours − the method's}}."""
+    differences = {name: minus(out, kind, "ours", name, clips) for name in names if name != "ours"}
+    return {name: each for name, each in differences.items() if each}
+
+
+def minus(out: Path, kind: str, name: str, other: str, clips: list[str]) -> dict[str, dict]:
+    """{metric: interval of one method's value − another's, clip by clip, on the clips that both have}."""
+    common = _common_clips(out, kind, [name, other], clips)
+    rows, others = (read_rows(out, kind, each, common) for each in (name, other))
+    return {metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, others)))
+            for metric in HIGHER_IS_BETTER if common and metric in rows[0]}
 
 
 def _common_clips(out: Path, kind: str, names: list[str], clips: list[str]) -> list[str]:

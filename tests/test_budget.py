@@ -4,6 +4,7 @@ import json
 
 import pytest
 from generative_inbetweening.benchmarks import budget_report
+from generative_inbetweening.benchmarks.bootstrap import difference
 from generative_inbetweening.benchmarks.budget_methods import CANDIDATES, COMPARED
 from generative_inbetweening.benchmarks.quality_methods import settings_from
 
@@ -59,6 +60,22 @@ def test_summary_holds_means_intervals_and_paired_differences(rows):
             assert each["minus_paper"]["cvvdp"] == pytest.approx(
                     {"mean": gain, "low": gain, "high": gain, "clips": 3}, abs=1e-6)
     assert set(result["peers"]) == {"cross-fade", "reconstruction"}
+
+
+def test_differences_pair_the_clips_that_both_methods_have(rows):
+    (rows / "rows" / "world" / "paper" / "1.json").unlink()
+    (rows / "rows" / "world" / "fast" / "3.json").unlink()
+    result = budget_report.summary(rows, {name: name for name in ("paper", "balanced", "fast")}, CLIPS)
+    for name, gain, clips in (("balanced", 0.5, 2), ("fast", -0.25, 1)):
+        assert result["presets"][name]["minus_paper"]["cvvdp"] == pytest.approx(
+                {"mean": gain, "low": gain, "high": gain, "clips": clips}, abs=1e-6)
+    table = budget_report.markdown(result)
+    assert "| fast, 2 clips |" in table and "| balanced |" in table
+
+
+def test_differences_of_lists_that_are_not_of_the_same_clips_are_refused():
+    with pytest.raises(ValueError):
+        difference([1.0, 2.0], [1.0])
 
 
 def test_table_names_the_work_and_marks_what_differs(rows):
