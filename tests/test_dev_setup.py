@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dev_checkout import (
@@ -158,6 +159,50 @@ def test_link_to_the_pack_is_made_anew_without_touching_what_it_pointed_to(
     shutil.copytree(elsewhere, link)
     base_folder.link_pack(link)
     assert link.is_symlink() and link.resolve() == checkout.folder.resolve()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links stand for junctions")
+def test_junction_to_a_checkout_is_made_without_a_shell(
+    checkout: Checkout, setup_comfyui: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base_folder = importlib.import_module("copied_tools.base_folder")
+    symlink, asked = os.symlink, []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("A required privilege is not held by the client")
+
+    def create_junction(target: str, link: str) -> None:
+        asked.append((target, link))
+        symlink(target, link)
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    monkeypatch.setitem(sys.modules, "_winapi", SimpleNamespace(CreateJunction=create_junction))
+    link = tmp_path / "cats & dogs %PATH%"
+    base_folder.link_pack(link)
+    assert asked == [(str(checkout.folder), str(link))] and link.resolve() == checkout.folder.resolve()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="packages as on Debian")
+def test_a_browser_is_installed_on_machines_for_ci_only(
+    checkout: Checkout, setup_comfyui: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chromium = importlib.import_module("copied_tools.chromium")
+    monkeypatch.setattr(chromium, "COMMANDS", ())
+    monkeypatch.setattr(chromium, "PLACES", ())
+    monkeypatch.delenv("INBETWEEN_CHROMIUM", raising=False)
+    installed = []
+    monkeypatch.setattr(chromium, "install_chromium", lambda: installed.append(1))
+    monkeypatch.setattr(chromium.sys, "platform", "linux")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(chromium.shutil, "which", lambda name: f"/usr/bin/{name}")
+    for value, times in ((None, 0), ("false", 0), ("true", 1)):
+        if value is None:
+            monkeypatch.delenv("CI", raising=False)
+        else:
+            monkeypatch.setenv("CI", value)
+        assert chromium.prepare_chromium() is None
+        assert len(installed) == times
+    assert "browser tests skip themselves. Install one, or name it in INBETWEEN_CHROMIUM" in capsys.readouterr().out
 
 
 def test_what_a_user_converts_is_not_written_into_the_demo(checkout: Checkout, setup_comfyui: object) -> None:

@@ -156,3 +156,10 @@ def test_one_folder_of_web_files() -> None:
     source = (ROOT / "__init__.py").read_text(encoding="utf-8")
     assert re.search(r"^WEB_DIRECTORY\s*=\s*[\"']\./web[\"']", source, re.MULTILINE)
     assert "NODE_CLASS_MAPPINGS" not in source
+
+
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_actions_are_named_by_commit(workflow: Path) -> None:
+    """A tag can be moved to other code, which would then get the registry's token."""
+    used = re.findall(r"^\s*-?\s*uses:\s*(\S+)", workflow.read_text(encoding="utf-8"), re.MULTILINE)
+    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in used)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from .host import Host
 from .places import BASE, CHECKOUT, DEMO, MODEL_PATHS, PACK_NAME
-from .subprocesses import runs
 
 NOT_COPIED = (".git", ".venv", ".comfyui", ".dev", "demo_output", "__pycache__", "node_modules")
 
@@ -44,7 +43,14 @@ def link_pack(link: Path) -> None:
 
 def make_junction(link: Path) -> bool:
     """Windows' link between folders, which needs no privilege; False where there is none."""
-    return os.name == "nt" and runs(["cmd", "/c", "mklink", "/J", link, CHECKOUT])
+    try:
+        # Not mklink: it is cmd's own, and cmd reads & and % in a path as its own signs.
+        import _winapi
+
+        _winapi.CreateJunction(str(CHECKOUT), str(link))
+    except (ImportError, AttributeError, OSError):
+        return False
+    return True
 
 
 def remove(path: Path) -> None:
