@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from .backward_motion import layers, read_backward_motion
 from .convert import convert
+from .describe import describe
 from .diffusers_folder import read_folder
 from .errors import WeightsError
 from .single_file import write_single_file
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     checkpoint.set_defaults(run=_checkpoint)
 
-    inspect = commands.add_parser("inspect", help="check a backward-motion file and say what it is")
-    inspect.add_argument("file", type=Path)
+    inspect = commands.add_parser("inspect", help="say what a model's file or folder is")
+    inspect.add_argument("path", type=Path, metavar="FILE_OR_FOLDER")
     inspect.set_defaults(run=_inspect)
     return parser
 
@@ -86,11 +86,7 @@ def _checkpoint(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    differences, metadata = read_backward_motion(options.file)
-    print(f"{options.file.name}: {len(layers(differences))} temporal attentions, "
-          f"{sum(difference.numel() for difference in differences.values()):,} numbers")
-    for key, value in sorted(metadata.items()):
-        print(f"  {key}: {value}")
+    print("\n".join(describe(options.path)))
 
 
 def _show_progress(done: int, total: int) -> None:

@@ -16,8 +16,8 @@ from . import unet_keys
 from .backward_motion import is_backward_motion_key, write_backward_motion
 from .diffusers_folder import weight_files
 from .errors import WeightsError, plain_name
+from .kinds import UNET_PREFIX
 from .safetensors_files import SafetensorsFile
-from .single_file import UNET_PREFIX
 
 logger = logging.getLogger(__name__)
 

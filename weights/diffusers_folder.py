@@ -8,6 +8,7 @@ import torch
 
 from . import unet_keys, vae_keys
 from .errors import WeightsError, plain_name, quoted
+from .kinds import refuse_image_decoder
 from .safetensors_files import PICKLE_SUFFIXES, read_tensors
 from .svd_parts import PARTS, SVDConfig, SVDParts
 from .tables import read_table
@@ -22,6 +23,7 @@ def read_folder(folder: Path, wanted: Collection[str] = PARTS) -> SVDParts:
     """
     folder = Path(folder)
     tensors = {part: _read_part(folder / part, stem) if part in wanted else {} for part, stem in _STEMS.items()}
+    refuse_image_decoder(tensors["vae"], f"{plain_name(folder.name)}/")
     unet = {name: tensors["unet"][key] for key, name in unet_keys.diffusers_to_comfy(tensors["unet"]).items()}
     tables = {part: read_table(folder / part / "config.json") for part in ("unet", "image_encoder")}
     config = _svd_config(tables["unet"], tensors["unet"], tables["image_encoder"])

@@ -1,0 +1,111 @@
+"""Says what a file or folder is, from names, shapes and number formats alone: no tensor is read."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import backward_motion
+from .errors import WeightsError, plain_name
+from .kinds import PREFIXES, SIGNS, has_image_decoder, has_temporal_unet, likely_kind, parts_of
+from .safetensors_files import SafetensorsFile
+from .safetensors_header import StoredTensor
+from .svd_parts import PARTS
+from .tables import read_table
+
+Tensors = Mapping[str, StoredTensor]
+
+_PART_NAMES = {"unet": "UNet", "vae": "VAE", "image_encoder": "CLIP image encoder"}
+def describe(path: Path) -> list[str]:
+    """Lines that say what a safetensors file, or a folder with such files, is; its name first.
+
+    Raises WeightsError when it is missing, empty, a pickle or damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _describe_folder(path)
+    with SafetensorsFile(path) as file:
+        stored, metadata = file.stored, file.metadata
+    if stored and all(map(backward_motion.is_backward_motion_key, stored)):
+        differences, _ = backward_motion.read_backward_motion(path)
+        numbers = sum(difference.numel() for difference in differences.values())
+        lines = [f"a backward-motion file: {len(backward_motion.layers(differences))} temporal attentions, "
+                 f"{numbers:,} numbers, {_formats(stored)}"]
+    else:
+        lines = _describe_parts(parts_of(stored), stored)
+    return [f"{plain_name(path.name)}: {lines[0]}", *lines[1:], *(
+        f"  {plain_name(key)}: {plain_name(value)}" for key, value in sorted(metadata.items()))]
+
+
+def _describe_folder(folder: Path) -> list[str]:
+    stored, claims = {}, []
+    for part, place in [("", folder), *((part, folder / part) for part in PARTS)]:
+        for path in sorted(place.glob("*.safetensors")) if place.is_dir() else ():
+            prefix = PREFIXES[part][0] if part else ""
+            with SafetensorsFile(path) as file:
+                stored.update({prefix + key: value for key, value in file.stored.items()})
+        if (place / "config.json").exists():
+            frames = read_table(place / "config.json").get("num_frames")
+            claims += [f"  num_frames of its config: {frames}"] if type(frames) is int else []
+    if not stored:
+        raise WeightsError(f"Expected safetensors files in {plain_name(folder.name)} or in its {', '.join(PARTS)}, "
+                           "found none. Download the model's whole folder, its safetensors files included.")
+    lines = _describe_parts(parts_of(stored), stored)
+    return [f"{plain_name(folder.name)}/: {lines[0]}", *lines[1:], *claims]
+
+
+def _describe_parts(parts: dict[str, dict[str, StoredTensor]], stored: Tensors) -> list[str]:
+    kinds = {part: _SVD_KINDS[part](tensors) for part, tensors in parts.items()}
+    if not any(svd for svd, _ in kinds.values()):
+        seems = " and ".join(kind for _, kind in kinds.values()) or likely_kind(stored)
+        if "unet" in parts:
+            seems = likely_kind(stored)
+        return [f"no part of Stable Video Diffusion; it seems to be {seems} ({len(stored):,} tensors, "
+                f"{_formats(stored)})"]
+    names = " and ".join(_PART_NAMES[part] for part in parts)
+    if set(parts) == set(PARTS):
+        whole = all(svd for svd, _ in kinds.values())
+        first = f"{'a whole' if whole else 'not a whole'} Stable Video Diffusion model"
+    elif set(parts) == {"image_encoder"}:
+        first = "a CLIP image encoder, which may be that of Stable Video Diffusion"
+    else:
+        first = f"the {names} of Stable Video Diffusion, alone"
+    lines = [first, *(f"  {_PART_NAMES[part]}: {kinds[part][1]}, {_numbers(tensors):,} numbers, {_formats(tensors)}"
+                      for part, tensors in parts.items())]
+    if "unet" in parts and kinds["unet"][0]:
+        lines.append("  frames: not in the weights; SVD was trained on 14, SVD-XT on 25")
+    if "vae" in parts and has_image_decoder(parts["vae"]):
+        lines.append("  Load SVD Model needs the temporal decoder: take svd.safetensors or svd_xt.safetensors instead")
+    return lines
+
+
+def _unet(tensors: Tensors) -> tuple[bool, str]:
+    shape = next(tensors[sign].shape for sign in SIGNS["unet"] if sign in tensors)
+    svd = has_temporal_unet(tensors) and shape[1:2] == (8,)
+    whose = "SVD's" if svd else "of another model"
+    return svd, f"{whose}, {shape[0] if shape else 0} channels wide"
+
+
+def _vae(tensors: Tensors) -> tuple[bool, str]:
+    image = has_image_decoder(tensors)
+    return not image, "an image VAE, which decodes every frame alone" if image else "with SVD's temporal decoder"
+
+
+def _image_encoder(tensors: Tensors) -> tuple[bool, str]:
+    shape = next(tensors[sign].shape for sign in SIGNS["image_encoder"] if sign in tensors)
+    return True, f"a CLIP vision model, {shape[0] if shape else 0} channels wide"
+
+
+_SVD_KINDS = {"unet": _unet, "vae": _vae, "image_encoder": _image_encoder}
+
+
+def _numbers(tensors: Tensors) -> int:
+    return sum(math.prod(stored.shape) for stored in tensors.values())
+
+
+def _formats(tensors: Tensors) -> str:
+    """The number formats, the most frequent first."""
+    counted = Counter()
+    for stored in tensors.values():
+        counted[plain_name(stored.format)] += math.prod(stored.shape)
+    return " and ".join(name for name, _ in counted.most_common(4)) or "no numbers"
