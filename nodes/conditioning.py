@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..sampler.encode import encode_keyframes
+from ..sampler.unusual_input import remark_on_keyframes
 from . import inputs
 from .node import Node
 from .schema import schema
@@ -37,5 +38,7 @@ class InbetweenEncodeKeyframes(Node):
     @classmethod
     def execute(cls, clip_vision, vae, first_keyframe, last_keyframe, width, height, frames, fps, motion_bucket,
                 noise_augmentation, seed, fit):
-        return io.NodeOutput(*encode_keyframes(clip_vision, vae, first_keyframe, last_keyframe, width, height, frames,
-                                               fps, motion_bucket, noise_augmentation, seed, fit))
+        encoded = encode_keyframes(clip_vision, vae, first_keyframe, last_keyframe, width, height, frames, fps,
+                                   motion_bucket, noise_augmentation, seed, fit)
+        remark_on_keyframes(first_keyframe, last_keyframe, width, height, frames, fit)
+        return io.NodeOutput(*encoded)

@@ -16,7 +16,7 @@ _CONNECTED = {
     "MODEL": (lambda value: hasattr(value, "model_options") and hasattr(value, "model"), "a model"),
     "CLIP_VISION": (lambda value: hasattr(value, "encode_image"), "a CLIP vision model"),
     "VAE": (lambda value: hasattr(value, "encode") and hasattr(value, "decode"), "a VAE"),
-    "IMAGE": (lambda value: isinstance(value, torch.Tensor) and value.ndim == 4, "pictures"),
+    "IMAGE": (lambda value: isinstance(value, torch.Tensor) and value.ndim == 4 and len(value) > 0, "pictures"),
     "LATENT": (lambda value: isinstance(value, dict) and isinstance(value.get("samples"), torch.Tensor), "latents"),
     "CONDITIONING": (lambda value: isinstance(value, list) and all(
         isinstance(part, (list, tuple)) and len(part) == 2 and isinstance(part[0], torch.Tensor)

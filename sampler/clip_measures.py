@@ -32,7 +32,7 @@ def reduced(frames: torch.Tensor) -> torch.Tensor:
     size = [max(1, round(side * factor)) for side in frames.shape[1:3]]
     parts = [F.interpolate(part[..., :3].movedim(-1, 1).float(), size, mode="area") for part in frames.split(_AT_ONCE)]
     pixels = torch.cat(parts)
-    return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+    return pixels.repeat(1, 3, 1, 1) if pixels.shape[1] == 1 else pixels
 
 
 def change(frames: torch.Tensor) -> torch.Tensor:

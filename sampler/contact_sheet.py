@@ -5,14 +5,15 @@ import math
 import torch
 from PIL import Image, ImageDraw
 
-from .pictures import font, to_image, to_picture
+from .pictures import check_frames, font, holds_numbers, to_image, to_picture
+from .remarks import remark
 
 _TILE = 256
 _WIDEST = 4096
 _GAP = 6
 _LABEL = 24
 _FRAME = 4
-_PAPER, _INK, _MARK = (24, 24, 24), (210, 210, 210), (255, 176, 0)
+_PAPER, _INK, _MARK, _WARNING = (24, 24, 24), (210, 210, 210), (255, 176, 0), (255, 90, 80)
 _ASPECT = 16 / 9
 
 
@@ -20,8 +21,12 @@ def contact_sheet(frames: torch.Tensor, columns: int, keyframes: list[int]) -> t
     """IMAGE `[1, height, width, 3]` of the frames `[n, h, w, channels]`, row by row from the top left.
 
     `columns`: 0 for as many as make the sheet about 16 : 9; `keyframes`: positions to be marked. The longer side of a
-    frame takes 256 pixels, less when the sheet would be wider than 4096.
+    frame takes 256 pixels, less when the sheet would be wider than 4096. A frame with NaN or infinity is marked so.
     """
+    check_frames(frames, "images")
+    whole = holds_numbers(frames).tolist()
+    if not all(whole):
+        remark(f"images: {whole.count(False)} of {len(frames)} frames hold NaN or infinity.")
     count, height, width = frames.shape[:3]
     columns = min(columns or sheet_columns(count, width, height), count)
     side = min(_TILE, _WIDEST // columns - _GAP)
@@ -32,7 +37,7 @@ def contact_sheet(frames: torch.Tensor, columns: int, keyframes: list[int]) -> t
     for index, frame in enumerate(frames):
         left, top = _GAP + index % columns * cell[0], _GAP + index // columns * cell[1]
         sheet.paste(to_picture(frame).resize(size, Image.Resampling.LANCZOS), (left, top))
-        _label(draw, left, top, size, index, index in keyframes)
+        _label(draw, left, top, size, index, index in keyframes, whole[index])
     return to_image(sheet)
 
 
@@ -41,9 +46,13 @@ def sheet_columns(count: int, width: int, height: int) -> int:
     return max(1, round(math.sqrt(count * height / width * _ASPECT)))
 
 
-def _label(draw: ImageDraw.ImageDraw, left: int, top: int, size: tuple[int, int], index: int, marked: bool) -> None:
+def _label(draw: ImageDraw.ImageDraw, left: int, top: int, size: tuple[int, int], index: int, marked: bool,
+           whole: bool) -> None:
     if marked:
         draw.rectangle((left, top, left + size[0] - 1, top + size[1] - 1), outline=_MARK, width=_FRAME)
     # Where a tile is narrow the frame around it has to do.
     text = f"{index}  keyframe" if marked and size[0] >= 128 else str(index)
-    draw.text((left + 2, top + size[1] + 2), text, fill=_MARK if marked else _INK, font=font(16))
+    colour = _MARK if marked else _INK
+    if not whole:
+        text, colour = f"{index}  NaN", _WARNING
+    draw.text((left + 2, top + size[1] + 2), text, fill=colour, font=font(16))

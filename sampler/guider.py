@@ -21,6 +21,7 @@ from .keyframe_conditioning import (
     check_conditioning,
     check_embedding,
     check_latent,
+    embedding_width,
     keyframe_latents,
 )
 from .latent_checks import check_samples, checked_mask
@@ -80,7 +81,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         denoise_mask = checked_mask(denoise_mask)
         for name, conditioning in self._frames_of.items():
             check_latent(conditioning, name, latent_image)
-            check_embedding(conditioning, name, self.model_patcher.model.model_config.unet_config["context_dim"])
+            check_embedding(conditioning, name, embedding_width(self.model_patcher))
         check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.sequential:
             sampler = SequentialSampler(sampler, self._keyframe_latents())

@@ -90,3 +90,8 @@ def check_embedding(conditioning: Conditioning, name: str, width: int) -> None:
                 raise ValueError(f"{name}: expected CLIP image embeddings of {width} numbers, as the model takes them, "
                                  f"found {found.shape[-1]}. Connect clip_vision and model from the same Load SVD "
                                  "Model.")
+
+
+def embedding_width(model) -> int:
+    """How wide the image embeddings are that the host's MODEL takes."""
+    return model.model.model_config.unet_config["context_dim"]

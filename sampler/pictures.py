@@ -1,10 +1,28 @@
 """Between ComfyUI's IMAGE and Pillow's pictures, and the lettering on them."""
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image, ImageFont
 
 from .intermediate import handed_on
+from .remarks import remark
+
+
+def check_frames(images: torch.Tensor, name: str) -> None:
+    """Raises ValueError, naming the input, for what is no batch of pictures; says when colours are beyond 0…1."""
+    if images.ndim != 4 or min(images.shape) == 0 or images.shape[3] == 2 or images.is_complex():
+        raise ValueError(f"{name}: expected pictures of shape (frames, height, width, channels), found "
+                         f"{tuple(images.shape)}. Connect the frames of a video.")
+    beyond = [value for value in (float(images.min()), float(images.max())) if not -0.5 <= value <= 1.5]
+    if beyond and all(math.isfinite(value) for value in beyond):
+        remark(f"{name}: expected colours from 0 to 1, found {beyond[-1]:.4g}. They are shown cut off.")
+
+
+def holds_numbers(images: torch.Tensor) -> torch.Tensor:
+    """Whether each frame is free of NaN and infinity, `[n]`."""
+    return torch.stack([torch.isfinite(frame).all() for frame in images])
 
 
 def to_picture(frame: torch.Tensor) -> Image.Image:

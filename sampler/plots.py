@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from PIL import Image, ImageDraw
 
@@ -12,12 +13,13 @@ WIDTH, HEIGHT = 960, 280
 _SCALE = 2
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 20, 48, 46
 _PAPER, _INK, _GRID, _MARK = (255, 255, 255), (40, 40, 40), (222, 222, 222), (214, 140, 0)
+_WARNING = (190, 30, 30)
 COLOURS = ((31, 98, 180), (200, 60, 50), (40, 140, 70))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: `values` at `positions` on the x axis."""
+    """One curve: `values` at `positions` on the x axis; NaN and infinity are gaps."""
     name: str
     positions: list[int]
     values: list[float]
@@ -25,12 +27,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of lines over frames; `marks`: frames with a vertical line; `smallest_top`: the y axis reaches it."""
+    """A plot of lines over frames; `marks`: frames with a vertical line; `smallest_top`: the y axis reaches it; `note`:
+    a warning beside the title.
+    """
     title: str
     lines: list[Line]
     frames: int
     marks: list[int] = field(default_factory=list)
     smallest_top: float = 0.01
+    note: str = ""
 
 
 def draw_plots(plots: list[Plot]) -> Image.Image:
@@ -54,7 +59,7 @@ class _Axes:
 
     def __init__(self, draw: ImageDraw.ImageDraw, plot: Plot, offset: int):
         self._draw, self._plot = draw, plot
-        highest = max((value for line in plot.lines for value in line.values), default=0)
+        highest = max((value for line in plot.lines for value in line.values if math.isfinite(value)), default=0)
         self._top_value = max(highest * 1.08, plot.smallest_top)
         self._left, self._right = _LEFT, WIDTH - _RIGHT
         self._top, self._bottom = offset + _TOP, offset + HEIGHT - _BOTTOM
@@ -62,12 +67,17 @@ class _Axes:
     def draw(self) -> None:
         """The whole plot."""
         self._text(self._left, self._top - 34, self._plot.title, size=18)
+        self._text(self._right, self._top - 34, self._plot.note, anchor="ra", colour=_WARNING)
         self._grid()
         for position in self._plot.marks:
             self._segment([(self._x(position), self._top), (self._x(position), self._bottom)], _MARK, 2)
         for line, colour in zip(self._plot.lines, COLOURS):
-            points = [(self._x(position), self._y(value)) for position, value in zip(line.positions, line.values)]
-            self._segment(points, colour, 2)
+            points = []
+            for is_number, part in groupby(zip(line.positions, line.values), lambda point: math.isfinite(point[1])):
+                if is_number:
+                    run = [(self._x(position), self._y(value)) for position, value in part]
+                    self._segment(run, colour, 2)
+                    points += run
             for x, y in points if len(points) <= 100 else []:
                 self._draw.ellipse([(part - 3) * _SCALE for part in (x, y)] + [(part + 3) * _SCALE for part in (x, y)],
                                    fill=colour)

@@ -15,6 +15,7 @@ from .dual_direction_settings import DualDirectionSettings
 from .encode import encode_keyframes
 from .fingerprint import Fingerprint, model_fingerprint
 from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of
+from .keyframe_conditioning import check_embedding, embedding_width
 from .keyframes import one_picture
 from .ksampler import dual_direction_ksampler
 from .presets import SamplerSettings
@@ -22,6 +23,7 @@ from .schedules import check_sampler, noise_levels
 from .sequence_files import FILES_KEPT, FinishedClips
 from .sequence_plan import Segment, clip_seed, clips_to_sample, plan_segments, subdivided_frames, video_frames
 from .sequence_progress import SequenceProgress
+from .unusual_input import remark_on_sequence
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ def sample_sequence(model, clip_vision, vae, keyframes: torch.Tensor, frames_per
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     frames = _check_length(segments, subdivisions, loop, settings)
     check_guiding_frames(guiding_frames, segments)
+    remark_on_sequence(pictures, segments, settings.width, settings.height, settings.fit)
     run = _SequenceRun(model, clip_vision, vae, settings, segments, subdivisions, resume)
     if guiding_frames and len(segments) > 1:
         logger.info("Keyframe sequence: every segment but the first is sampled over %d guiding frames more, the last "
@@ -138,6 +141,7 @@ class _SequenceRun:
         positive, negative, latent = encode_keyframes(
             self._clip_vision, self._vae, first, last, settings.width, settings.height, guides.frames(frames),
             settings.fps, settings.motion_bucket, settings.noise_augmentation, settings.seed, settings.fit)
+        check_embedding(positive, "clip_vision", embedding_width(self._model))
         sampled = dual_direction_ksampler(
             self._model, positive, negative, guides.held(latent["samples"]), seed, 1.0, settings.sampler,
             settings.directions, self._progress)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from dev_checkout import ROOT, Checkout, checkout, one_sentence
+from generative_inbetweening.tools.demo import replace_together
+from generative_inbetweening.tools.problems import DevError
 
 __all__ = ["checkout"]
 
@@ -138,6 +140,30 @@ def test_contact_sheet_shows_every_frame_between_the_keyframes(tmp_path: Path) -
     for middle, shade in zip(middles, expected, strict=True):
         wanted = (0, 0, 255) if shade is None else (shade,) * 3
         assert np.abs(np.subtract(middle[:3], wanted)).max() <= 4
+
+
+@POSIX
+def test_demo_replaces_both_results_or_none(tmp_path: Path) -> None:
+    """Where there is room for one file only, as on a full disk."""
+    import resource
+
+    out, run = tmp_path / "out", tmp_path / "run"
+    out.mkdir()
+    run.mkdir()
+    results = (run / "inbetween.mp4", run / "contact_sheet.png")
+    for result, size in zip(results, (10_000, 500_000)):
+        result.write_bytes(b"n" * size)
+        (out / result.name).write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(DevError, match=f"^--out: cannot write into {re.escape(str(out))}: .*Make room"):
+            replace_together(results, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {result.name: b"old" for result in results}
+    replace_together(results, out)
+    assert {path.name: path.read_bytes()[:3] for path in out.iterdir()} == {result.name: b"nnn" for result in results}
 
 
 def test_demo_writes_the_video_and_the_contact_sheet(tmp_path: Path) -> None:

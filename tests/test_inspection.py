@@ -147,6 +147,47 @@ def test_report_draws_what_it_measures():
     assert columns[rows.argmin()] < 120 < WIDTH - 120 < columns[rows.argmax()]
 
 
+def near(pixels: torch.Tensor, colour: tuple[int, int, int]) -> torch.Tensor:
+    return (pixels - torch.tensor(colour) / 255).abs().amax(dim=-1) < 0.1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, 3e38])
+@pytest.mark.parametrize("broken", [slice(None), slice(4, 6), slice(0, 1)])
+def test_broken_frames_are_shown_as_such(value, broken, caplog):
+    frames = square_moving()
+    frames[broken] = value
+    plots, sheet = InbetweenReport.execute(frames, "0, -1"), InbetweenContactSheet.execute(frames, 3, "0, -1")
+    assert all(output.args[0].isfinite().all() for output in (plots, sheet))
+    count = len(frames[broken])
+    lines = [record.getMessage() for record in caplog.records]
+    if abs(value) < 4e38:
+        assert "colours from 0 to 1" in lines[0]
+        return
+    assert lines == [f"images: {count} of 9 frames hold NaN or infinity."] * 2
+    # The words beside the title, and each broken frame's label, are red; nothing else is.
+    assert near(plots.args[0][0, :40, 600:], (190, 30, 30)).any()
+    labels = [near(sheet.args[0][0, 6 + row * 286 + 256:6 + row * 286 + 280, 6 + column * 262:6 + column * 262 + 256],
+                   (255, 90, 80)).any() for row in range(3) for column in range(3)]
+    assert [bool(label) for label in labels] == [index in range(COUNT)[broken] for index in range(COUNT)]
+
+
+def test_numbers_beside_a_gap_are_drawn():
+    """A NaN frame takes its own points, not those of the frames around it."""
+    frames = torch.linspace(0, 1, COUNT).reshape(-1, 1, 1, 1).expand(COUNT, 32, 32, 3).clone()
+    frames[4] = float("nan")
+    plots = InbetweenReport.execute(frames, "0, -1").args[0][0]
+    columns = near(plots[HEIGHT + 46:2 * HEIGHT - 50], (200, 60, 50)).any(dim=0).nonzero()[:, 0]
+    assert columns.min() < 120 and columns.max() > WIDTH - 120
+    assert not ((columns > WIDTH // 2 - 10) & (columns < WIDTH // 2 + 40)).any()
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8, 3), (4, 0, 8, 3), (4, 8, 8, 2), (4, 8, 8, 0)])
+def test_what_is_no_video_is_named(shape):
+    for node, arguments in ((InbetweenContactSheet, (0, "")), (InbetweenReport, ("0, -1",))):
+        with pytest.raises(ValueError, match=r"^images: expected pictures.*, found .*\. .*\.$"):
+            node.execute(torch.zeros(shape), *arguments)
+
+
 def test_preview_goes_through_the_frames(tmp_path_factory, monkeypatch):
     model, _, _ = load(tmp_path_factory.mktemp("models"))
     monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base_folder import copy_whole
 from .host import Host
 from .places import DEMO, DEMO_OUTPUT, DEMO_WORKFLOW, RUNS, STATE
 from .problems import DevError
@@ -61,12 +61,27 @@ def run_demo(host: Host, options: DemoOptions) -> None:
             run_script(host, "The workflow", command, f"the server's output is in {log}")
         sheet = run / "contact_sheet.png"
         run_script(host, "Drawing the contact sheet", [SHEET, video, options.first, options.last, sheet])
-        for result in (video, sheet):
-            copy_whole(result, options.out / result.name)
+        replace_together((video, sheet), options.out)
     if ABOUT.is_file():
         say(ABOUT.read_text(encoding="utf-8").strip())
     say(f"Video: {options.out / 'inbetween.mp4'}")
     say(f"Contact sheet: {options.out / 'contact_sheet.png'}")
+
+
+def replace_together(results: tuple[Path, ...], folder: Path) -> None:
+    """Copy all results into the folder, or none of them. Raises DevError."""
+    partials = [folder / f".{result.name}.{os.getpid()}" for result in results]
+    try:
+        for result, partial in zip(results, partials):
+            shutil.copyfile(result, partial)
+        for result, partial in zip(results, partials):
+            os.replace(partial, folder / result.name)
+    except OSError as error:
+        raise DevError(f"--out: cannot write into {folder}: {error.strerror}. Make room there, or name another "
+                       "folder.") from error
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
 
 
 def prepare_run(run: Path, options: DemoOptions) -> Path:
