@@ -1,6 +1,7 @@
 """The commands of dev.py as a user runs them: what they refuse, and the real demo and server."""
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -131,8 +132,14 @@ def test_contact_sheet_shows_every_frame_between_the_keyframes(tmp_path: Path) -
             picture = np.full((96, 128, 3), shade, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+    # What somebody put into a shared folder under a name that could be foreseen is not written through.
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    with contextlib.suppress(OSError):
+        (tmp_path / ".sheet.png.partial").symlink_to(mine)
     command = [sys.executable, ROOT / "tools" / "contact_sheet.py", video, first, last, sheet]
     subprocess.run([str(part) for part in command], check=True)
+    assert mine.read_text() == "mine"
     with Image.open(sheet) as drawn:
         assert drawn.size == (4 * 200 + 8, 2 * (144 + 24) + 8)
         middles = [drawn.getpixel((104 + 200 * column, 96 + 168 * row)) for row in range(2) for column in range(4)]

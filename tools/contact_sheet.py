@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -54,9 +55,14 @@ def main() -> None:
     frames = read_frames(video)
     size = frames[0].size
     sheet = contact_sheet(read_keyframe(first, size), frames, read_keyframe(last, size))
-    partial = target.with_name(f".{target.name}.partial")
-    sheet.save(partial, "PNG")
-    os.replace(partial, target)
+    # A name that nobody can know, and no file there yet: in a shared folder it could be a link to something else.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as stream:
+            sheet.save(stream, "PNG")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import sys
 import uuid
 from pathlib import Path
@@ -102,9 +103,14 @@ async def run_workflow(url: str, workflow: dict, target: Path) -> None:
         async with session.get("/view", params=await saved_video(session, run)) as answer:
             answer.raise_for_status()
             content = await answer.read()
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, target)
+    # A name that nobody can know, and no file there yet: in a shared folder it could be a link to something else.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as stream:
+            stream.write(content)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def main() -> int:
