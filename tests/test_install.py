@@ -4,6 +4,7 @@ What is installed is this checkout as it lies on the disk, committed or not, wit
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from install_tools import install_tools
 register_backward_motion_folder()
 
 HOST = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui")).resolve()
+# Manager and comfy-cli install from the registry into a folder of this name.
+REGISTRY_NAME = "generative-inbetweening"
 # A clean ComfyUI: its code alone. Bytecode is copied, too, which halves the start of its server.
 NOT_COPIED = {".git", ".venv", "venv", "custom_nodes", "models", "input", "output", "temp", "user", "tests"}
 WHOLE_FOLDERS = ("nodes", "sampler", "weights", "training", "web", "workflows", "locales")
@@ -101,20 +104,29 @@ def started(comfyui: Path) -> Iterator[Server]:
         stop(process)
 
 
-def check_that_it_works(comfyui: Path) -> None:
-    """All nodes are there, the example workflows and help pages are served, a small workflow gives a video."""
+def check_that_it_works(comfyui: Path, name: str) -> None:
+    """All nodes are there, the workflows and help pages are served, README's command and a small workflow run."""
+    pack = comfyui / "custom_nodes" / name
     with started(comfyui) as server:
         _, nodes = server.ask("GET", "/object_info")
         for node in NODES:
-            module = nodes[node.define_schema().node_id]["python_module"]
-            assert module == f"custom_nodes.{PACK_NAME}"
-        assert "generative_inbetweening" in server.ask("GET", "/workflow_templates")[1][PACK_NAME]
-        assert server.ask("GET", f"/extensions/{PACK_NAME}/docs/InbetweenLoadSVD.md")[0] == 200
+            schema = node.define_schema()
+            assert nodes[schema.node_id]["python_module"] == f"custom_nodes.{name}"
+            for file in (f"{schema.node_id}.md", f"{schema.node_id}.jpg"):
+                assert server.ask("GET", f"/extensions/{name}/docs/{file}")[0] == 200, file
+        workflows = {path.stem for path in (pack / "workflows").glob("*.json")}
+        assert "generative_inbetweening" in workflows
+        assert set(server.ask("GET", "/workflow_templates")[1][name]) == workflows
+        for file in (f"{workflow}.{kind}" for workflow in workflows for kind in ("json", "jpg")):
+            assert server.ask("GET", f"/api/workflow_templates/{name}/{file}")[0] == 200, file
         workflow = api_workflow("generative_inbetweening")
         inputs_of(workflow, "InbetweenDualDirectionKSampler").update(steps=2, reinjections=0)
         result = server.run(workflow)
         assert len(server.view(result.file(node_of(workflow, "SaveVideo")))) > 500
     assert list((comfyui / "output" / "video").glob("inbetween*.mp4"))
+    command, *_ = re.findall(r"`python (weights inspect) FILE", (pack / "README.md").read_text(encoding="utf-8"))
+    file = Path("..", "..", "models", "backward_motion", "demo_backward_motion.safetensors")
+    assert "10 temporal attentions" in run(sys.executable, *command.split(), file, cwd=pack)
 
 
 def test_manager_installs_it_from_a_git_address(repository: Path, tmp_path: Path):
@@ -127,7 +139,7 @@ def test_manager_installs_it_from_a_git_address(repository: Path, tmp_path: Path
     assert "[INSTALLED]" in output
     installed = comfyui / "custom_nodes" / PACK_NAME
     assert run("git", "rev-parse", "HEAD", cwd=installed) == run("git", "rev-parse", "HEAD", cwd=repository)
-    check_that_it_works(comfyui)
+    check_that_it_works(comfyui, PACK_NAME)
 
 
 def test_archive_holds_what_users_need(repository: Path, archive: Path):
@@ -145,5 +157,14 @@ def test_archive_holds_what_users_need(repository: Path, archive: Path):
 def test_unpacked_archive_works(archive: Path, tmp_path: Path):
     comfyui = clean_comfyui(tmp_path)
     with zipfile.ZipFile(archive) as zipped:
-        zipped.extractall(comfyui / "custom_nodes" / PACK_NAME)
-    check_that_it_works(comfyui)
+        zipped.extractall(comfyui / "custom_nodes" / REGISTRY_NAME)
+    check_that_it_works(comfyui, REGISTRY_NAME)
+
+
+def test_no_page_needs_the_folders_name():
+    """A clone and an installation from the registry lie in folders of different names."""
+    names = f"({PACK_NAME}|{REGISTRY_NAME})"
+    for path in [ROOT / "README.md", *(ROOT / "web").rglob("*.md"), *(ROOT / "locales").rglob("*.json"),
+                 *(ROOT / "workflows").glob("*.json")]:
+        needed = re.search(rf"(custom_nodes/{names}/|Templates\W+{names}).*", path.read_text(encoding="utf-8"))
+        assert not needed, f"{path.name}: {needed[0]}"

@@ -1,4 +1,4 @@
-"""Lets `python …/ComfyUI-GenerativeInbetweening/weights` run the commands from any folder."""
+"""Lets `python …/weights` run the commands from any folder."""
 
 import sys
 from pathlib import Path
