@@ -1,16 +1,21 @@
 """Encodes two keyframes with the host's CLIP image encoder and VAE as the authors' release does."""
 
+import logging
+
 import comfy.clip_model
 import comfy.clip_vision
 import comfy.model_management
 import comfy.sd
 import torch
 
+from ..weights.out_of_memory import is_out_of_memory
 from .choices import check_choice
 from .intermediate import handed_on
 from .keyframe_conditioning import Conditioning, keyframe_conditioning
 from .keyframes import FITS, add_augmentation_noise, clip_pixels, fit_picture, one_picture
 from .noise import seeded_noise, stream_seed
+
+logger = logging.getLogger(__name__)
 
 _SHORTEST_CLIP = 2
 _LATENT_PIXELS, _LATENT_CHANNELS = 8, 4
@@ -49,19 +54,34 @@ def image_embedding(clip_vision: comfy.clip_vision.ClipVisionModel, picture: tor
     if kind != _CLIP:
         raise ValueError(f"clip_vision: expected the CLIP image encoder of Stable Video Diffusion, found {kind}. "
                          "Connect Load SVD Model.")
-    comfy.model_management.load_model_gpu(clip_vision.patcher)
-    pixels = clip_pixels(picture.to(clip_vision.load_device), clip_vision.image_size)
-    embedding = clip_vision.model(pixel_values=pixels)[2]
+    embedding = _embedding(clip_vision, picture)
+    if embedding is None:
+        logger.warning("Encode Keyframes: the device ran out of memory, encoding once more with no other model on it.")
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        embedding = _embedding(clip_vision, picture, last_try=True)
     if not torch.isfinite(embedding).all():
         raise ValueError("clip_vision: expected numbers, found NaN or infinity in what it makes of a keyframe. Check "
                          "its file, or start ComfyUI with --fp32-text-enc.")
     return embedding.unsqueeze(0).float().to(comfy.model_management.intermediate_device())
 
 
+def _embedding(clip_vision, picture: torch.Tensor, last_try: bool = False) -> torch.Tensor | None:
+    """None where the device runs out of memory, unless it is the last try."""
+    try:
+        comfy.model_management.load_model_gpu(clip_vision.patcher)
+        pixels = clip_pixels(picture.to(clip_vision.load_device), clip_vision.image_size)
+        return clip_vision.model(pixel_values=pixels)[2]
+    except Exception as error:
+        if last_try or not is_out_of_memory(error):
+            raise
+    return None
+
+
 def _latent(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
     wanted = (1, _LATENT_CHANNELS, *(size // _LATENT_PIXELS for size in picture.shape[1:3]))
     # A video's VAE takes pictures in another shape.
-    latent = vae.encode(picture) if vae.latent_dim == 2 else None
+    latent = _encoded(vae, picture) if vae.latent_dim == 2 else None
     if latent is None or latent.shape != wanted:
         found = "one for other data than pictures" if latent is None else f"latents of shape {tuple(latent.shape)}"
         raise ValueError(f"vae: expected the VAE of Stable Video Diffusion, which makes latents of shape {wanted}, "
@@ -70,6 +90,18 @@ def _latent(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
         raise ValueError("vae: expected numbers, found NaN or infinity in what it makes of a keyframe. Check its file, "
                          "lower noise_augmentation, or start ComfyUI with --fp32-vae.")
     return latent
+
+
+def _encoded(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
+    """In tiles where the device runs out of memory, as the host's VAE does for the errors that it knows."""
+    try:
+        return vae.encode(picture)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    logger.warning("Encode Keyframes: the device ran out of memory, encoding the picture in tiles.")
+    comfy.model_management.soft_empty_cache()
+    return vae.encode_tiled(picture)
 
 
 def _check_clip(width: int, height: int, frames: int) -> None:

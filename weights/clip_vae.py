@@ -1,5 +1,6 @@
 """The host's VAE object for SVD, which decodes a clip as a whole also where memory is short."""
 
+import contextlib
 import logging
 
 import comfy.model_management
@@ -7,6 +8,8 @@ import comfy.sd
 import torch
 
 from .chunked_decoder import decode_in_chunks, kept_bytes
+from .host_patchers import free_memory
+from .out_of_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +25,39 @@ class ClipVAE(comfy.sd.VAE):
         if samples_in.ndim != 4 or vae_options:
             return super().decode(samples_in, vae_options or {})
         self.throw_exception_if_invalid()
-        one_frame = self.memory_used_decode(samples_in.shape, self.vae_dtype)
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=one_frame)
-        at_once = max(1, int(comfy.model_management.get_free_memory(self.device) / one_frame))
-        if at_once < len(samples_in) and not self._fits_into_ordinary_memory(samples_in):
-            return super().decode(samples_in)
-        pixels = self._decode_whole(samples_in) if at_once >= len(samples_in) else None
-        while pixels is None:
-            pixels = self._decode_in_chunks(samples_in, min(at_once, len(samples_in)))
-            at_once //= 2
-        return self.process_output(pixels.to(self.output_device).float()).movedim(1, -1)
+        with _current(self.device):
+            one_frame = self.memory_used_decode(samples_in.shape, self.vae_dtype)
+            comfy.model_management.load_models_gpu([self.patcher], memory_required=one_frame)
+            at_once = max(1, int(free_memory(self.patcher, self.device) / one_frame))
+            if at_once < len(samples_in) and not self._fits_into_ordinary_memory(samples_in):
+                return self._decode_as_host(samples_in)
+            pixels = self._decode_whole(samples_in) if at_once >= len(samples_in) else None
+            while pixels is None:
+                pixels = self._decode_in_chunks(samples_in, min(at_once, len(samples_in)))
+                at_once //= 2
+            return self._frames(pixels).movedim(1, -1)
+
+    def _frames(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The decoder's pixels in 0…1 where the host wants them; one frame at a time, so that they are held once."""
+        dtype = self.vae_output_dtype() if hasattr(self, "vae_output_dtype") else torch.float32
+        pixels = pixels.detach()
+        frames = pixels
+        if pixels.dtype != dtype or pixels.device != torch.device(self.output_device):
+            frames = torch.empty(pixels.shape, dtype=dtype, device=self.output_device)
+        for index, frame in enumerate(pixels):
+            # In float32, as half precision has no 8 bits left between 0.5 and 1 after the additions.
+            frames[index] = self.process_output(frame.float())
+        return frames
+
+    def _decode_as_host(self, samples: torch.Tensor) -> torch.Tensor:
+        try:
+            return super().decode(samples)
+        except Exception as error:
+            # The host steps down itself where it knows the error.
+            if not is_out_of_memory(error):
+                raise
+        comfy.model_management.soft_empty_cache()
+        return self.decode_tiled(samples)
 
     def _fits_into_ordinary_memory(self, samples: torch.Tensor) -> bool:
         frames, _, height, width = samples.shape
@@ -47,8 +73,11 @@ class ClipVAE(comfy.sd.VAE):
         """None where the device runs out of memory."""
         try:
             return self.first_stage_model.decode(samples.to(self.vae_dtype).to(self.device))
-        except comfy.model_management.OOM_EXCEPTION:
-            comfy.model_management.soft_empty_cache()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler: the exception holds on to the tensors of the failed call.
+        comfy.model_management.soft_empty_cache()
         return None
 
     def _decode_in_chunks(self, samples: torch.Tensor, frames_at_once: int) -> torch.Tensor | None:
@@ -59,8 +88,13 @@ class ClipVAE(comfy.sd.VAE):
             # In ordinary memory, where there is more of it: what the decoder keeps of a whole clip is large.
             return decode_in_chunks(self.first_stage_model.decoder, samples.to("cpu", self.vae_dtype), self.device,
                                     frames_at_once, comfy.model_management.throw_exception_if_processing_interrupted)
-        except comfy.model_management.OOM_EXCEPTION:
-            if frames_at_once == 1:
+        except Exception as error:
+            if frames_at_once == 1 or not is_out_of_memory(error):
                 raise
         comfy.model_management.soft_empty_cache()
         return None
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager:
+    """Makes the device torch's current one where the host has several."""
+    return getattr(comfy.model_management, "cuda_device_context", lambda _: contextlib.nullcontext())(device)
