@@ -8,12 +8,16 @@ import pytest
 import torch
 from generative_inbetweening.training.memory import LiveBytes
 from generative_inbetweening.weights.chunked_decoder import decode_in_chunks, kept_bytes
-from small_model import load
+from small_model import encode, load
 
 from nodes import VAEDecode
 
 FRAMES, HEIGHT, WIDTH = 5, 3, 4
 ROUNDING = {"rtol": 1e-4, "atol": 2e-5}
+# As CUDA and torch, newer torch, and Apple's GPUs say it.
+NO_MEMORY = [comfy.model_management.OOM_EXCEPTION("out of memory"),
+             getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),
+             RuntimeError("MPS backend out of memory (MPS allocated: 8.87 GB)")]
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +69,74 @@ def as_host(vae):
     return plain
 
 
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("room", [0, 1, 2])
-def test_running_out_of_memory_takes_smaller_pieces(vae, latents, whole, room, monkeypatch):
+def test_running_out_of_memory_takes_smaller_pieces(vae, latents, whole, room, error, monkeypatch):
     decoder, seen = vae.first_stage_model.decoder, []
     convolution = decoder.conv_in.forward
 
     def too_large(frames):
         seen.append(len(frames))
         if len(frames) > room:
-            raise comfy.model_management.OOM_EXCEPTION("out of memory")
+            raise error
         return convolution(frames)
 
     monkeypatch.setattr(decoder.conv_in, "forward", too_large)
     if not room:
-        with pytest.raises(comfy.model_management.OOM_EXCEPTION):
+        with pytest.raises(type(error), match="out of memory"):
             VAEDecode().decode(vae, {"samples": latents})
         assert seen[-1] == 1
     else:
         frames, = VAEDecode().decode(vae, {"samples": latents})
         assert torch.allclose(frames, whole, **ROUNDING) and max(seen) == FRAMES
+
+
+def test_an_error_of_another_kind_is_not_tried_again(vae, latents, monkeypatch):
+    seen = []
+    monkeypatch.setattr(vae.first_stage_model.decoder.conv_in, "forward", lambda frames: seen.append(1) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        VAEDecode().decode(vae, {"samples": latents})
+    assert len(seen) == 1
+
+
+def test_what_the_patcher_can_give_back_counts_as_free(vae, latents, whole, monkeypatch):
+    free_frames(vae, latents, 1.5, monkeypatch)
+    free = comfy.model_management.get_free_memory()
+    monkeypatch.setattr(vae.patcher, "get_free_memory", lambda device: 10 * free, raising=False)
+    monkeypatch.setattr(vae, "_decode_in_chunks", None)
+    assert torch.equal(VAEDecode().decode(vae, {"samples": latents})[0], whole)
+
+
+def test_frames_are_held_once(vae, latents, monkeypatch):
+    pixels = torch.rand(8, 3, 64, 64) * 2 - 1
+    expected = vae.process_output(pixels.clone()).movedim(1, -1)
+    monkeypatch.setattr(vae, "_decode_whole", lambda _: pixels)
+    with LiveBytes([pixels]) as live:
+        frames = vae.decode(latents)
+    assert torch.equal(frames, expected) and live.peak < pixels.nbytes / 2
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+def test_keyframes_are_encoded_where_memory_is_short(models, encoded, error, monkeypatch):
+    """The picture in tiles, as the host has them; the embedding once more on an emptied device."""
+    failures = {"picture": 0, "embedding": 0}
+
+    def failing_once(what, call):
+        def attempt(*arguments, **options):
+            failures[what] += 1
+            if failures[what] == 1:
+                raise error
+            return call(*arguments, **options)
+        return attempt
+
+    _, clip_vision, vae = models
+    monkeypatch.setattr(vae.first_stage_model, "encode", failing_once("picture", vae.first_stage_model.encode))
+    monkeypatch.setattr(clip_vision.model, "forward", failing_once("embedding", clip_vision.model.forward))
+    with torch.inference_mode():
+        positive = encode(models)[0]
+    assert torch.allclose(positive[0][0], encoded[0][0][0], **ROUNDING)
+    found, wanted = (each[0][1]["concat_latent_image"] for each in (positive, encoded[0]))
+    assert torch.allclose(found, wanted, atol=0.05) and failures["picture"] > 2 and failures["embedding"] == 3
 
 
 def test_the_host_decodes_when_ordinary_memory_is_short_too(vae, latents, monkeypatch, caplog):
