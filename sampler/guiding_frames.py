@@ -7,7 +7,7 @@ as in Lugmayr et al., "RePaint", arXiv 2201.09865, section 4.1). The n frames be
 end. A clip that closes a loop is guided at its end, too, by the first n + 1 frames of the loop.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,9 +16,20 @@ from .sequence_plan import Segment
 
 @dataclass(frozen=True)
 class FinishedClip:
-    """A whole segment's latents `[frames, 4, h, w]`, and the key by which it is known."""
+    """A whole segment's latents `[frames, 4, h, w]`, the key by which it is known, and, where it guides others, the
+    pictures `[1, height, width, 3]` that these begin or end at.
+    """
     key: str
     latents: torch.Tensor
+    picture_after_begin: torch.Tensor | None = None
+    picture_before_end: torch.Tensor | None = None
+
+    def with_guiding_pictures(self, decoded: torch.Tensor | None, count: int) -> "FinishedClip":
+        """Itself with the frames `count` after its first and before its last, of all its frames `decoded`."""
+        if decoded is None or not count:
+            return self
+        return replace(self, picture_after_begin=decoded[count:][:1].clone(),
+                       picture_before_end=decoded[-1 - count:][:1].clone())
 
 
 @dataclass(frozen=True)

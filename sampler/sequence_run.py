@@ -7,13 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import comfy.model_management
+import comfy.samplers
+import comfyui_version
 import folder_paths
 import torch
 
 from .clip_preview import clip_preview
 from .dual_direction_settings import DualDirectionSettings
 from .encode import encode_keyframes
-from .fingerprint import Fingerprint, model_fingerprint
+from .fingerprint import CannotBeKnown, fingerprint, model_fingerprint
 from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of
 from .keyframe_conditioning import check_embedding, embedding_width
 from .keyframes import one_picture
@@ -21,7 +23,8 @@ from .ksampler import dual_direction_ksampler
 from .presets import SamplerSettings
 from .schedules import check_sampler, noise_levels
 from .sequence_files import FILES_KEPT, FinishedClips
-from .sequence_plan import Segment, clip_seed, clips_to_sample, plan_segments, subdivided_frames, video_frames
+from .sequence_frames import Frames, check_frames_fit
+from .sequence_plan import Segment, clip_seed, clips_to_sample, plan_segments, video_frames
 from .sequence_progress import SequenceProgress
 from .unusual_input import remark_on_sequence
 
@@ -30,7 +33,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "inbetween_segments"
 # To be raised whenever the same request gives another video than before.
 _VERSION = 2
-_BYTES_OF_A_PIXEL = 3 * 4
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,26 @@ def sample_sequence(model, clip_vision, vae, keyframes: torch.Tensor, frames_per
     if guiding_frames and len(segments) > 1:
         logger.info("Keyframe sequence: every segment but the first is sampled over %d guiding frames more, the last "
                     "one of a loop over twice as many.", guiding_frames)
-    clips, finished = [], []
+    video, clips, finished = Frames(vae, frames), [], []
     for index, segment in enumerate(segments):
         logger.info("Keyframe sequence: segment %d of %d, seed %d.", index + 1, len(segments),
                     clip_seed(settings.seed, (index,)))
         guides = guides_of(index, finished, len(segments), guiding_frames, loop)
         first, last = pictures[segment.first], pictures[segment.last]
-        finished.append(run.segment(index, first, last, segment.frames, guides))
-        clips += run.subdivided(finished[-1], first, last, segment.frames, subdivisions, (index,))
+        clip = run.segment(index, first, last, segment.frames, guides)
+        if subdivisions:
+            decoded = vae.decode(clip.latents)
+            clips += run.subdivided(clip, decoded, first, last, segment.frames, subdivisions, (index,))
+        else:
+            clips.append(clip.latents)
+            # What guides the next one is decoded now, the others when the UNet is done with.
+            decoded = video.add(clip.latents) if guiding_frames and index + 1 < len(segments) else None
+        finished.append(clip.with_guiding_pictures(decoded, guiding_frames))
+        del decoded
+    for latents in clips[video.clips:]:
+        video.add(latents)
     latents = torch.cat([clip[min(index, 1):] for index, clip in enumerate(clips)])[:frames]
-    return _decode(vae, clips, frames), {"samples": latents}
+    return video.images, {"samples": latents}
 
 
 class _SequenceRun:
@@ -87,8 +99,8 @@ class _SequenceRun:
         clips = sum(clips_to_sample(segment.frames, subdivisions) for segment in segments)
         evaluations = clips * settings.sampler.passes(settings.directions)
         self._progress = SequenceProgress(clip_preview(model, evaluations), clips)
-        self._request = self._fingerprint_of_request()
         self._files = FinishedClips(Path(folder_paths.get_output_directory(), FOLDER)) if resume else None
+        self._request = self._fingerprint_of_request() if resume else ""
         if self._files:
             self._files.remove_oldest(max(FILES_KEPT, clips))
         logger.info("Keyframe sequence: %d frames in %d segments, %d clips to sample, %d sampler steps in all, that is "
@@ -99,22 +111,20 @@ class _SequenceRun:
     def segment(self, index: int, first: torch.Tensor, last: torch.Tensor, frames: int,
                 guides: Guides) -> FinishedClip:
         """The clip between two keyframes `[1, height, width, 3]`."""
-        key = Fingerprint().add([self._request, first, last, frames, index, *guides.keys]).hexdigest()
+        key = fingerprint([self._request, first, last, frames, index, *guides.keys])
         return self._clip(key, first, last, frames, (index,), guides)
 
-    def subdivided(self, clip: FinishedClip, first: torch.Tensor, last: torch.Tensor, frames: int, subdivisions: int,
-                   path: tuple[int, ...]) -> list[torch.Tensor]:
-        """The latents of the clips that a clip consists of: its own, or, subdivided, one for each gap."""
-        if subdivisions == 0:
-            return [clip.latents]
+    def subdivided(self, clip: FinishedClip, decoded: torch.Tensor, first: torch.Tensor, last: torch.Tensor,
+                   frames: int, subdivisions: int, path: tuple[int, ...]) -> list[torch.Tensor]:
+        """The latents of the clips that take a clip's place, one for each gap between its `decoded` frames."""
         # The keyframes themselves, not their copies: nothing is lost at them however often it is subdivided.
-        pictures = [first, *self._vae.decode(clip.latents)[1:-1].split(1), last]
-        parts = []
+        pictures, parts = [first, *decoded[1:-1].split(1), last], []
         for index, (left, right) in enumerate(pairwise(pictures)):
             # A part is known by the clip that it divides: decoding that again may give other pixels in the last digit.
-            key = Fingerprint().add([clip.key, index]).hexdigest()
-            part = self._clip(key, left, right, frames, (*path, index), Guides(0))
-            parts += self.subdivided(part, left, right, frames, subdivisions - 1, (*path, index))
+            key, place = fingerprint([clip.key, index]), (*path, index)
+            part = self._clip(key, left, right, frames, place, Guides(0))
+            parts += [part.latents] if subdivisions == 1 else self.subdivided(
+                part, self._vae.decode(part.latents), left, right, frames, subdivisions - 1, place)
         return parts
 
     def _clip(self, key: str, first: torch.Tensor, last: torch.Tensor, frames: int, path: tuple[int, ...],
@@ -122,21 +132,23 @@ class _SequenceRun:
         latents = self._finished(key, frames) if self._files else None
         if latents is None:
             latents = self._sample(first, last, frames, clip_seed(self._settings.seed, path), guides)
+            _check_finite(latents, path)
             if self._files:
                 self._files.write(key, latents)
         self._progress.clip_done()
         return FinishedClip(key, latents)
 
     def _finished(self, key: str, frames: int) -> torch.Tensor | None:
-        return self._files.read(key, (frames, 4, self._settings.height // 8, self._settings.width // 8))
+        latents = self._files.read(key, (frames, 4, self._settings.height // 8, self._settings.width // 8))
+        return None if latents is None else latents.to(comfy.model_management.intermediate_device())
 
     def _sample(self, first: torch.Tensor, last: torch.Tensor, frames: int, seed: int, guides: Guides) -> torch.Tensor:
         settings = self._settings
         # A guided clip begins and ends at its neighbours' frames, as they are seen in the video.
         if guides.before is not None:
-            first = self._vae.decode(guides.before.latents)[-1 - guides.count:][:1]
+            first = guides.before.picture_before_end
         if guides.after is not None:
-            last = self._vae.decode(guides.after.latents)[guides.count:][:1]
+            last = guides.after.picture_after_begin
         # One augmentation noise for all clips: neighbours see their common keyframe alike.
         positive, negative, latent = encode_keyframes(
             self._clip_vision, self._vae, first, last, settings.width, settings.height, guides.frames(frames),
@@ -151,10 +163,18 @@ class _SequenceRun:
         settings, model = self._settings, self._model
         # In whichever order the work is done, the result is the same.
         directions = dataclasses.replace(settings.directions, order_of_work="")
-        return Fingerprint().add([_VERSION, dataclasses.replace(settings, directions=directions),
-                                  noise_levels(model, settings.sampler.sampler_name, settings.sampler.scheduler,
-                                               settings.sampler.steps, 1.0),
-                                  model_fingerprint(model, self._clip_vision, self._vae)]).hexdigest()
+        sampler = settings.sampler
+        try:
+            return fingerprint([_VERSION, comfyui_version.__version__,
+                                dataclasses.replace(settings, directions=directions),
+                                comfy.samplers.sampler_object(sampler.sampler_name),
+                                noise_levels(model, sampler.sampler_name, sampler.scheduler, sampler.steps, 1.0),
+                                model_fingerprint(model, self._clip_vision, self._vae)])
+        except CannotBeKnown as error:
+            self._files = None
+            logger.warning("Keyframe sequence: finished segments are neither kept nor taken up in this run: whether "
+                           "the model is the same again cannot be known, because of %s.", error)
+            return ""
 
 
 def _pictures(keyframes: torch.Tensor, loop: bool) -> list[torch.Tensor]:
@@ -170,25 +190,11 @@ def _check_length(segments: list[Segment], subdivisions: int, loop: bool, settin
     if subdivisions and min(segment.frames for segment in segments) < 3:
         raise ValueError("frames_per_segment: expected at least 3 frames with subdivisions, found 2, which has nothing "
                          "between its keyframes. Raise it, or set subdivisions to 0.")
-    frames = video_frames(segments, subdivisions, loop)
-    needed = frames * settings.width * settings.height * _BYTES_OF_A_PIXEL
-    available = comfy.model_management.get_total_memory(torch.device("cpu"))
-    if needed > available:
-        longest = max(subdivided_frames(segment.frames, subdivisions) for segment in segments)
-        raise ValueError(f"subdivisions: expected a video that fits into this machine's {available / 2 ** 30:.0f} GiB "
-                         f"of memory, found {frames} frames (up to {longest} a segment), {needed / 2 ** 30:.0f} GiB. "
-                         "Lower subdivisions, frames_per_segment, or width and height.")
-    return frames
+    return check_frames_fit(segments, subdivisions, loop, settings.width, settings.height)
 
 
-def _decode(vae, clips: list[torch.Tensor], frames: int) -> torch.Tensor:
-    """`[frames, height, width, 3]`; a clip's first frame is the last of the clip before and is shown once."""
-    images, position = None, 0
-    for clip in clips:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        decoded = vae.decode(clip)[min(position, 1):][:frames - position]
-        if images is None:
-            images = decoded.new_empty([frames, *decoded.shape[1:]])
-        images[position:position + len(decoded)] = decoded
-        position += len(decoded)
-    return images
+def _check_finite(latents: torch.Tensor, path: tuple[int, ...]) -> None:
+    if not latents.isfinite().all():
+        raise ValueError(f"model: segment {path[0] + 1} came out with NaN or infinite numbers and is not kept. Queue "
+                         "again: with resume on, finished segments are taken up. If it comes again, the model or its "
+                         "number format is at fault.")
