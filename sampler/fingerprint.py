@@ -22,6 +22,7 @@ from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.supported_models_base
 import comfy.utils
 import folder_paths
 import numpy
@@ -44,6 +45,8 @@ _HOST_NOTES = frozenset((
     "current_weight_patches_uuid", "latent_shapes", "dynamic_vbars", "dynamic_pins", "dynamic_patchers"))
 _CLASS_INTERNALS = frozenset(("__dict__", "__weakref__", "__doc__", "__annotations__", "__firstlineno__",
                               "__static_attributes__", "_abc_impl"))
+# What the host notes as the original of an attribute that only an object patch put there.
+_NOT_THERE = getattr(comfy.utils, "ATTR_UNSET", object())
 _PACK = Path(__file__).resolve().parents[1]
 
 
@@ -132,7 +135,8 @@ class _Walk:
             yield self.digest([str(value.dtype), value.shape, value.tobytes()])
         else:
             # From here on things have names, by which a message can say who holds what cannot be known.
-            self._holders.append(getattr(value, "__qualname__", None) or type(value).__qualname__)
+            named = value if isinstance(value, (types.FunctionType, type)) else type(value)
+            self._holders.append(named.__qualname__)
             yield from map(self.digest, self._parts(value))
             self._holders.pop()
 
@@ -163,6 +167,9 @@ class _Walk:
             return [] if id(value) in self.run_state else _cell_parts(value)
         if isinstance(value, functools.cached_property):
             return [value.func]
+        if isinstance(value, comfy.supported_models_base.BASE):
+            # It answers every question, also those that a pickle asks, with a warning.
+            return [type(value), vars(value)]
         return self._object_parts(value)
 
     def _object_parts(self, value: object) -> Iterable[object]:
@@ -245,7 +252,7 @@ class _Walk:
         hosts = _is_ours_or_hosts(type(module))
         for name in sorted(set(vars(module)) - _TORCH_ATTRIBUTES - _HOST_NOTES):
             value = self._attributes.get((id(module), name), vars(module)[name])
-            if not (hosts and name.startswith("_")) and not _is_own_method(module, name, value):
+            if not (hosts and name.startswith("_") or value is _NOT_THERE or _is_own_method(module, name, value)):
                 yield name
                 yield value
 
