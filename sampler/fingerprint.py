@@ -190,20 +190,21 @@ class _Walk:
 
     def _patcher_parts(self, patcher: comfy.model_patcher.ModelPatcher) -> Iterator[object]:
         with ExitStack() as ejected:
+            # What is injected at the moment is not the model's own.
             for loaded in comfy.model_management.current_loaded_models:
                 if loaded.model is not None and loaded.model.is_clone(patcher):
                     ejected.enter_context(loaded.model.use_ejected())
             self._note_originals(patcher)
             yield type(patcher)
             yield patcher.model
-        # Which weight comes first makes no difference.
-        yield sorted(((str(key), patch) for key, patch in patcher.patches.items()), key=lambda item: item[0])
-        for name in _PATCHER_PARTS:
-            yield name
-            yield getattr(patcher, name, None)
-        yield getattr(patcher, "force_cast_weights", False)
-        # The numbers of a generator of the device are the device's.
-        yield getattr(patcher.load_device, "type", None)
+            # Which weight comes first makes no difference.
+            yield sorted(((str(key), patch) for key, patch in patcher.patches.items()), key=lambda item: item[0])
+            for name in _PATCHER_PARTS:
+                yield name
+                yield getattr(patcher, name, None)
+            yield getattr(patcher, "force_cast_weights", False)
+            # The numbers of a generator of the device are the device's.
+            yield getattr(patcher.load_device, "type", None)
 
     def _function_parts(self, function: types.FunctionType) -> list[object]:
         parts = [function.__module__, function.__qualname__, function.__code__, function.__defaults__,

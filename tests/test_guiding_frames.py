@@ -118,3 +118,13 @@ def test_which_segments_are_guided_and_by_what():
     assert guides_of(1, finished[:1], 3, 2, True) == Guides(2, finished[0])
     assert guides_of(2, finished[:2], 3, 2, True) == Guides(2, finished[1], finished[0])
     assert guides_of(2, finished[:2], 3, 2, False) == Guides(2, finished[1])
+
+
+@pytest.mark.parametrize("changes, decoded", [
+    ({}, 2), ({"guiding_frames": 1}, 2), ({"guiding_frames": 1, "loop": True}, 3),
+    ({"guiding_frames": 1, "subdivisions": 1}, 6)])
+def test_every_clip_is_decoded_once(models, monkeypatch, changes, decoded):  # noqa: F811
+    calls, decode = [], models[2].decode
+    monkeypatch.setattr(models[2], "decode", lambda latents: (calls.append(latents), decode(latents))[1])
+    sequence(models, keyframes(3), frames_per_segment="3", **changes)
+    assert len(calls) == decoded and len({call.data_ptr() for call in calls}) == decoded

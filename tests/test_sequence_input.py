@@ -2,13 +2,15 @@
 
 import io
 
+import comfy.model_management
 import pytest
 import torch
 from comfyui_server import Server, api_workflow, node_of
 from generative_inbetweening.nodes import NODES
+from generative_inbetweening.sampler.sequence_frames import Frames
 from generative_inbetweening.weights.host_paths import register_backward_motion_folder
 from PIL import Image
-from test_sequence import output, sequence  # noqa: F401
+from test_sequence import keyframes, output, sequence  # noqa: F401
 
 from nodes import ImageBatch
 
@@ -47,3 +49,34 @@ def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
     assert len(files) == 5
     picture = Image.open(io.BytesIO(server.view(files[0])))
     assert picture.size == (64, 64)
+
+
+@pytest.mark.parametrize("frames, changes, blamed", [
+    ("1000", {}, "frames_per_segment"), ("30", {"subdivisions": 1}, "subdivisions"),
+    ("4", {"subdivisions": 3, "width": 4096, "height": 4096}, "subdivisions"),
+    ("3", {"width": 16384, "height": 16384}, "width")])
+def test_a_video_larger_than_the_memory_that_is_free_is_refused_first(models, monkeypatch, frames, changes, blamed):
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_, **__: 4 * 2 ** 30)
+    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_, **__: 16 * 2 ** 30)
+    with pytest.raises(ValueError, match=f"^{blamed}: expected a video that fits into the 4.0 GiB of memory that are"):
+        sequence(models, keyframes(2), frames_per_segment=frames, **{"width": 1024, "height": 576, **changes})
+
+
+def test_a_single_clips_frames_are_not_copied(models, monkeypatch):
+    decoded, decode = [], models[2].decode
+    monkeypatch.setattr(models[2], "decode", lambda latents: (decoded.append(decode(latents)), decoded[-1])[1])
+    images, _ = sequence(models, keyframes(2), frames_per_segment="2")
+    assert images.data_ptr() == decoded[0].data_ptr()
+
+
+def test_frames_go_straight_to_their_places():
+    class Decoder:
+        def decode(self, latents):
+            return latents.expand(-1, 3, 8, 8).movedim(1, -1).contiguous()
+
+    frames = Frames(Decoder(), 7)
+    for first in (0, 3, 6):
+        frames.add(torch.arange(first, first + 4.0).reshape(4, 1, 1, 1))
+        places = frames.images.data_ptr()
+        assert frames.images[:first + 1, 0, 0, 0].tolist() == list(range(first + 1))
+    assert frames.images.data_ptr() == places and frames.images.shape == (7, 8, 8, 3)
