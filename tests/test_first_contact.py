@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from types import SimpleNamespace
 
 import folder_paths
 import pytest
@@ -44,8 +45,10 @@ def test_empty_lists_say_what_goes_where_and_choosing_that_gives_the_link(empty)
     base, = choices(InbetweenConvertBackwardMotion, "base")
     assert "svd_xt.safetensors into models/checkpoints" in model and "svd.safetensors into models/checkpoints" in base
     assert "Convert Backward Motion Weights" in backward
+    # The file is looked for first, so that the model is not looked at.
+    any_model = SimpleNamespace(model=None, model_options={})
     for run, words in ((lambda: InbetweenLoadSVD.execute(model), XT),
-                       (lambda: InbetweenLoadBackwardMotion.execute(None, backward, 1.0), AUTHORS),
+                       (lambda: InbetweenLoadBackwardMotion.execute(any_model, backward, 1.0), AUTHORS),
                        (lambda: InbetweenConvertBackwardMotion.execute(base, base, "name", "fp16", False), SVD)):
         with pytest.raises(WeightsError, match=re.escape(words)):
             run()

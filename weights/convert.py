@@ -139,7 +139,7 @@ def model_name(path: Path) -> str:
 def _difference(base: torch.Tensor, tuned: torch.Tensor, key: str) -> torch.Tensor:
     if base.shape != tuned.shape:
         raise WeightsError(f"fine_tuned: Expected both models to have one width, found {tuple(base.shape)} in the base "
-                           f"and {tuple(tuned.shape)} in the fine-tuned model for {key}.")
+                           f"and {tuple(tuned.shape)} in the fine-tuned model for {plain_name(key)}.")
     return tuned - base
 
 
@@ -153,5 +153,5 @@ def _foreign_tensor(base: UNetTensors, tuned: UNetTensors) -> str | None:
     for name in untouched:
         before, after = base.tensor(name), tuned.tensor(name)
         if before.shape == after.shape and (after - before).norm() > _ROUNDING * before.norm():
-            return name
+            return plain_name(name)
     return None
