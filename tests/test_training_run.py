@@ -171,6 +171,14 @@ def test_a_full_disk_costs_lines_of_the_log_and_not_the_run(tmp_path, caplog):
     assert "log.jsonl: a line is left out, the run goes on" in caplog.text
 
 
+def test_an_out_that_cannot_be_written_is_told_before_anything_is_done(options, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "log.jsonl").mkdir(parents=True)
+    for out, reason in ((tmp_path / "file" / "below", "Not a directory"), (tmp_path / "taken", "Is a directory")):
+        assert main(options(out)) == 1
+        assert f"--out: cannot write into {out}: {reason}" in caplog.text
+
+
 def test_a_source_of_many_clips_is_looked_at_once(tmp_path, monkeypatch):
     save_frame_folder(tmp_path / "source", 4, seed=3)
     cache = ClipCache(tmp_path / "cache", ClipShape(2, 1, SIZE, SIZE), tmp_path)

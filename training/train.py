@@ -39,6 +39,8 @@ from .svd import check_is_svd, load_unet
 
 logger = logging.getLogger(__name__)
 
+LOG = "log.jsonl"
+
 
 class Diverged(RuntimeError):
     """The loss or its gradient is no longer a finite number."""
@@ -58,7 +60,7 @@ def fine_tune(settings: Settings, resume: str | None = None, overwrite: bool = F
     check_is_svd(Path(settings.base))
     accelerator = make_accelerator(settings)
     checkpoint = _starting_point(settings, resume, overwrite)
-    Path(settings.out).mkdir(parents=True, exist_ok=True)
+    _check_out(Path(settings.out))
     accelerator.wait_for_everyone()
     batches, clips, held_out_clips = prepare_clips(accelerator, settings)
     run = Run.prepare(accelerator, settings, batches, clips, checkpoint)
@@ -86,6 +88,15 @@ def make_accelerator(settings: Settings) -> Accelerator:
     except ValueError as error:
         raise SettingsError(f"--mixed-precision: {settings.mixed_precision} cannot be used here: {error}. Give bf16 "
                             "or no.") from error
+
+
+def _check_out(folder: Path) -> None:
+    """Make the folder of a run's files. Raises SettingsError where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).open("ab").close()
+    except OSError as error:
+        raise SettingsError(f"--out: cannot write into {folder}: {error.strerror}. Give another folder.") from error
 
 
 def _starting_point(settings: Settings, resume: str | None, overwrite: bool) -> Path | None:
@@ -191,7 +202,7 @@ class Run:
     def train(self, held_out: HeldOut | None) -> None:
         """Run to the last step. Raises Interrupted, Diverged, WeightsError."""
         settings, main = self.settings, self.accelerator.is_main_process
-        with (RunLog(Path(settings.out) / "log.jsonl", self.step, main) as log, StopSignals() as signals,
+        with (RunLog(Path(settings.out) / LOG, self.step, main) as log, StopSignals() as signals,
               tqdm(total=settings.steps, initial=self.step, unit="step", disable=not main) as bar):
             log.write(event="start", step=self.step, clips=len(self.clips),
                       processes=self.accelerator.num_processes, settings=asdict(settings))
