@@ -152,7 +152,8 @@ def run(authors, models: Path, settings: dict, pictures: list[Image.Image], draw
         seen["final"] = kept["latents"]
         return kept
 
-    torch.manual_seed(settings["seed"])
+    # Re-injections draw from the global generator; with the other generator's seed they would repeat its numbers.
+    torch.manual_seed(settings["seed"] + 1)
     frames = pipeline(
         *pictures, height=settings["height"], width=settings["width"], num_frames=settings["frames"],
         num_inference_steps=settings["steps"], min_guidance_scale=settings["min_cfg"],
