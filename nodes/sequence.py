@@ -17,15 +17,15 @@ class InbetweenKeyframeSequence(Node):
         return schema(
             node_id="InbetweenKeyframeSequence", display_name="Inbetween Keyframe Sequence",
             search_aliases=["seamless loop", "many keyframes", "keyframe interpolation"],
-            description="The whole video through many keyframes, or a seamless loop, even of one picture. Finished "
-                        "segments are kept: queued again after an interruption, it goes on where it stopped.",
+            description="The whole video through many keyframes, or a seamless loop. Finished segments are kept: "
+                        "queued again after an interruption, it goes on where it stopped.",
             inputs=[
                 io.Model.Input("model", tooltip="Stable Video Diffusion with backward-motion weights."),
                 io.ClipVision.Input("clip_vision", tooltip="The CLIP image encoder, from Load SVD Model."),
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
                 io.Image.Input("keyframes", tooltip=(
                     "The pictures in their order, as one batch, from ImageBatch for instance. At least 2; 1 is enough "
-                    "for a loop.")),
+                    "for a loop, which then hardly moves.")),
                 io.String.Input("frames_per_segment", default="25", tooltip=(
                     "Frames from one keyframe to the next, both included: one number for all, or one for each, such "
                     "as 8, 14, 8. 25 for SVD-XT, 14 for SVD.")),

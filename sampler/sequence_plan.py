@@ -34,7 +34,7 @@ def plan_segments(keyframes: int, frames_per_segment: str, loop: bool) -> list[S
     """
     if keyframes < 2 and not loop:
         raise ValueError(f"keyframes: expected at least 2 pictures, found {keyframes}. Join your pictures to one batch "
-                         "with ImageBatch, or switch loop on for a seamless loop of one picture.")
+                         "with ImageBatch, or switch loop on.")
     segments = keyframes if loop else keyframes - 1
     frames = parse_frames_per_segment(frames_per_segment, segments)
     return [Segment(index, (index + 1) % keyframes, count) for index, count in enumerate(frames)]
