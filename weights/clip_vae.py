@@ -45,7 +45,7 @@ class ClipVAE(comfy.sd.VAE):
         if pixels.dtype != dtype or pixels.device != torch.device(self.output_device):
             frames = torch.empty(pixels.shape, dtype=dtype, device=self.output_device)
         for index, frame in enumerate(pixels):
-            # In float32, as half precision has no 8 bits left between 0.5 and 1 after the additions.
+            # In float32: half precision would round the sums once more.
             frames[index] = self.process_output(frame.float())
         return frames
 

@@ -79,8 +79,9 @@ def build_vae(tensors: dict[str, torch.Tensor], disable_dynamic: bool = False) -
     Raises WeightsError when they are no temporal-decoder VAE, or not all of one.
     """
     numbers = vae_numbers(tensors)
-    if numbers["ch"] == 128 and numbers["ch_mult"] == [1, 2, 4, 4] and numbers["num_res_blocks"] == 2:
-        # As for the host's own: a clone without dynamic VRAM takes the network only.
+    full_size = numbers["ch"] == 128 and numbers["ch_mult"] == [1, 2, 4, 4] and numbers["num_res_blocks"] == 2
+    # Only the host knows how to load its own dynamically; it has no way to be told not to.
+    if full_size and not disable_dynamic:
         return ClipVAE(sd=dict(tensors))
     # A plain autoencoder of these numbers first: it sets up everything about a VAE that is not its network.
     channels = numbers["z_channels"]
