@@ -7,7 +7,7 @@ from ..sampler.fusion import FUSIONS
 from ..sampler.keyframes import FITS
 from ..sampler.order_of_work import ORDERS
 from ..sampler.presets import CUSTOM, PRESETS
-from ..sampler.schedules import SCHEDULERS
+from ..sampler.schedules import schedulers
 from ..sampler.strategies import STRATEGIES
 from ..sampler.temporal_attention import TEMPORAL_ATTENTIONS
 
@@ -65,9 +65,9 @@ def guidance_and_fusion() -> list[io.Input]:
 def sampler_and_scheduler() -> list[io.Input]:
     """The host's sampler and noise levels."""
     return [
-        io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip=(
+        io.Combo.Input("sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler", tooltip=(
             "Any of ComfyUI's samplers. euler: as released.")),
-        io.Combo.Input("scheduler", options=list(SCHEDULERS), default="karras", tooltip=(
+        io.Combo.Input("scheduler", options=list(schedulers()), default="karras", tooltip=(
             "How the noise levels are spaced. karras: as released; align_your_steps: for 10 to 15 steps."))]
 
 

@@ -7,15 +7,29 @@ direction at a time.
 
 import logging
 import math
+from dataclasses import replace
+from functools import partial
 
 import comfy.model_base
 import comfy.model_management
+import comfy.patcher_extension
 import comfy.samplers
 import torch
 
 from ..weights.attach import beside_its_weights
+from ..weights.out_of_memory import is_out_of_memory
 from .dual_direction_settings import DualDirectionSettings
-from .fusion import changes_nothing, fuse, fusion_weights, guidance_scales
+from .fusion import fuse, fusion_weights
+from .guidance import (
+    Direction,
+    Guidance,
+    OwnScale,
+    far_scale,
+    functions_of_nodes,
+    functions_of_sampler,
+    guide,
+)
+from .host_nodes import check_additions, compare_halves, naming_failures, nodes_behind, wrapping_nodes
 from .keyframe_conditioning import (
     backward_conditioning,
     check_conditioning,
@@ -26,7 +40,7 @@ from .keyframe_conditioning import (
 )
 from .latent_checks import check_samples, checked_mask
 from .memory_limit import check_one_video_fits, no_room
-from .motion_prior import with_backward_estimates
+from .motion_prior import backward_estimate, with_backward_estimates
 from .noise import stream_seed
 from .order_of_work import Part, calls, choose_order, lower_order
 from .progress import EvaluationProgress
@@ -42,7 +56,7 @@ logger = logging.getLogger(__name__)
 _BACKWARD_MOTION = "inbetween_backward_motion"
 # The host's own margin on its estimate before it puts videos into one call.
 _MEMORY_MARGIN = 1.5
-_REFUSED_OPTIONS = {"context_handler": "context windows", "sampler_calc_cond_batch_function": "replaced model calls"}
+_CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
 
 
 class DualDirectionGuider(comfy.samplers.CFGGuider):
@@ -62,7 +76,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self.inner_set_conds({"positive": positive, "negative": negative,
                               "positive_backward": backward_conditioning(positive, "positive"),
                               "negative_backward": backward_conditioning(negative, "negative")})
-        self.set_cfg((settings.guidance_min + settings.guidance_max) / 2)
+        self.set_cfg(far_scale(settings.fusion, settings.guidance_min, settings.guidance_max))
         # Last: for hooks the host takes another MODEL, one without dynamic VRAM.
         self.model_patcher = beside_its_weights(self.model_patcher)
         # Both directions of one conditioning are known by the forward one's identity.
@@ -87,7 +101,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             sampler = SequentialSampler(sampler, self._keyframe_latents())
         steps = max(len(sigmas) - 1, 0)
         passes = sampler.passes(steps) if hasattr(sampler, "passes") else steps
-        with EvaluationProgress(callback, passes, disable_pbar) as self._progress:
+        with EvaluationProgress(callback, passes, disable_pbar) as self._progress, naming_failures(self.model_options):
             # Our bar counts evaluations, so the sampler's own, which counts its steps, stays off.
             return super().sample(noise, latent_image, sampler, sigmas, denoise_mask,
                                   lambda step, x0, x, total: self._progress.stepped(x0, x), True,
@@ -98,19 +112,22 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
     def inner_sample(self, noise, latent_image, device, *args, **kwargs):
         """As the host's, with the method's attention in the UNet meanwhile and nothing left behind afterwards."""
-        frames, self._maps = noise.shape[0], {}
-        self._weights = fusion_weights(self.settings.fusion, frames).to(device)
-        self._scales = guidance_scales(self.settings.fusion, frames, self.settings.guidance_min,
-                                       self.settings.guidance_max).to(device)
+        frames, settings = noise.shape[0], self.settings
+        self._maps, self._nested_maps, self._videos_computed, self._forward_again = {}, {}, set(), None
+        self._weights = fusion_weights(settings.fusion, frames).to(device)
+        self._guidance = Guidance.of_settings(settings.fusion, frames, settings.guidance_min, settings.guidance_max,
+                                              device)
         self._last_keyframe = self._keyframe_latents().last.to(device)
         self._order = self._first_order(noise.shape, device)
         self._guided_sigmas = self._guidance_interval()
+        self._apart = compare_halves(self.model_options)
         self._attention_layers = len(temporal_attention_layers(self.inner_model))
+        self._say_what_takes_over()
         try:
             with dual_direction_unet(self.inner_model.diffusion_model, self._backward_projections):
                 return super().inner_sample(noise, latent_image, device, *args, **kwargs)
         finally:
-            del self._maps, self._weights, self._scales, self._last_keyframe
+            del self._maps, self._nested_maps, self._weights, self._guidance, self._last_keyframe, self._forward_again
 
     def predict_noise(self, x, timestep, model_options, seed=None):
         """The fused estimate of the denoised latents, `[frames, 4, h, w]`, from noisy latents of the same shape.
@@ -119,14 +136,35 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """
         wanted = model_options.get(ONE_DIRECTION)
         directions = (wanted,) if wanted else ("forward", "backward")
-        scales = self._scales_at(timestep)
-        guided = not changes_nothing(scales) or model_options.get("disable_cfg1_optimization", False)
-        estimates = self._estimates(x, timestep, model_options, guided, directions)
-        denoised = self._joined({direction: self._guided(direction, estimates, scales, x, timestep, model_options)
-                                 for direction in directions})
-        denoised = self._after_guidance(denoised, estimates, directions, x, timestep, model_options)
+        guidance = self._guidance_at(timestep)
+        guided = guidance.needed or model_options.get("disable_cfg1_optimization", False)
+        of_nodes = functions_of_nodes(self.model_options)
+        parts, estimates, halves = self._estimates(x, timestep, model_options, guided, directions), {}, {}
+        for direction in directions:
+            shown = self._shown(direction, x, timestep, model_options, guided)
+            estimates[direction], halves[direction] = guide(
+                shown, parts["positive", direction], parts.get(("negative", direction)), guidance, of_nodes)
+        denoised = self._joined(estimates)
+        of_sampler = functions_of_sampler(model_options, of_nodes)
+        if of_sampler:
+            shown = replace(self._shown("forward", x, timestep, model_options, guided), model_options=model_options)
+            joined = [self._joined({direction: halves[direction][half] for direction in directions}) for half in (0, 1)]
+            for function in of_sampler:
+                denoised = shown.after(function, denoised, joined, guidance.scale)
         self._progress.evaluated(denoised, x)
         return denoised
+
+    def _shown(self, direction: str, x, timestep, model_options, guided: bool) -> Direction:
+        """What the functions of other nodes are shown of one direction."""
+        # With a motion prior it is the forward direction that the model computes, in both.
+        end = "_backward" if direction == "backward" and not self.settings.motion_prior else ""
+        options = comfy.model_patcher.create_model_options_clone(model_options)
+        options.pop("multigpu_clones", None)
+        wrapper = self._own_time_wrapper(direction, model_options.get("model_function_wrapper"))
+        return Direction(self.inner_model, self.conds[f"positive{end}"],
+                         self.conds[f"negative{end}"] if guided else None,
+                         reverse_time(x) if direction == "backward" else x, timestep,
+                         {**options, "model_function_wrapper": wrapper})
 
     def _joined(self, estimates: dict[str, torch.Tensor]) -> torch.Tensor:
         """The directions' estimates, each in its own time, as one in forward time."""
@@ -134,12 +172,15 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             return fuse(estimates["forward"], estimates["backward"], self._weights)
         return estimates["forward"] if "forward" in estimates else reverse_time(estimates["backward"])
 
-    def _scales_at(self, timestep: torch.Tensor) -> torch.Tensor:
-        """The guidance scales, `[frames, 1, 1, 1]`, at noise level σ = `timestep`: 1 outside the guidance interval."""
+    def _guidance_at(self, timestep: torch.Tensor) -> Guidance:
+        """The guidance at noise level σ = `timestep`: none outside the guidance interval."""
+        if not isinstance(self.cfg, OwnScale):
+            # A node such as CFGOverride has set another number for this evaluation.
+            return Guidance.constant(self.cfg)
         lowest, highest = self._guided_sigmas
-        if lowest == 0 and highest == math.inf:
-            return self._scales
-        return self._scales if lowest <= float(timestep.max()) <= highest else torch.ones_like(self._scales)
+        if (lowest == 0 and highest == math.inf) or lowest <= float(timestep.max()) <= highest:
+            return self._guidance
+        return Guidance.constant(1.0)
 
     def _guidance_interval(self) -> tuple[float, float]:
         """(lowest, highest) σ with guidance (Kynkäänniemi et al., arXiv 2404.07724)."""
@@ -156,37 +197,60 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         return with_backward_estimates(forward, self._last_keyframe)
 
     def _computed(self, x, timestep, model_options, guided: bool, directions) -> dict[Part, torch.Tensor]:
-        """The estimates of these directions by the UNet, with fewer videos a call when memory runs out."""
+        """The estimates of these directions by the UNet, to the host and its wrappers one batch of conditioning."""
+        parts = [(half, direction) for direction in directions for half in ("positive", "negative")
+                 if guided or half == "positive"]
+        batch = comfy.patcher_extension.WrapperExecutor.new_executor(
+            lambda model, conditionings, *rest: self._batch(dict(zip(parts, conditionings)), guided, directions, *rest),
+            comfy.patcher_extension.get_all_wrappers(_CALC_COND_BATCH, model_options, is_model_options=True))
+        conditionings = [self.conds[half if direction == "forward" else f"{half}_backward"]
+                         for half, direction in parts]
+        results = batch.execute(self.inner_model, conditionings, x, timestep, model_options)
+        return {part: reverse_time(result) if part[1] == "backward" else result
+                for part, result in zip(parts, results)}
+
+    def _batch(self, conditionings: dict[Part, list], guided: bool, directions, x, timestep, model_options):
+        """The estimates in forward time, with fewer videos a call when memory runs out."""
+        options = comfy.model_patcher.create_model_options_clone(model_options)
+        # Clones on other GPUs would run without the shared attention; one GPU computes all videos.
+        options.pop("multigpu_clones", None)
+        # They run once for all calls together, as they do around the host's one.
+        options.get("transformer_options", {}).get("wrappers", {}).pop(_CALC_COND_BATCH, None)
+        work = partial(self._calls, conditionings, x, timestep, options)
+        if directions == ("forward",):
+            self._forward_again = partial(work, guided, directions)
+        lost = None
         while True:
             try:
-                estimates = {}
-                for call in calls(self._order, guided, directions):
-                    comfy.model_management.throw_exception_if_processing_interrupted()
-                    estimates.update(self._call_unet(call, x, timestep, model_options))
-                return estimates
-            except (comfy.model_management.OOM_EXCEPTION, ForwardMapMissing) as error:
+                if lost is not None and directions == ("backward",):
+                    # What failed has used up the maps of the forward direction, which had a call of its own.
+                    self._forward_again()
+                estimates = work(guided, directions)
+                return [estimates[part] for part in conditionings]
+            except Exception as error:
+                if not isinstance(error, ForwardMapMissing) and not is_out_of_memory(error):
+                    raise
                 lower = lower_order(self._order)
                 if lower is None:
                     logger.error("Dual-direction sampling: %s.", no_room(x.shape))
                     raise
-                reason = "the device ran out of memory" if not isinstance(error, ForwardMapMissing) else \
-                    "the host computed the backward direction first"
+                lost = "the host computed the backward direction first" if isinstance(error, ForwardMapMissing) else \
+                    "the device ran out of memory"
             # Outside the handler: the exception holds on to the tensors of the failed call.
-            logger.warning("Dual-direction sampling: %s, going on with %s videos.", reason, lower)
+            logger.warning("Dual-direction sampling: %s, going on with %s videos.", lost, lower)
             self._order = lower
             self._maps.clear()
             comfy.model_management.soft_empty_cache()
 
-    def _call_unet(self, call: list[Part], x, timestep, model_options) -> dict[Part, torch.Tensor]:
-        conditionings = [self.conds[half if direction == "forward" else f"{half}_backward"]
-                         for half, direction in call]
-        options = comfy.model_patcher.create_model_options_clone(model_options)
-        # Clones on other GPUs would run without the shared attention; one GPU computes all videos.
-        options.pop("multigpu_clones", None)
-        options["model_function_wrapper"] = self._reversing_wrapper(call, model_options.get("model_function_wrapper"))
-        results = comfy.samplers.calc_cond_batch(self.inner_model, conditionings, x, timestep, options)
-        return {part: reverse_time(result) if part[1] == "backward" else result
-                for part, result in zip(call, results)}
+    def _calls(self, conditionings, x, timestep, options, guided: bool, directions) -> dict[Part, torch.Tensor]:
+        estimates = {}
+        for call in calls(self._order, guided, directions, self._apart):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            wrapper = self._reversing_wrapper(call, options.get("model_function_wrapper"))
+            results = comfy.samplers.calc_cond_batch(self.inner_model, [conditionings[part] for part in call], x,
+                                                     timestep, {**options, "model_function_wrapper": wrapper})
+            estimates.update(zip(call, results))
+        return estimates
 
     def _reversing_wrapper(self, call: list[Part], previous):
         """The host's hook around a UNet call: backward videos go in and come out in reversed time.
@@ -195,52 +259,42 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """
         def wrapper(apply_model, arguments):
             parts = [call[index] for index in arguments["cond_or_uncond"]]
-            options = dict(arguments["c"]["transformer_options"])
-            identities = [self._shared_identity.get(identity, identity) for identity in options["uuids"]]
-            videos = [Video(direction, identity) for (_, direction), identity in zip(parts, identities)]
-            options[UNET_CALL] = unet_call = UNetCall(videos, self.settings.temporal_attention, self._maps)
+            videos = [Video(direction, identity)
+                      for (_, direction), identity in zip(parts, self._identities(arguments))]
+            unet_call = UNetCall(videos, self.settings.temporal_attention, self._maps)
             # Other patches read 0 as conditional and 1 as unconditional here.
-            options["cond_or_uncond"] = [int(half == "negative") for half, _ in parts]
-            arguments = {**arguments, "input": _reversed_where_backward(arguments["input"], videos),
-                         "c": {**arguments["c"], "transformer_options": options},
-                         "cond_or_uncond": options["cond_or_uncond"]}
-            if previous is not None:
-                result = previous(apply_model, arguments)
-            else:
-                result = apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
-            self._check_attention_was_used(unet_call)
+            arguments = _with_call(arguments, unet_call, [int(half == "negative") for half, _ in parts])
+            arguments["input"] = _reversed_where_backward(arguments["input"], videos)
+            result = _apply(apply_model, arguments, previous)
+            self._check_attention_was_used(unet_call, arguments)
             return _reversed_where_backward(result, videos)
 
         return wrapper
 
-    def _guided(self, direction: str, estimates, scales, x, timestep, model_options) -> torch.Tensor:
-        """v_u + g_i (v_c − v_u) in the direction's own time, by the host's function so that its patches apply."""
-        conds = [self.conds["positive"], self.conds["negative"]]
-        outputs = [estimates["positive", direction], estimates.get(("negative", direction))]
-        if outputs[1] is None:
-            return outputs[0]
-        x = reverse_time(x) if direction == "backward" else x
-        for function in model_options.get("sampler_pre_cfg_function", []):
-            outputs = function({"conds": conds, "conds_out": outputs, "cond_scale": self.cfg, "timestep": timestep,
-                                "input": x, "sigma": timestep, "model": self.inner_model,
-                                "model_options": model_options})
-        options = {**model_options, "sampler_post_cfg_function": []}
-        return comfy.samplers.cfg_function(self.inner_model, outputs[0], outputs[1], scales, x, timestep,
-                                           model_options=options, cond=conds[0], uncond=conds[1])
+    def _own_time_wrapper(self, direction: str, previous):
+        """The hook around the model calls that other nodes' functions make in a direction, all in its own time."""
+        derived = direction == "backward" and self.settings.motion_prior
+        made: dict[object, int] = {}
 
-    def _after_guidance(self, denoised, estimates, directions, x, timestep, model_options) -> torch.Tensor:
-        """The host's post-guidance functions, among them those of its CFG++ samplers, on the joined estimates."""
-        functions = model_options.get("sampler_post_cfg_function", [])
-        if not functions:
-            return denoised
-        halves = {half: self._joined({direction: estimates[half, direction] for direction in directions})
-                  for half in ("positive", "negative") if (half, directions[0]) in estimates}
-        for function in functions:
-            denoised = function({"denoised": denoised, "cond": self.conds["positive"], "uncond": self.conds["negative"],
-                                 "cond_scale": self.cfg, "model": self.inner_model,
-                                 "uncond_denoised": halves.get("negative"), "cond_denoised": halves["positive"],
-                                 "sigma": timestep, "model_options": model_options, "input": x})
-        return denoised
+        def wrapper(apply_model, arguments):
+            videos = []
+            for identity in self._identities(arguments):
+                # A function may call the model several times: each of them has its twin in the other direction.
+                made[identity] = made.get(identity, 0) + 1
+                videos.append(Video("forward" if derived else direction, (identity, made[identity])))
+            unet_call = UNetCall(videos, self.settings.temporal_attention, self._nested_maps)
+            arguments = _with_call(arguments, unet_call, arguments["cond_or_uncond"])
+            if not derived:
+                return _apply(apply_model, arguments, previous)
+            arguments["input"] = _each(reverse_time, arguments["input"], len(videos))
+            result = _apply(apply_model, arguments, previous)
+            return _each(lambda forward: backward_estimate(forward, self._last_keyframe), result, len(videos))
+
+        return wrapper
+
+    def _identities(self, arguments: dict) -> list[object]:
+        return [self._shared_identity.get(identity, identity)
+                for identity in arguments["c"]["transformer_options"]["uuids"]]
 
     def _first_order(self, shape: torch.Size, device: torch.device) -> str:
         if self.settings.order_of_work != "auto":
@@ -249,7 +303,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         def memory_of_videos(count: int) -> float:
             return _MEMORY_MARGIN * self.inner_model.memory_required([count * shape[0], *shape[1:]])
 
-        free = comfy.model_management.get_free_memory(device)
+        # The patcher counts what it can give back, too, where the host has such patchers.
+        ask = getattr(self.model_patcher, "get_free_memory", comfy.model_management.get_free_memory)
+        free = ask(device)
         order = choose_order(memory_of_videos, free, comfy.model_management.is_device_cuda(device))
         logger.info("Dual-direction sampling: %s videos, %.1f GiB free, %.1f GiB estimated for a pair.", order,
                     free / 2 ** 30, memory_of_videos(2) / 2 ** 30)
@@ -262,10 +318,36 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         difference = attached.weights.layer(f"diffusion_model.{layer}")
         return BackwardProjections(difference["to_v"], difference["to_out"], attached.strength)
 
-    def _check_attention_was_used(self, unet_call: UNetCall) -> None:
-        if unet_call.layers_done < self._attention_layers:
-            raise ValueError("model: expected the UNet's own temporal attention, found it replaced by another node "
-                             "(an attn1 replacement). Disconnect that node from the model.")
+    def _check_attention_was_used(self, unet_call: UNetCall, arguments: dict) -> None:
+        done, videos = unet_call.layers_done, set(unet_call.videos)
+        # A cache may leave the UNet out for a video that it has seen before.
+        if done < self._attention_layers and (done or not videos <= self._videos_computed):
+            nodes = wrapping_nodes(arguments["c"]["transformer_options"])
+            raise ValueError("model: expected the UNet's own temporal attention, found it replaced by another node"
+                             f"{nodes}. Disconnect that node from the model.")
+        self._videos_computed |= videos
+
+    def _say_what_takes_over(self) -> None:
+        settings, function = self.settings, self.model_options.get("sampler_cfg_function")
+        if function is not None and settings.fusion == "weighted" and settings.guidance_min != settings.guidance_max:
+            logger.info("Dual-direction sampling: %s takes the place of guidance that rises from guidance_min to "
+                        "guidance_max. It gets one scale, guidance_max.", nodes_behind([function]))
+
+
+def _with_call(arguments: dict, unet_call: UNetCall, cond_or_uncond: list[int]) -> dict:
+    """The arguments of a UNet call with what the temporal attention has to know among the transformer's options."""
+    options = {**arguments["c"]["transformer_options"], UNET_CALL: unet_call, "cond_or_uncond": cond_or_uncond}
+    return {**arguments, "c": {**arguments["c"], "transformer_options": options}, "cond_or_uncond": cond_or_uncond}
+
+
+def _apply(apply_model, arguments: dict, previous) -> torch.Tensor:
+    if previous is not None:
+        return previous(apply_model, arguments)
+    return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+
+def _each(function, batch: torch.Tensor, videos: int) -> torch.Tensor:
+    return torch.cat([function(video) for video in batch.chunk(videos)])
 
 
 def _reversed_where_backward(batch: torch.Tensor, videos: list[Video]) -> torch.Tensor:
@@ -282,10 +364,4 @@ def _check_model(model, settings: DualDirectionSettings) -> None:
         raise ValueError("model: expected backward-motion weights, found a model without them. Put Load Backward "
                          "Motion Weights between Load SVD Model and this node, or choose a strategy that needs none: "
                          + ", ".join(f"`{name}`" for name in TRAINING_FREE) + ".")
-    for option, feature in _REFUSED_OPTIONS.items():
-        if option in model.model_options:
-            raise ValueError(f"model: {feature} cannot be used with dual-direction sampling. Disconnect the node that "
-                             "adds them.")
-    if model.model_options.get("transformer_options", {}).get("patches_replace", {}).get("attn1"):
-        raise ValueError("model: expected the UNet's own self-attention, found it replaced by another node. "
-                         "Disconnect that node from the model.")
+    check_additions(model, settings.sequential)

@@ -23,12 +23,17 @@ _CALLS: dict[str, list[list[Part]]] = {
 }
 
 
-def calls(order: str, guided: bool, directions: tuple[str, ...] = ("forward", "backward")) -> list[list[Part]]:
+def calls(order: str, guided: bool, directions: tuple[str, ...] = ("forward", "backward"),
+          apart: bool = False) -> list[list[Part]]:
     """The UNet calls of one evaluation as lists of (guidance half, direction); without guidance only the positive.
 
-    With one direction alone a call of two videos holds its two halves, which is the host's ordinary SVD step.
+    With one direction alone a call of two videos holds its two halves, which is the host's ordinary SVD step; with
+    `apart`, each direction is such a call.
     """
-    work = _CALLS[order] if len(directions) > 1 or order == "sequential" else _CALLS["batched"]
+    if order != "sequential" and (apart or len(directions) == 1):
+        work = [[("positive", direction), ("negative", direction)] for direction in ("forward", "backward")]
+    else:
+        work = _CALLS[order]
     kept = [[(half, direction) for half, direction in call
              if (guided or half == "positive") and direction in directions] for call in work]
     return [call for call in kept if call]

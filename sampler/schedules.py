@@ -7,10 +7,14 @@ import torch
 from .choices import check_choice
 
 ALIGN_YOUR_STEPS = "align_your_steps"
-SCHEDULERS = (*(name for name in comfy.samplers.KSampler.SCHEDULERS if name != ALIGN_YOUR_STEPS), ALIGN_YOUR_STEPS)
 _LONGEST_RUN = 1_000_000
 # Sabour et al., "Align Your Steps", arXiv 2404.14507: the levels optimised for SVD, ten steps.
 _SVD_LEVELS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+
+
+def schedulers() -> tuple[str, ...]:
+    """The names that there are now: other packs add theirs to the host's after this one was imported."""
+    return (*(name for name in comfy.samplers.KSampler.SCHEDULERS if name != ALIGN_YOUR_STEPS), ALIGN_YOUR_STEPS)
 
 
 def align_your_steps(steps: int) -> torch.Tensor:
@@ -24,7 +28,7 @@ def align_your_steps(steps: int) -> torch.Tensor:
 def check_sampler(sampler_name: str, scheduler: str) -> None:
     """Raises ValueError, naming the input, for a sampler or scheduler that there is not."""
     check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
-    check_choice("scheduler", scheduler, SCHEDULERS)
+    check_choice("scheduler", scheduler, schedulers())
 
 
 def noise_levels(model, sampler_name: str, scheduler: str, steps: int, denoise: float) -> torch.Tensor:

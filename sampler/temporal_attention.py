@@ -18,6 +18,7 @@ A sequence here is the F frames at one spatial position: tensors are `[positions
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -25,6 +26,7 @@ import torch
 from .time_reversal import reverse_sequences
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Replacement = Callable[..., torch.Tensor]
 TEMPORAL_ATTENTIONS = ("rotated", "own")
 _TOKENS_AT_ONCE = 2 ** 15
 
@@ -49,11 +51,12 @@ class Video:
 class UNetCall:
     """The videos of one UNet call in their order in the batch, and the maps kept for calls to come.
 
-    `maps`: {(layer, conditioning): `[positions, heads, frames, frames]`}.
+    `maps`: {(layer, conditioning): `[positions, heads, frames, frames]`}, or the queries and keys that a replaced
+    attention makes its own map of.
     """
     videos: list[Video]
     temporal_attention: str = "rotated"
-    maps: dict[tuple[str, object], torch.Tensor] = field(default_factory=dict)
+    maps: dict[tuple[str, object], torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     layers_done: int = 0
 
     def __post_init__(self):
@@ -78,55 +81,86 @@ class BackwardProjections:
     strength: float = 1.0
 
 
+@dataclass
+class Tokens:
+    """What queries, keys and values are made of, `[videos · positions, frames, channels]`, one tensor for all three.
+
+    Unless attention patches of other nodes have changed them.
+    """
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+
+    def parts(self, count: int) -> list["Tokens"]:
+        """Those of each video."""
+        return [Tokens(*part) for part in zip(*(x.chunk(count) for x in (self.query, self.key, self.value)))]
+
+
 def dual_direction_attention(layer: str, projections: Projections, backward: BackwardProjections | None,
-                             tokens: torch.Tensor, call: UNetCall, attend: Attend) -> torch.Tensor:
+                             tokens: torch.Tensor | Tokens, call: UNetCall, attend: Attend,
+                             replacement: Replacement | None = None) -> torch.Tensor:
     """One temporal self-attention over all videos of a UNet call, forward ones first.
 
     `tokens`: `[videos · positions, frames, channels]`, backward videos in reversed time; the result has the same
-    shape. `attend(q, k, v)` is any attention on `[positions, frames, channels]`.
+    shape. `attend(q, k, v)` is any attention on `[positions, frames, channels]`; `replacement(q, k, v, video)`, in the
+    place of it, another node's for the video of that index, in the video's own time.
     Raises ForwardMapMissing when a backward video's forward twin is neither in the call nor among its maps.
     """
-    parts = tokens.chunk(len(call.videos))
+    tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens, tokens, tokens)
+    parts = tokens.parts(len(call.videos))
     results: list[torch.Tensor | None] = [None] * len(parts)
     shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for index in sorted(range(len(parts)), key=lambda index: call.videos[index].direction == "backward"):
-        part = parts[index]
+        video = None if replacement is None else partial(replacement, video=index)
         if call.videos[index].direction == "forward":
-            results[index] = _forward(layer, projections, part, index, call, shared, attend)
+            results[index] = _forward(layer, projections, parts[index], index, call, shared, attend, video)
         else:
-            results[index] = _backward(layer, projections, backward, part, index, call, shared, attend)
+            results[index] = _backward(layer, projections, backward, parts[index], index, call, shared, attend, video)
     call.layers_done += 1
     return torch.cat(results)
 
 
-def _forward(layer, projections, tokens, index, call, shared, attend):
-    q, k, v = projections.to_q(tokens), projections.to_k(tokens), projections.to_v(tokens)
-    if call.temporal_attention == "own":
-        return projections.to_out(attend(q, k, v))
-    if call.twins[index] is not None:
-        shared[index] = q, k
-        return projections.to_out(attend(q, k, v))
-    attention_map = compute_map(q, k, projections.heads)
-    call.maps[layer, call.videos[index].conditioning] = attention_map
-    return projections.to_out(apply_map(attention_map, v))
+def _forward(layer, projections, tokens, index, call, shared, attend, replacement):
+    q, k, v = projections.to_q(tokens.query), projections.to_k(tokens.key), projections.to_v(tokens.value)
+    if call.temporal_attention != "own":
+        if call.twins[index] is not None:
+            shared[index] = q, k
+        elif replacement is not None:
+            call.maps[layer, call.videos[index].conditioning] = q, k
+        else:
+            attention_map = compute_map(q, k, projections.heads)
+            call.maps[layer, call.videos[index].conditioning] = attention_map
+            return projections.to_out(apply_map(attention_map, v))
+    return projections.to_out((replacement or attend)(q, k, v))
 
 
-def _backward(layer, projections, backward, tokens, index, call, shared, attend):
-    v = projections.to_v(tokens)
+def _backward(layer, projections, backward, tokens, index, call, shared, attend, replacement):
+    v = projections.to_v(tokens.value)
     if backward is not None:
-        v = v + backward.strength * backward.to_v(tokens)
+        v = v + backward.strength * backward.to_v(tokens.value)
     if call.temporal_attention == "own":
-        out = attend(projections.to_q(tokens), projections.to_k(tokens), v)
-    elif call.twins[index] in shared:
-        q, k = shared[call.twins[index]]
-        out = reverse_sequences(attend(q, k, reverse_sequences(v)))
-    elif (layer, call.videos[index].conditioning) in call.maps:
-        attention_map = call.maps.pop((layer, call.videos[index].conditioning))
-        out = reverse_sequences(apply_map(attention_map, reverse_sequences(v)))
+        out = (replacement or attend)(projections.to_q(tokens.query), projections.to_k(tokens.key), v)
     else:
-        raise ForwardMapMissing(layer)
+        kept = _forward_map(layer, index, call, shared)
+        if isinstance(kept, torch.Tensor):
+            out = reverse_sequences(apply_map(kept, reverse_sequences(v)))
+        elif replacement is not None:
+            # In the video's own time, since what another node makes of the map may not be rotated afterwards.
+            out = replacement(*(reverse_sequences(x) for x in kept), v)
+        else:
+            out = reverse_sequences(attend(*kept, reverse_sequences(v)))
     result = projections.to_out(out)
     return result if backward is None else result + backward.strength * backward.to_out(out)
+
+
+def _forward_map(layer, index, call, shared):
+    """The forward twin's map, or its queries and keys."""
+    kept = shared.get(call.twins[index])
+    if kept is None:
+        kept = call.maps.pop((layer, call.videos[index].conditioning), None)
+    if kept is None:
+        raise ForwardMapMissing(layer)
+    return kept
 
 
 def compute_map(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:

@@ -7,10 +7,12 @@ import torch
 from comfy.ldm.modules import attention as host_attention
 
 from .feed_forward import in_pieces
+from .host_nodes import nodes_behind
 from .single_token_attention import single_token_attention
-from .temporal_attention import BackwardProjections, UNetCall, dual_direction_attention
+from .temporal_attention import BackwardProjections, Tokens, UNetCall, dual_direction_attention
 
 UNET_CALL = "inbetween_unet_call"
+_REPLACEMENT = "inbetween_attn1_replacement"
 _TEMPORAL_BLOCK = ".time_stack."
 
 
@@ -32,6 +34,8 @@ def dual_direction_unet(unet: torch.nn.Module,
     try:
         for name, module in temporal_attention_layers(unet).items():
             _replace_forward(module, _temporal_forward(name, module, backward_of(name)), replaced)
+            block = unet.get_submodule(name.removesuffix(".attn1"))
+            _replace_forward(block, _block_forward(block), replaced)
         for name, module in unet.named_modules():
             if name.endswith(".attn2") and hasattr(module, "to_q"):
                 _replace_forward(module, _cross_forward(module), replaced)
@@ -51,6 +55,30 @@ def _replace_forward(module: torch.nn.Module, forward: Callable, replaced: list)
     module.forward = forward
 
 
+def _block_forward(block: torch.nn.Module) -> Callable:
+    original = block.forward
+
+    def forward(x, context=None, transformer_options=None):
+        options = transformer_options or {}
+        replacement = _attn1_replacement(options) if UNET_CALL in options else None
+        if replacement is not None:
+            # The block would call it instead of its attention, and the method with it.
+            options = {**options, _REPLACEMENT: replacement,
+                       "patches_replace": {**options["patches_replace"], "attn1": {}}}
+        return original(x, context=context, transformer_options=options)
+
+    return forward
+
+
+def _attn1_replacement(options: dict) -> Callable | None:
+    """Another node's attention for this block, found as the host finds it."""
+    replacements = options.get("patches_replace", {}).get("attn1")
+    if not replacements or options.get("block") is None:
+        return None
+    block = options["block"]
+    return replacements.get((block[0], block[1], options.get("block_index", 0)), replacements.get(block))
+
+
 def _temporal_forward(name: str, module: torch.nn.Module, backward: BackwardProjections | None) -> Callable:
     original = module.forward
 
@@ -65,9 +93,31 @@ def _temporal_forward(name: str, module: torch.nn.Module, backward: BackwardProj
             return host_attention.optimized_attention(q, k, v, module.heads, attn_precision=module.attn_precision,
                                                       transformer_options=options)
 
-        return dual_direction_attention(name, module, backward, x, call, attend)
+        # Attention patches of other nodes hand on three tensors, without them there is one.
+        key = x if context is None else context
+        tokens = Tokens(x, key, key if value is None else value)
+        if tokens.query.shape[:2] != tokens.value.shape[:2] and call.temporal_attention != "own":
+            patches = options.get("patches", {}).get("attn1_patch", [])
+            raise ValueError(f"model: {nodes_behind(patches)} merges or tiles the frames, whose attention map cannot "
+                             "be rotated then. Disconnect it from the model, or choose temporal_attention own.")
+        replacement = _replacement(module, options)
+        return dual_direction_attention(name, module, backward, tokens, call, attend, replacement)
 
     return forward
+
+
+def _replacement(module: torch.nn.Module, options: dict) -> Callable | None:
+    replacement = options.get(_REPLACEMENT)
+    if replacement is None:
+        return None
+    hidden = {"patches", "patches_replace", _REPLACEMENT}
+    extra = {key: value for key, value in options.items() if key not in hidden}
+    extra |= {"n_heads": module.heads, "dim_head": module.dim_head, "attn_precision": module.attn_precision}
+
+    def replaced(q, k, v, video: int):
+        return replacement(q, k, v, {**extra, "cond_or_uncond": [options["cond_or_uncond"][video]]})
+
+    return replaced
 
 
 def _cross_forward(module: torch.nn.Module) -> Callable:

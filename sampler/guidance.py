@@ -1,0 +1,105 @@
+"""Guidance of one direction, with the functions that the host's nodes put before, around and behind it.
+
+    D = D_u + g (D_c − D_u)
+
+Every function gets what the host's own guider would give it in a run of this direction alone: tensors in the
+direction's own time, the direction's conditioning, zeros for an unconditional half that is not computed.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import comfy.samplers
+import torch
+
+from .fusion import changes_nothing, guidance_scales
+
+_CFG, _PRE_CFG, _POST_CFG = "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"
+
+
+class OwnScale(float):
+    """The scale that the guider's settings give, as long as no node puts a number of its own in its place."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly a direction is guided.
+
+    `scales`: one number, or one for each frame in the direction's own time, `[frames, 1, 1, 1]`; `scale`: the one
+    number that functions of other nodes are made for; `needed`: whether the unconditional half counts at all.
+    """
+    scales: torch.Tensor | float
+    scale: float
+    needed: bool
+
+    @classmethod
+    def constant(cls, scale: float) -> "Guidance":
+        """The same scale in every frame."""
+        return cls(float(scale), float(scale), not math.isclose(scale, 1.0))
+
+    @classmethod
+    def of_settings(cls, fusion: str, frames: int, minimum: float, maximum: float, device) -> "Guidance":
+        """The scales of a fusion. Decided on the CPU: reading a tensor of the device would wait for it."""
+        scales = guidance_scales(fusion, frames, minimum, maximum)
+        return cls(scales.to(device), far_scale(fusion, minimum, maximum), not changes_nothing(scales))
+
+
+def far_scale(fusion: str, minimum: float, maximum: float) -> OwnScale:
+    """The scale at a direction's far end.
+
+    A host's function that ramps guidance over the frames, as SVD's own do, ramps up to the number that it is given.
+    """
+    return OwnScale(maximum if fusion == "weighted" else (minimum + maximum) / 2)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What the host's functions are shown: model, conditioning (its unconditional half None where not computed),
+    noisy latents in the direction's own time, their noise level, and options by which they can call the model."""
+    model: object
+    positive: list
+    negative: list | None
+    x: torch.Tensor
+    timestep: torch.Tensor
+    model_options: dict
+
+    def after(self, function: Callable, denoised: torch.Tensor, halves: list[torch.Tensor], scale: float):
+        """What a post-guidance function makes of the estimate."""
+        return function({"denoised": denoised, "cond": self.positive, "uncond": self.negative, "cond_scale": scale,
+                         "model": self.model, "uncond_denoised": halves[1], "cond_denoised": halves[0],
+                         "sigma": self.timestep, "model_options": self.model_options, "input": self.x})
+
+
+def guide(direction: Direction, conditional: torch.Tensor, unconditional: torch.Tensor | None, guidance: Guidance,
+          post_functions: list[Callable]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """(guided estimate, [conditional, unconditional] as guidance used them), all `[frames, 4, h, w]`."""
+    options, computed = direction.model_options, unconditional is not None
+    conds = [direction.positive, direction.negative]
+    halves = [conditional, unconditional if computed else torch.zeros_like(conditional)]
+    for function in options.get(_PRE_CFG, []):
+        halves = function({"conds": conds, "conds_out": halves, "cond_scale": guidance.scale,
+                           "timestep": direction.timestep, "input": direction.x, "sigma": direction.timestep,
+                           "model": direction.model, "model_options": options})
+    denoised = _combined(direction, halves, guidance) if computed else halves[0]
+    for function in post_functions:
+        denoised = direction.after(function, denoised, halves, guidance.scale)
+    return denoised, halves
+
+
+def _combined(direction: Direction, halves: list[torch.Tensor], guidance: Guidance) -> torch.Tensor:
+    options = {**direction.model_options, _POST_CFG: []}
+    return comfy.samplers.cfg_function(
+        direction.model, halves[0], halves[1], guidance.scale if _CFG in options else guidance.scales, direction.x,
+        direction.timestep, model_options=options, cond=direction.positive, uncond=direction.negative)
+
+
+def functions_of_nodes(model_options: dict) -> list[Callable]:
+    """The post-guidance functions that nodes left on a model."""
+    return list(model_options.get(_POST_CFG, []))
+
+
+def functions_of_sampler(model_options: dict, of_nodes: list[Callable]) -> list[Callable]:
+    """Those that the sampler added for itself, such as the host's CFG++ samplers, to see both directions as one."""
+    return [function for function in model_options.get(_POST_CFG, [])
+            if not any(function is other for other in of_nodes)]
