@@ -137,6 +137,14 @@ def test_interpolated_video_lasts_as_long(name):
     assert values["CreateVideo"]["fps"] == multiplier * values["InbetweenEncodeKeyframes"]["fps"]
 
 
+def test_no_workflow_holds_a_deprecated_node(object_info):
+    paths = (ROOT / "workflows").glob("*.json")
+    kinds = {node["type"] for path in paths for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
+    deprecated = {kind for kind in kinds if object_info.get(kind, {}).get("deprecated")}
+    # Its successor is not in ComfyUI 0.3.75, where nothing else joins two pictures into a batch.
+    assert deprecated <= {"ImageBatch"}
+
+
 def test_manager_can_offer_the_pack_with_rife():
     node = next(node for node in graph_of("inbetween_vfi_rife")["nodes"] if node["type"] == "RIFE VFI")
     assert node["properties"]["cnr_id"] == "comfyui-frame-interpolation"
