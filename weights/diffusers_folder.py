@@ -1,5 +1,6 @@
 """Reads a diffusers folder of Stable Video Diffusion: `unet/`, `vae/`, `image_encoder/`, each with its config."""
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -38,7 +39,10 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     Raises WeightsError when there are none.
     """
     shown = plain_name("/".join(folder.parts[-2:]))
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        names = []
     for variant in ("", ".fp16"):
         whole = f"{stem}{variant}.safetensors"
         if whole in names and (folder / whole).is_file():
@@ -97,4 +101,5 @@ def _svd_config(unet: dict, tensors: Mapping[str, torch.Tensor], image_encoder: 
 def _level_widths(unet: Mapping[str, torch.Tensor]) -> list[int]:
     """Channels of each level, from the tensors in diffusers' names."""
     first = re.compile(r"down_blocks\.(\d+)\.resnets\.0\.spatial_res_block\.conv1\.weight$")
-    return [len(unet[match[0]]) for match in sorted(filter(None, map(first.match, unet)), key=lambda m: int(m[1]))]
+    found = sorted(filter(None, map(first.match, unet)), key=lambda match: int(match[1]))
+    return [unet[match[0]].shape[0] if unet[match[0]].ndim else 0 for match in found]

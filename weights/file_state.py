@@ -54,7 +54,8 @@ def _of_path(path: Path) -> object:
         if not path.is_dir():
             return _of_file(path)
         folders = [path, *(path / part for part in PARTS if (path / part).is_dir())]
-        return [_of_file(file) for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+        return [_of_file(file) for folder in folders for file in sorted(folder.iterdir())
+                if file.suffix in (".safetensors", ".json") and file.is_file()]
     except OSError:
         return None
 

@@ -35,12 +35,14 @@ def tensors_to_openclip(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
         layer = re.match(r"vision_model\.encoder\.layers\.(\d\d?)\.(.+)\.(weight|bias)$", key)
         if key in _OUTSIDE_LAYERS:
             renamed[_OUTSIDE_LAYERS[key]] = tensor
-        elif key == "visual_projection.weight":
+        elif key == "visual_projection.weight" and tensor.ndim == 2:
             renamed["proj"] = tensor.T.contiguous()
         elif layer and layer[2] in _LAYER:
             renamed[f"transformer.resblocks.{layer[1]}.{_LAYER[layer[2]]}.{layer[3]}"] = tensor
         elif layer and layer[2] == "self_attn.q_proj":
-            parts = [tensors[key.replace("q_proj", projection)] for projection in _PROJECTIONS]
+            parts = [tensors.get(key.replace("q_proj", projection)) for projection in _PROJECTIONS]
+            if any(part is None or part.shape[1:] != tensor.shape[1:] for part in parts):
+                raise _damaged(key)
             renamed[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
         elif not (key in _IGNORED or layer and layer[2] in ("self_attn.k_proj", "self_attn.v_proj")):
             raise _stranger(key)
@@ -57,16 +59,23 @@ def tensors_to_transformers(tensors: Mapping[str, torch.Tensor]) -> dict[str, to
         layer = re.match(r"transformer\.resblocks\.(\d\d?)\.(.+?)[._](weight|bias)$", key)
         if key in _OUTSIDE_BACK:
             renamed[_OUTSIDE_BACK[key]] = tensor
-        elif key == "proj":
+        elif key == "proj" and tensor.ndim == 2:
             renamed["visual_projection.weight"] = tensor.T.contiguous()
         elif layer and layer[2] in _LAYER_BACK:
             renamed[f"vision_model.encoder.layers.{layer[1]}.{_LAYER_BACK[layer[2]]}.{layer[3]}"] = tensor
         elif layer and layer[2] == "attn.in_proj":
+            if not tensor.ndim or tensor.shape[0] % 3:
+                raise _damaged(key)
             for projection, part in zip(_PROJECTIONS, tensor.chunk(3)):
                 renamed[f"vision_model.encoder.layers.{layer[1]}.self_attn.{projection}.{layer[3]}"] = part.clone()
         else:
             raise _stranger(key)
     return renamed
+
+
+def _damaged(key: str) -> WeightsError:
+    return WeightsError(f"Expected query, key and value of one width in the CLIP image encoder, found others beside "
+                        f"{plain_name(key)}. The file is damaged: get it again.")
 
 
 def _stranger(key: str) -> WeightsError:

@@ -80,8 +80,12 @@ class SafetensorsFile:
             raise WeightsError(f"{plain_name(key)} of {self.name} has {stored.end - stored.start:,} bytes, more than "
                                "there is memory for.") from error
         buffer = tensor.reshape(-1).view(torch.uint8).numpy()
-        self._file.seek(stored.start)
-        if self._file.readinto(buffer) != len(buffer):
+        try:
+            self._file.seek(stored.start)
+            complete = self._file.readinto(buffer) == len(buffer)
+        except OSError as error:
+            raise WeightsError(f"Could not read {self.name}: {error.strerror}.") from error
+        if not complete:
             raise WeightsError(f"{self.name} became shorter while it was read. Try again.")
         return tensor
 

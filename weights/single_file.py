@@ -61,4 +61,5 @@ def _read_config(metadata: dict[str, str], image_encoder: dict) -> SVDConfig:
         return SVDConfig(**{item.name: stored[item.name] for item in fields(SVDConfig) if item.name in stored})
     norm = image_encoder.get("vision_model.pre_layrnorm.weight")
     # ViT-H, which SVD uses, has 16 heads of 80 channels; every other CLIP has 64 channels a head.
-    return SVDConfig(image_encoder_heads=16 if norm is None or len(norm) == 1280 else max(1, len(norm) // 64))
+    width = 1280 if norm is None or not norm.ndim else norm.shape[0]
+    return SVDConfig(image_encoder_heads=16 if width == 1280 else max(1, width // 64))

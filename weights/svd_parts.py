@@ -56,9 +56,10 @@ class SVDParts:
 
 
 def _check_formats(networks: list[dict[str, torch.Tensor]], source: str) -> None:
-    # Bytes are left to the host, whose quantised weights are stored so; position_ids are counted numbers.
-    wrong = (torch.int16, torch.int32, torch.int64, torch.bool)
-    for key, tensor in ((key, tensor) for tensors in networks for key, tensor in tensors.items()):
-        if tensor.dtype in wrong and not key.endswith("position_ids"):
-            raise WeightsError(f"Expected floating-point numbers in {source}, found {tensor.dtype} in "
-                               f"{plain_name(key)}. Get the model in fp16, bf16 or fp32.")
+    for tensors in networks:
+        for key, tensor in tensors.items():
+            # The host's quantised weights are bytes, and have a description beside them; position_ids count.
+            quantised = key.endswith("comfy_quant") or f"{key.rpartition('.')[0]}.comfy_quant" in tensors
+            if not (tensor.is_floating_point() or quantised or key.endswith("position_ids")):
+                raise WeightsError(f"Expected floating-point numbers in {source}, found {tensor.dtype} in "
+                                   f"{plain_name(key)}. Get the model in fp16, bf16 or fp32.")
