@@ -12,8 +12,9 @@ from generative_inbetweening.nodes import (
     InbetweenLoadSVD,
 )
 from generative_inbetweening.weights import backward_motion, image_encoder_keys, unet_keys, vae_keys
+from generative_inbetweening.weights.convert import convert
 from generative_inbetweening.weights.diffusers_folder import read_folder
-from generative_inbetweening.weights.safetensors_files import read_metadata, read_tensors
+from generative_inbetweening.weights.safetensors_files import read_metadata, read_tensors, save_tensors
 from generative_inbetweening.weights.single_file import read_single_file, write_single_file
 from reference_cases import REFERENCE, backward_motion_folder, folder, use_folders
 
@@ -164,6 +165,19 @@ def test_another_base_is_refused_unless_a_switch_says_so_and_the_file_remembers_
     model = InbetweenLoadSVD.execute(folder("-xt")).args[0]
     InbetweenLoadBackwardMotion.execute(model, "wrong_base.safetensors", 1.0)
     assert "was made from tiny-svd-xt, which the fine-tuned model was not trained from" in caplog.text
+
+
+@pytest.mark.parametrize("base_dtype, tuned_dtype", [(torch.float32, torch.float16), (torch.float16, torch.bfloat16)])
+def test_the_right_base_is_known_whatever_number_formats_both_files_have(tmp_path, base_dtype, tuned_dtype):
+    noise = torch.Generator().manual_seed(0)
+    unets = [read_tensors(UNETS / name / "unet" / "diffusion_pytorch_model.safetensors")
+             for name in ("tiny-svd", "tiny-svd-reverse-motion")]
+    factors = {key: 1 + 1e-3 * torch.randn(tensor.shape, generator=noise) for key, tensor in unets[0].items()}
+    paths = [tmp_path / "base.safetensors", tmp_path / "tuned.safetensors"]
+    for path, unet, dtype in zip(paths, unets, (base_dtype, tuned_dtype)):
+        save_tensors(path, {key: (tensor * factors[key]).to(dtype) for key, tensor in unet.items()}, {})
+    convert(*paths, tmp_path / "out.safetensors", {}, allow_other_base=False)
+    assert "other_base" not in read_metadata(tmp_path / "out.safetensors")
 
 
 def test_another_base_is_refused_at_the_terminal(tmp_path):
