@@ -42,11 +42,11 @@ def sample(model, encoded, **changes) -> torch.Tensor:
                                                   **{**DEFAULTS, **changes}).args[0]["samples"]
 
 
-def plain_ksampler(model, encoded, seed: int = 1) -> torch.Tensor:
+def plain_ksampler(model, encoded, seed: int = 1, steps: int = 2) -> torch.Tensor:
     """The host's own KSampler on the same model and conditioning."""
     positive, negative, latent = encoded
     noise = comfy.sample.prepare_noise(latent["samples"], seed)
-    return comfy.sample.sample(model, noise, 2, 2.0, "euler", "karras", positive, negative, latent["samples"],
+    return comfy.sample.sample(model, noise, steps, 2.0, "euler", "karras", positive, negative, latent["samples"],
                                disable_pbar=True, seed=seed)
 
 

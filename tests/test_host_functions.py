@@ -1,8 +1,11 @@
 """What other nodes' functions are given in each direction, and memory that runs out in the middle of it."""
 
+from pathlib import Path
+
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.samplers
+import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
@@ -10,12 +13,17 @@ from comfy_extras.nodes_eps import EpsilonScaling
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
-from generative_inbetweening.nodes import InbetweenDualDirectionKSampler
+from generative_inbetweening.nodes import (
+    InbetweenDualDirectionKSampler,
+    InbetweenLoadBackwardMotion,
+    InbetweenLoadSVD,
+)
 from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.unet_patches import UNET_CALL
 from memory_tools import calling
-from small_model import sample, unpatched
+from small_model import encode, plain_ksampler, sample, unpatched
 
+DEMO = Path(__file__).resolve().parents[1] / "demo"
 WRAPPERS = comfy.patcher_extension.WrappersMP
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 ALL = ["dual-direction", "time reversal", "motion prior distillation", "sequential", "sequential with backward motion"]
@@ -151,6 +159,30 @@ def test_easy_cache_leaves_out_whole_evaluations(models, encoded, order):
     assert torch.isfinite(result).all() and sum(calls) % 4 == 0 and 8 <= sum(calls) < 32
     nothing, = EasyCacheNode.execute(models[0], 0.0, 0.15, 0.95, False).args
     assert torch.allclose(sample(nothing, encoded), sample(models[0], encoded), **ROUNDING)
+
+
+def test_easy_cache_saves_and_costs_what_it_does_in_the_hosts_ksampler(monkeypatch, capsys):
+    """On the demo model, 20 steps; prints the videos through the UNet, and how far off the latents are."""
+    for kind in ("checkpoints", "backward_motion"):
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(DEMO)], {".safetensors"}))
+    model, *encoders = InbetweenLoadSVD.execute("demo_svd.safetensors").args
+    model, = InbetweenLoadBackwardMotion.execute(model, "demo_backward_motion.safetensors", 1.0).args
+    encoded, videos, off = encode((model, *encoders), frames=8), [], []
+    for run in (plain_ksampler, sample):
+        results = []
+        for cached in (False, True):
+            calls, patched = [], model.clone()
+            if cached:
+                patched, = EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args
+            videos_computed(patched, calls)
+            results.append(run(patched, encoded, steps=20))
+            videos.append(sum(calls))
+        off.append(float((results[1] - results[0]).norm() / results[0].norm()))
+    with capsys.disabled():
+        print(f"\nEasyCache: {videos[3]} of {videos[2]} videos, latents {off[1]:.3f} off; the host's KSampler "
+              f"{videos[1]} of {videos[0]}, {off[0]:.3f} off")
+    assert videos[3] < videos[2] == 80 and videos[1] < videos[0] == 40
+    assert videos[3] / videos[2] <= videos[1] / videos[0] + 0.1 and off[1] < 0.1
 
 
 @pytest.mark.parametrize("node", [EasyCacheNode, LazyCacheNode])

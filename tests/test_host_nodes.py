@@ -8,12 +8,11 @@ import asyncio
 import inspect
 import logging
 
-import comfy.sample
 import folder_paths
 import pytest
 import safetensors.torch
 import torch
-from small_model import SIZE, pictures, sample
+from small_model import SIZE, pictures, plain_ksampler, sample
 
 import nodes as host
 
@@ -48,7 +47,7 @@ NOT_FOR_SVD = {
 # Leave weight patches on the model and nothing else, as the LoRA loaders do; the host takes minutes for each of them.
 WEIGHTS = ["UNetCrossAttentionMultiply", "UNetSelfAttentionMultiply", "UNetTemporalAttentionMultiply"]
 WEIGHTS_OF_TWO_MODELS = "ModelMerge"
-# tests/test_compile.py runs it: compiling takes minutes.
+# tests/test_precision.py runs it: with its default, compiling takes minutes.
 ELSEWHERE = ["TorchCompileModel"]
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
 ROUNDING = 2e-3
@@ -116,18 +115,10 @@ def applied(name: str, values: dict, **changes):
     return getattr(result, "result", result)[node.RETURN_TYPES.index("MODEL")]
 
 
-def plain(model, encoded, steps: int = 2) -> torch.Tensor:
-    """The host's KSampler."""
-    positive, negative, latent = encoded
-    noise = comfy.sample.prepare_noise(latent["samples"], 1)
-    return comfy.sample.sample(model, noise, steps, 2.0, "euler", "karras", positive, negative, latent["samples"],
-                               disable_pbar=True, seed=1)
-
-
 @pytest.fixture(scope="module")
 def without(models, encoded) -> tuple[torch.Tensor, torch.Tensor]:
     """The videos without a node: the host's and ours."""
-    return plain(models[0], encoded), sample(models[0], encoded, steps=2)
+    return plain_ksampler(models[0], encoded), sample(models[0], encoded, steps=2)
 
 
 def far(result: torch.Tensor, other: torch.Tensor) -> bool:
@@ -149,7 +140,7 @@ def test_every_node_of_the_host_is_in_the_table():
 def test_a_node_acts_as_in_the_hosts_ksampler(models, encoded, values, without, name):
     there(name)
     model = applied(name, values)
-    acts = far(plain(model, encoded), without[0])
+    acts = far(plain_ksampler(model, encoded), without[0])
     assert far(sample(model, encoded, steps=2), without[1]) == acts
 
 
@@ -170,6 +161,6 @@ def test_a_node_is_not_for_svd(encoded, values, name):
     except Exception:
         return
     with pytest.raises(Exception):  # noqa: B017 - the host's own words, whatever they are
-        plain(model, encoded)
+        plain_ksampler(model, encoded)
     with pytest.raises(ValueError, match=f"^model: .*{name}.* failed on this model.*Disconnect"):
         sample(model, encoded, steps=2)
