@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -24,16 +25,23 @@ from .subprocesses import clean_environment, output_of, pip_environment, run_log
 
 # Benchmarks that need more packages than the tests do.
 NEED_MORE = {name: BENCHMARK_REQUIREMENTS for name in ("quality", "budget")}
+CORES = os.cpu_count() or 1
+# Each takes up to 3 GB.
+PROCESSES = min(CORES, 4)
 SITE_FOLDERS = "import json, sys; print(json.dumps([p for p in sys.path if p.endswith('site-packages')]))"
 
 
 def run_tests(host: Host, arguments: list[str]) -> int:
-    """pytest's exit code."""
+    """pytest's exit code. All the tests run in several processes; with arguments it is pytest as it is."""
     python = host.python if host.is_ours else test_python(host)
     additions = {"INBETWEEN_COMFYUI": host.folder}
     chromium = prepare_chromium()
     if chromium:
         additions["INBETWEEN_CHROMIUM"] = chromium
+    if not arguments:
+        # By file: a file's tests share a model, a server or a browser.
+        arguments = ["-n", str(PROCESSES), "--dist", "loadfile"]
+        additions["OMP_NUM_THREADS"] = str(max(1, CORES // PROCESSES))
     say("Running the tests.")
     command = [str(python), "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, env=clean_environment(**additions), check=False).returncode
