@@ -29,7 +29,7 @@ from .guidance import (
     functions_of_sampler,
     guide,
 )
-from .host_nodes import check_additions, compare_halves, naming_failures, nodes_behind, wrapping_nodes
+from .host_nodes import check_additions, naming_failures, nodes_behind, unet_patches, wrapping_nodes
 from .keyframe_conditioning import (
     backward_conditioning,
     check_conditioning,
@@ -120,7 +120,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._last_keyframe = self._keyframe_latents().last.to(device)
         self._order = self._first_order(noise.shape, device)
         self._guided_sigmas = self._guidance_interval()
-        self._apart = compare_halves(self.model_options)
+        self._apart = unet_patches(self.model_options)
         self._attention_layers = len(temporal_attention_layers(self.inner_model))
         self._say_what_takes_over()
         try:
@@ -239,12 +239,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             # Outside the handler: the exception holds on to the tensors of the failed call.
             logger.warning("Dual-direction sampling: %s, going on with %s videos.", lost, lower)
             self._order = lower
+            self._say_what_is_lost()
             self._maps.clear()
             comfy.model_management.soft_empty_cache()
 
     def _calls(self, conditionings, x, timestep, options, guided: bool, directions) -> dict[Part, torch.Tensor]:
         estimates = {}
-        for call in calls(self._order, guided, directions, self._apart):
+        for call in calls(self._order, guided, directions, bool(self._apart)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             wrapper = self._reversing_wrapper(call, options.get("model_function_wrapper"))
             results = comfy.samplers.calc_cond_batch(self.inner_model, [conditionings[part] for part in call], x,
@@ -332,6 +333,14 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         if function is not None and settings.fusion == "weighted" and settings.guidance_min != settings.guidance_max:
             logger.info("Dual-direction sampling: %s takes the place of guidance that rises from guidance_min to "
                         "guidance_max. It gets one scale, guidance_max.", nodes_behind([function]))
+        self._say_what_is_lost()
+
+    def _say_what_is_lost(self) -> None:
+        if self._apart and self._order == "sequential":
+            logger.warning("Dual-direction sampling: with one video a call, patches of %s cannot compare both guidance "
+                           "halves. One that does so, as NAGuidance, has no effect, as in ComfyUI's KSampler where "
+                           "memory is that short. Choose another order_of_work, fewer frames or a smaller size.",
+                           nodes_behind(self._apart))
 
 
 def _with_call(arguments: dict, unet_call: UNetCall, cond_or_uncond: list[int]) -> dict:

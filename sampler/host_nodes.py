@@ -59,14 +59,15 @@ def check_additions(model, one_direction_at_a_time: bool) -> None:
                        "turns, and a cache would give one direction's result to the other", "choose another strategy")
 
 
-def compare_halves(options: dict) -> bool:
-    """Whether patches in the UNet may compare the guidance halves of a call, as Normalized Attention Guidance does.
+def unet_patches(options: dict) -> list[object]:
+    """The patches in the UNet, which may compare the guidance halves of a call, as Normalized Attention Guidance does.
 
-    Each direction then makes the host's ordinary step, a call of its own.
+    With them each direction makes the host's ordinary step, a call of its own.
     """
     transformer_options = options.get("transformer_options", {})
-    return any(bool(patches) for name in ("patches", "patches_replace")
-               for patches in transformer_options.get(name, {}).values())
+    listed = [patch for patches in transformer_options.get("patches", {}).values() for patch in patches]
+    return listed + [patch for patches in transformer_options.get("patches_replace", {}).values()
+                     for patch in patches.values()]
 
 
 def wrapping_nodes(transformer_options: dict) -> str:

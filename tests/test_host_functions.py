@@ -1,5 +1,6 @@
 """What other nodes' functions are given in each direction, and memory that runs out in the middle of it."""
 
+import logging
 from pathlib import Path
 
 import comfy.model_management
@@ -128,6 +129,17 @@ def test_a_patch_sees_both_guidance_halves_of_one_direction(models, encoded, exp
     for order in ("batched", "paired"):
         assert torch.allclose(sample(model, encoded, order_of_work=order), expected, **ROUNDING)
     assert {halves for halves, _ in seen} == {(1, 0)}
+
+
+def test_one_video_a_call_says_what_a_patch_cannot_do(models, encoded, caplog):
+    model = models[0].clone()
+    model.set_model_attn1_output_patch(lambda out, options: out)
+    with caplog.at_level(logging.WARNING):
+        sample(model, encoded, order_of_work="paired")
+        assert "cannot compare" not in caplog.text
+        sample(model, encoded, order_of_work="sequential")
+        sample(models[0], encoded, order_of_work="sequential")
+    assert caplog.text.count("cannot compare both guidance halves") == 1
 
 
 def test_several_nodes_at_once_in_every_order(models, encoded, expected):
