@@ -1,10 +1,11 @@
 """Plots and contact sheets of the benchmark, as PNG."""
 
 import json
-import os
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from ..weights.atomic_write import atomic_write
 
 ZOOM, CAPTION, GAP = 2, 14, 4
 MOVING_ZOOM, FRAME_MS, HOLD_MS = 3, 143, 700
@@ -24,10 +25,8 @@ def contact_sheet(path: Path, rows: dict[str, Path]) -> None:
     for number, (caption, strip) in enumerate(strips.items()):
         draw.text((GAP, number * step), caption, fill=INK)
         sheet.paste(strip.resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST), (0, number * step + CAPTION))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    sheet.save(partial, "PNG")
-    os.replace(partial, path)
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, "PNG")
 
 
 def moving_picture(path: Path, columns: dict[str, Path], frames: int) -> None:
@@ -47,12 +46,10 @@ def moving_picture(path: Path, columns: dict[str, Path], frames: int) -> None:
             picture.paste(cut.resize((side, side), Image.Resampling.BICUBIC), (left, CAPTION))
             draw.text((left + GAP, 0), caption, fill=INK)
         pictures.append(picture)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     # The ends stand still for a moment, so that the keyframes are seen.
     times = [HOLD_MS if frame in (0, frames - 1) else FRAME_MS for frame in range(frames)]
-    pictures[0].save(partial, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
-    os.replace(partial, path)
+    with atomic_write(path) as temporary:
+        pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
 
 
 def plot_over_frames(path: Path, methods: dict[str, dict], title: str) -> None:
@@ -105,7 +102,5 @@ def plot_held_out_loss(path: Path, logs: list[Path]) -> None:
 
 def save_figure(figure, path: Path) -> None:
     """Writes a matplotlib figure as PNG, under a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.png")
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

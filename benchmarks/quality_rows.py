@@ -8,7 +8,6 @@ SET is `world` or `footage`.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..weights.atomic_write import atomic_write
 from . import metrics
 from .quality_clips import HeldOutClip, eight_bit
 from .quality_methods import Methods, Video
@@ -90,14 +90,10 @@ def clip_value(row: dict, metric: str) -> float:
 def write_strip(path: Path, frames: torch.Tensor) -> None:
     """The frames `[frames, 3, h, w]` side by side as a PNG."""
     strip = (torch.cat(list(eight_bit(frames)), dim=-1) * 255).round().byte().movedim(0, -1).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(strip).save(partial, "PNG")
-    os.replace(partial, path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(strip).save(temporary, "PNG")
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
