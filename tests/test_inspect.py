@@ -70,6 +70,24 @@ def test_backward_motion_file(capsys):
     assert "a backward-motion file: 10 temporal attentions, 81,920 numbers, F16" in text and "base: demo-svd" in text
 
 
+def test_folder_of_several_models_names_each(checkpoint, tmp_path, capsys):
+    shutil.copy(DEMO / "demo_backward_motion.safetensors", tmp_path / "backward.safetensors")
+    text = inspected(tmp_path, capsys)
+    assert "backward.safetensors: a backward-motion file" in text
+    assert f"{checkpoint.name}: a whole Stable Video Diffusion model" in text
+    checkpoint.unlink()
+    text = inspected(tmp_path, capsys)
+    assert "backward.safetensors: a backward-motion file" in text and "no part of" not in text
+
+
+def test_pipeline_with_a_checkpoint_beside_its_parts(tmp_path, capsys):
+    shutil.copytree(XT, tmp_path / "xt")
+    shutil.copy(DEMO / "demo_svd.safetensors", tmp_path / "xt")
+    text = inspected(tmp_path / "xt", capsys)
+    assert f"xt/: a whole Stable Video Diffusion model\n  UNet: SVD's, {read_width(XT)} channels wide" in text
+    assert "demo_svd.safetensors: a whole Stable Video Diffusion model\n  UNet: SVD's, 64 channels wide" in text
+
+
 @pytest.mark.parametrize("key, words", [
     ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA"), ("double_blocks.0.img_attn.qkv.weight", "a Flux"),
     ("model.diffusion_model.input_blocks.0.0.weight", "Stable Diffusion 1, 2 or XL"),

@@ -1,6 +1,7 @@
 """Says what a file or folder is, from names, shapes and number formats alone: no tensor is read."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,11 @@ from .tables import read_table
 Tensors = Mapping[str, StoredTensor]
 
 _PART_NAMES = {"unet": "UNet", "vae": "VAE", "image_encoder": "CLIP image encoder"}
+_NAME_OF_A_PART = re.compile(r"(diffusion_pytorch_model|model)[.-]")
+
+
 def describe(path: Path) -> list[str]:
-    """Lines that say what a safetensors file, or a folder with such files, is; its name first.
+    """Lines that say what a safetensors file, or a folder of a model or of several, is; its name first.
 
     Raises WeightsError when it is missing, empty, a pickle or damaged.
     """
@@ -38,20 +42,27 @@ def describe(path: Path) -> list[str]:
 
 
 def _describe_folder(folder: Path) -> list[str]:
-    stored, claims = {}, []
-    for part, place in [("", folder), *((part, folder / part) for part in PARTS)]:
-        for path in sorted(place.glob("*.safetensors")) if place.is_dir() else ():
-            prefix = PREFIXES[part][0] if part else ""
+    parts = {part: sorted((folder / part).glob("*.safetensors")) for part in PARTS}
+    files = sorted(folder.glob("*.safetensors"))
+    # Without folders of parts in it, it may be one of them itself.
+    own = [] if any(parts.values()) else [path for path in files if _NAME_OF_A_PART.match(path.name)]
+    stored = {}
+    for prefix, paths in [("", own), *((PREFIXES[part][0], parts[part]) for part in PARTS)]:
+        for path in paths:
             with SafetensorsFile(path) as file:
                 stored.update({prefix + key: value for key, value in file.stored.items()})
-        if (place / "config.json").exists():
-            frames = read_table(place / "config.json").get("num_frames")
-            claims += [f"  num_frames of its config: {frames}"] if type(frames) is int else []
-    if not stored:
+    others = [line for path in files if path not in own for line in describe(path)]
+    if not stored and not others:
         raise WeightsError(f"Expected safetensors files in {plain_name(folder.name)} or in its {', '.join(PARTS)}, "
                            "found none. Download the model's whole folder, its safetensors files included.")
-    lines = _describe_parts(parts_of(stored), stored)
-    return [f"{plain_name(folder.name)}/: {lines[0]}", *lines[1:], *claims]
+    lines = [*_describe_parts(parts_of(stored), stored), *_num_frames(folder)] if stored else ["these files"]
+    return [f"{plain_name(folder.name)}/: {lines[0]}", *lines[1:], *others]
+
+
+def _num_frames(folder: Path) -> list[str]:
+    configs = [place / "config.json" for place in (folder, *(folder / part for part in PARTS))]
+    claims = [read_table(config).get("num_frames") for config in configs if config.exists()]
+    return [f"  num_frames of its config: {frames}" for frames in claims if type(frames) is int]
 
 
 def _describe_parts(parts: dict[str, dict[str, StoredTensor]], stored: Tensors) -> list[str]:
