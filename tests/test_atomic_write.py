@@ -1,6 +1,8 @@
 """Files are written whole or not at all, reach the disk before their name does, and leave nothing behind."""
 
+import errno
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -108,6 +110,25 @@ def test_the_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
     file, folder = (tmp_path / "a.safetensors").stat().st_ino, tmp_path.stat().st_ino
     assert calls == [("fsync", file), ("replace", file), ("fsync", folder)]
+
+
+@posix
+def test_a_disk_that_knows_neither_modes_nor_synced_folders(tmp_path, monkeypatch):
+    original = os.fsync
+
+    def files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        original(descriptor)
+
+    def no_modes(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    monkeypatch.setattr(os, "chmod", no_modes)
+    with atomic_write(tmp_path / "a.json") as temporary:
+        temporary.write_text("{}")
+    assert (tmp_path / "a.json").read_text() == "{}" and os.listdir(tmp_path) == ["a.json"]
 
 
 def test_the_longest_name_that_a_disk_takes(tmp_path):

@@ -20,6 +20,8 @@ except ImportError:  # Windows
 _PARTIAL = re.compile(r"\..+\.[0-9a-z_]{8}\.partial", re.DOTALL)
 # Where nothing can be locked (Windows, some network disks), what is older was abandoned.
 _DAY = 24 * 3600
+# On Windows newer Pythons would bar all other users from a folder of 0o700, and the file takes its rights along.
+_PRIVATE = 0o777 if os.name == "nt" else 0o700
 
 
 @contextmanager
@@ -39,11 +41,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = temporary.stat().st_mode
         yield temporary
-        os.chmod(temporary, mode)
+        if temporary.stat().st_mode != mode:
+            os.chmod(temporary, mode)
         _to_disk(temporary, os.O_RDWR)
         os.replace(temporary, path)
         if os.name != "nt":
-            _to_disk(path.parent, os.O_RDONLY)
+            # The file is in its place: a disk that cannot sync folders (some network disks) is no reason to fail.
+            with suppress(OSError):
+                _to_disk(path.parent, os.O_RDONLY)
     finally:
         _remove(folder)
         if lock is not None:
@@ -53,7 +58,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def _new_folder(path: Path) -> tuple[Path, int | None]:
     while True:
         folder = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.partial")
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=_PRIVATE)
         # Between its making and its locking another process may take it for abandoned.
         with suppress(FileNotFoundError, BlockingIOError):
             lock = _lock(folder)
