@@ -213,8 +213,10 @@ class _Walk:
             # What a call of one of the host's patches leaves to the next, the next run sets anew.
             self.run_state.update(map(id, _rebound(function)))
         else:
-            names = sorted(set(_global_names(function.__code__)))
-            parts += [[name, function.__globals__[name]] for name in names if name in function.__globals__]
+            names = set(_global_names(function.__code__))
+            used = {name: function.__globals__[name] for name in sorted(names & function.__globals__.keys())}
+            outer = [content for cell in function.__closure__ or () for content in _cell_parts(cell)]
+            parts += [used, *_held_by_modules(names, [*used.values(), *outer])]
         return parts
 
     def _note_originals(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
@@ -296,6 +298,15 @@ def _global_names(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _global_names(constant)
+
+
+def _held_by_modules(names: set[str], values: Iterable[object], searched: tuple = ()) -> Iterator[tuple[str, object]]:
+    """What modules of other packs among the values hold under these names: their numbers are known by no version."""
+    for module in values:
+        if isinstance(module, types.ModuleType) and module not in searched and not _is_known_module(module.__name__):
+            for name in sorted(names & vars(module).keys()):
+                yield name, vars(module)[name]
+                yield from _held_by_modules(names, [vars(module)[name]], (*searched, module))
 
 
 def _class_parts(cls: type) -> list[object]:

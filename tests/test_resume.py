@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import threading
+import types
 from pathlib import Path
 
 import comfy.lora
@@ -19,6 +20,7 @@ from comfyui_server import Server, api_workflow, node_of
 from generative_inbetweening.sampler import sequence_files, sequence_run
 from generative_inbetweening.sampler.fingerprint import CannotBeKnown, fingerprint, model_fingerprint
 from generative_inbetweening.sampler.sequence_files import FinishedClips
+from generative_inbetweening.weights.attach import beside_its_weights
 from small_model import load
 from test_sequence import keyframes, output, sampled, sequence  # noqa: F401
 
@@ -146,6 +148,13 @@ def test_weights_of_the_backward_motion_and_their_strength_count(models, tmp_pat
     assert keys(models) == first != second
 
 
+def test_where_a_copy_of_the_backward_motion_is_does_not_count(models):
+    before, moved = keys(models), models[0].clone()
+    moved.load_device = torch.device("cpu", 0)
+    assert beside_its_weights(moved) is not moved
+    assert keys(models) == before
+
+
 def test_what_callbacks_attachments_and_hooks_hold_counts(models):
     def put(change):
         model = models[0].clone()
@@ -207,6 +216,21 @@ def test_values_of_many_kinds():
 def test_what_cannot_be_looked_into_is_not_known(thing, name):
     with pytest.raises(CannotBeKnown, match=f"{name}.* in .*Scaling"):
         fingerprint([Scaling(Scaling(thing))])
+
+
+def test_numbers_of_another_packs_module_count(monkeypatch):
+    imported, in_a_package = (types.ModuleType("another_pack") for _ in range(2))
+    in_a_package.settings = types.ModuleType("another_pack.settings")
+    monkeypatch.setitem(globals(), "another_pack", in_a_package)
+
+    def patch(arguments):
+        return arguments["denoised"] * imported.SCALE * another_pack.settings.STRENGTH  # noqa: F821
+
+    digits = []
+    for imported.SCALE, in_a_package.settings.STRENGTH, imported.LOCK in (
+            (1.0, 1.0, None), (2.0, 1.0, None), (1.0, 2.0, None), (1.0, 1.0, threading.Lock())):
+        digits.append(fingerprint(patch))
+    assert len(set(digits)) == 3 and digits[0] == digits[3]
 
 
 def test_nested_too_deeply_is_not_known():

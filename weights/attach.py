@@ -28,12 +28,19 @@ class BackwardMotion(torch.nn.Module):
         for layer in self.names:
             self.layers[_module_name(layer)] = torch.nn.ModuleDict({
                 name: _linear(differences[f"{layer}.{key}.weight"]) for name, key in _MATRICES.items()})
-        # Patchers of copies, by where they are.
-        self.elsewhere: dict[tuple[torch.device, bool], comfy.model_patcher.ModelPatcher] = {}
+        # By place and kind of loading. Underscored, so that a resume key does not take it for part of the weights.
+        self._copies: dict[tuple[torch.device, bool], comfy.model_patcher.ModelPatcher] = {}
 
     def layer(self, name: str) -> torch.nn.ModuleDict:
         """`to_v` and `to_out` of the temporal attention `name`, e.g. `diffusion_model.….time_stack.0.attn1`."""
         return self.layers[_module_name(name)]
+
+    def copy_for(self, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+        """The patcher of a copy that is where the model's UNet is and loaded as it is; made once."""
+        place = _place(model)
+        if place not in self._copies:
+            self._copies[place] = _bank(BackwardMotion(self.differences()), model)
+        return self._copies[place]
 
     def differences(self) -> dict[str, torch.Tensor]:
         """The differences in ordinary memory, by their names in the file."""
@@ -88,17 +95,18 @@ def beside_its_weights(model: comfy.model_patcher.ModelPatcher) -> comfy.model_p
     if not banks:
         return model
     attached, bank = model.get_attachment(ATTACHMENT), banks[0]
-    place = model.load_device, is_dynamic(model)
-    if (bank.load_device, is_dynamic(bank)) != place:
-        if place not in bank.model.elsewhere:
-            bank.model.elsewhere[place] = _bank(BackwardMotion(bank.model.differences()), model)
-        bank = bank.model.elsewhere[place]
+    if _place(bank) != _place(model):
+        bank = bank.model.copy_for(model)
     if attached.weights is bank.model:
         return model
     clone = model.clone()
     clone.set_additional_models(ATTACHMENT, [bank])
     clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(bank.model, attached.strength))
     return clone
+
+
+def _place(patcher: comfy.model_patcher.ModelPatcher) -> tuple[torch.device, bool]:
+    return patcher.load_device, is_dynamic(patcher)
 
 
 def _bank(weights: BackwardMotion, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
