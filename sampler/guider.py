@@ -17,6 +17,7 @@ import comfy.samplers
 import torch
 
 from ..weights.attach import beside_its_weights
+from ..weights.host_patchers import free_memory
 from ..weights.out_of_memory import is_out_of_memory
 from .dual_direction_settings import DualDirectionSettings
 from .fusion import fuse, fusion_weights
@@ -304,9 +305,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         def memory_of_videos(count: int) -> float:
             return _MEMORY_MARGIN * self.inner_model.memory_required([count * shape[0], *shape[1:]])
 
-        # The patcher counts what it can give back, too, where the host has such patchers.
-        ask = getattr(self.model_patcher, "get_free_memory", comfy.model_management.get_free_memory)
-        free = ask(device)
+        free = free_memory(self.model_patcher, device)
         order = choose_order(memory_of_videos, free, comfy.model_management.is_device_cuda(device))
         logger.info("Dual-direction sampling: %s videos, %.1f GiB free, %.1f GiB estimated for a pair.", order,
                     free / 2 ** 30, memory_of_videos(2) / 2 ** 30)
