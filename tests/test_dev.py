@@ -173,6 +173,18 @@ def test_demo_replaces_both_results_or_none(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes()[:3] for path in out.iterdir()} == {result.name: b"nnn" for result in results}
 
 
+@POSIX
+def test_demo_follows_no_link_that_waits_for_it(tmp_path: Path) -> None:
+    out, result, precious = tmp_path / "out", tmp_path / "inbetween.mp4", tmp_path / "precious"
+    out.mkdir()
+    result.write_bytes(b"new")
+    precious.write_bytes(b"mine")
+    for name in (f".{result.name}.{os.getpid()}", f".{result.name}.partial", result.name):
+        (out / name).symlink_to(precious)
+    replace_together((result,), out)
+    assert precious.read_bytes() == b"mine" and (out / result.name).read_bytes() == b"new"
+
+
 def test_demo_writes_the_video_and_the_contact_sheet(tmp_path: Path) -> None:
     import av
     from PIL import Image

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -70,7 +71,8 @@ def run_demo(host: Host, options: DemoOptions) -> None:
 
 def replace_together(results: tuple[Path, ...], folder: Path) -> None:
     """Copy all results into the folder, or none of them. Raises DevError."""
-    partials = [folder / f".{result.name}.{os.getpid()}" for result in results]
+    # Names that nobody can know: in a shared folder they could be links to something else.
+    partials = [folder / f".{result.name}.{secrets.token_hex(8)}.partial" for result in results]
     try:
         for result, partial in zip(results, partials):
             shutil.copyfile(result, partial)
