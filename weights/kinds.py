@@ -11,8 +11,8 @@ IMAGE_ENCODER_PREFIX = "conditioner.embedders.0.open_clip.model.visual."
 PREFIXES = {"unet": (UNET_PREFIX, "diffusion_model."), "vae": (VAE_PREFIX,), "image_encoder": (IMAGE_ENCODER_PREFIX,)}
 # A tensor that each network has, in ComfyUI's (or OpenCLIP's) and in diffusers' names.
 SIGNS = {"unet": ("input_blocks.0.0.weight", "conv_in.weight"),
-          "vae": ("decoder.conv_in.weight",),
-          "image_encoder": ("vision_model.pre_layrnorm.weight", "ln_pre.weight")}
+         "vae": ("decoder.conv_in.weight",),
+         "image_encoder": ("vision_model.pre_layrnorm.weight", "ln_pre.weight")}
 # What files that users mistake for SVD are known by; the first that fits counts.
 _OTHERS = [
     (r"lora_(up|down|A|B)\b|lora_unet", "a LoRA"),
