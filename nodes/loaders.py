@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..sampler.remarks import remark
 from ..weights import file_state, host_paths
 from ..weights.load import DTYPES, convert_backward_motion, load_backward_motion, load_svd
 from .node import Node
@@ -59,7 +60,7 @@ class InbetweenLoadBackwardMotion(Node):
 
     @classmethod
     def execute(cls, model, backward_motion, strength):
-        return io.NodeOutput(load_backward_motion(model, backward_motion, strength))
+        return io.NodeOutput(load_backward_motion(model, backward_motion, strength, remark))
 
 
 class InbetweenConvertBackwardMotion(Node):
@@ -97,4 +98,4 @@ class InbetweenConvertBackwardMotion(Node):
     @classmethod
     def execute(cls, base, fine_tuned, file_name, precision, overwrite, allow_other_base=False):
         return io.NodeOutput(convert_backward_motion(base, fine_tuned, file_name, precision, overwrite,
-                                                     allow_other_base))
+                                                     allow_other_base, remark))

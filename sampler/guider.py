@@ -68,7 +68,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
     """
 
     def __init__(self, model, positive: list, negative: list, settings: DualDirectionSettings):
-        _check_model(model, settings)
+        check_model(model, settings)
         super().__init__(model)
         self.settings = settings
         for name, conditioning in (("positive", positive), ("negative", negative)):
@@ -364,7 +364,8 @@ def _reversed_where_backward(batch: torch.Tensor, videos: list[Video]) -> torch.
                       for part, video in zip(parts, videos)])
 
 
-def _check_model(model, settings: DualDirectionSettings) -> None:
+def check_model(model, settings: DualDirectionSettings) -> None:
+    """Raises ValueError when the model is no SVD, lacks backward-motion weights, or carries what cannot be used."""
     if not temporal_attention_layers(model.model) or not isinstance(model.model, comfy.model_base.SVD_img2vid):
         raise ValueError(f"model: expected Stable Video Diffusion, found {type(model.model).__name__}. "
                          "Connect Load SVD Model.")

@@ -78,6 +78,11 @@ def guides_of(index: int, finished: list[FinishedClip], segments: int, count: in
     return Guides(count, finished[index - 1], finished[0] if loop and index == segments - 1 else None)
 
 
+def sampled_beside(index: int, segments: int, loop: bool) -> int:
+    """On how many sides segment `index` is sampled over guiding frames more: 0, 1, or 2 in the last one of a loop."""
+    return 0 if index == 0 else 2 if loop and index == segments - 1 else 1
+
+
 def check_guiding_frames(count: int, segments: list[Segment]) -> None:
     """Raises ValueError when a neighbour is too short to give so many frames."""
     shortest = min(segment.frames for segment in segments)

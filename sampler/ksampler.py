@@ -25,7 +25,7 @@ def dual_direction_ksampler(model, positive: list, negative: list, latent: dict,
     Sequential strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
     host's bar and preview by default. Raises ValueError as the guider does.
     """
-    check_sampler(settings.sampler_name, settings.scheduler)
+    check_sampler(settings.sampler_name, settings.scheduler, directions.sequential)
     guider = DualDirectionGuider(model, positive, negative, directions)
     sigmas = noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, denoise)
     sampler = comfy.samplers.sampler_object(settings.sampler_name)

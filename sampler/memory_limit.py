@@ -37,8 +37,11 @@ def least_bytes(frames: int, height: int, width: int, channels: int, dtype: torc
     return _LEAST_CHANNELS * channels * frames * height * width * dtype.itemsize
 
 
-def check_one_video_fits(model, shape: torch.Size) -> None:
-    """Raises ValueError when a video of latents `shape`, `[frames, 4, h, w]`, cannot fit into the MODEL's device."""
+def check_one_video_fits(model, shape: torch.Size, name: str = "latent_image", place: str = "Encode Keyframes") -> None:
+    """Raises ValueError when a video of latents `shape`, `[frames, 4, h, w]`, cannot fit into the MODEL's device.
+
+    `name`: the input that the message names; `place`: where the size is set.
+    """
     limit = memory_limit(model.load_device)
     if limit is None:
         return
@@ -48,9 +51,9 @@ def check_one_video_fits(model, shape: torch.Size) -> None:
     needed = least_bytes(frames, height, width, channels, dtype)
     if needed > limit:
         raise ValueError(
-            f"latent_image: expected a video that fits into the {limit / 2 ** 30:.1f} GiB of {model.load_device}, "
+            f"{name}: expected a video that fits into the {limit / 2 ** 30:.1f} GiB of {model.load_device}, "
             f"found {frames} frames at {_LATENT_PIXELS * width}x{_LATENT_PIXELS * height}, which take at least "
-            f"{needed / 2 ** 30:.1f} GiB. {_advice(limit / (needed / height / width), shape)}")
+            f"{needed / 2 ** 30:.1f} GiB. {_advice(limit / (needed / height / width), shape, place)}")
 
 
 def no_room(shape: torch.Size) -> str:
@@ -60,11 +63,11 @@ def no_room(shape: torch.Size) -> str:
             "the memory that is free: choose fewer frames or a smaller size")
 
 
-def _advice(positions: float, shape: torch.Size) -> str:
+def _advice(positions: float, shape: torch.Size, place: str) -> str:
     size = largest_size(positions, shape[2], shape[3])
     if size is None:
         return f"No size fits with {shape[0]} frames: choose fewer frames."
-    return f"The largest size that fits with {shape[0]} frames is {size[0]}x{size[1]}: set it in Encode Keyframes."
+    return f"The largest size that fits with {shape[0]} frames is {size[0]}x{size[1]}: set it in {place}."
 
 
 def largest_size(positions: float, height: int, width: int) -> tuple[int, int] | None:

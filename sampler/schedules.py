@@ -25,9 +25,12 @@ def align_your_steps(steps: int) -> torch.Tensor:
     return levels
 
 
-def check_sampler(sampler_name: str, scheduler: str) -> None:
-    """Raises ValueError, naming the input, for a sampler or scheduler that there is not."""
+def check_sampler(sampler_name: str, scheduler: str, sequential: bool) -> None:
+    """Raises ValueError, naming the input, for a sampler or scheduler that there is not, or not for this strategy."""
     check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
+    if sequential and sampler_name != "euler":
+        raise ValueError(f"sampler_name: expected euler, found {sampler_name}: the sequential strategies make their "
+                         "own steps. Choose euler, or another strategy.")
     check_choice("scheduler", scheduler, schedulers())
 
 

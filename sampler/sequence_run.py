@@ -16,10 +16,12 @@ from .clip_preview import clip_preview
 from .dual_direction_settings import DualDirectionSettings
 from .encode import encode_keyframes
 from .fingerprint import CannotBeKnown, fingerprint, model_fingerprint
-from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of
+from .guider import check_model
+from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of, sampled_beside
 from .keyframe_conditioning import check_embedding, embedding_width
 from .keyframes import one_picture
 from .ksampler import dual_direction_ksampler
+from .memory_limit import check_one_video_fits
 from .presets import SamplerSettings
 from .schedules import check_sampler, noise_levels
 from .sequence_files import FILES_KEPT, FinishedClips
@@ -58,11 +60,15 @@ def sample_sequence(model, clip_vision, vae, keyframes: torch.Tensor, frames_per
     `guiding_frames`: how many of a segment's frames guide the next. Raises ValueError, naming the input, for pictures,
     numbers or models that cannot be used, before anything is sampled.
     """
-    check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler)
+    check_model(model, settings.directions)
+    check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler, settings.directions.sequential)
     pictures = _pictures(keyframes, loop)
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     frames = _check_length(segments, subdivisions, loop, settings)
     check_guiding_frames(guiding_frames, segments)
+    longest = max(segment.frames + guiding_frames * sampled_beside(index, len(segments), loop)
+                  for index, segment in enumerate(segments))
+    check_one_video_fits(model, (longest, 4, settings.height // 8, settings.width // 8), "width", "width and height")
     remark_on_sequence(pictures, segments, settings.width, settings.height, settings.fit)
     run = _SequenceRun(model, clip_vision, vae, settings, segments, subdivisions, resume)
     if guiding_frames and len(segments) > 1:

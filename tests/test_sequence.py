@@ -14,7 +14,7 @@ import latent_preview
 import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenKeyframeSequence
-from generative_inbetweening.sampler import sequence_files, sequence_run
+from generative_inbetweening.sampler import memory_limit, sequence_files, sequence_run
 from generative_inbetweening.sampler.sequence_files import FinishedClips
 from generative_inbetweening.sampler.sequence_plan import (
     clip_seed,
@@ -89,6 +89,19 @@ def test_two_keyframes_are_the_ksamplers_video(models):
     expected = sample(models[0], encode(models))
     assert torch.equal(latents, expected)
     assert torch.equal(images, VAEDecode().decode(models[2], {"samples": expected})[0])
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"strategy": "sequential", "sampler_name": "heun"}, "sampler_name: expected euler, found heun"),
+    ({"frames_per_segment": "4, 9", "guiding_frames": 2},
+     "width: expected a video that fits.*11 frames at 64x64.*choose fewer frames"),
+    ({"frames_per_segment": "4, 9", "loop": True, "guiding_frames": 2}, "width: .*13 frames at 64x64")])
+def test_what_no_segment_could_be_sampled_with_is_said_of_its_input_before_anything_is_done(
+        models, sampled, monkeypatch, changes, message):
+    monkeypatch.setattr(memory_limit, "memory_limit", lambda device: 1000.0)
+    with pytest.raises(ValueError, match=message):
+        sequence(models, keyframes(2 if changes.get("loop") else 3), **changes)
+    assert not sampled
 
 
 def test_four_keyframes_each_once_and_in_their_places(models, sampled):

@@ -116,7 +116,7 @@ def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strate
 
 
 def test_sequential_refuses_another_sampler(models, encoded):
-    with pytest.raises(ValueError, match="sampler: expected euler, found heun"):
+    with pytest.raises(ValueError, match="sampler_name: expected euler, found heun"):
         sample(models[0], encoded, strategy="sequential", sampler_name="heun")
 
 

@@ -11,6 +11,7 @@ from generative_inbetweening.nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
 )
+from generative_inbetweening.sampler import remarks
 from generative_inbetweening.weights import backward_motion, image_encoder_keys, unet_keys, vae_keys
 from generative_inbetweening.weights.convert import convert
 from generative_inbetweening.weights.diffusers_folder import read_folder
@@ -161,10 +162,13 @@ def test_another_base_is_refused_unless_a_switch_says_so_and_the_file_remembers_
     assert not path.exists()
     InbetweenConvertBackwardMotion.execute(*arguments, allow_other_base=True)
     assert "probably not trained from" in caplog.text and read_metadata(path)["other_base"] == "yes"
+    # On the node as well as on the console.
+    assert [record.name for record in caplog.records] == [remarks.__name__]
     caplog.clear()
     model = InbetweenLoadSVD.execute(folder("-xt")).args[0]
     InbetweenLoadBackwardMotion.execute(model, "wrong_base.safetensors", 1.0)
     assert "was made from tiny-svd-xt, which the fine-tuned model was not trained from" in caplog.text
+    assert remarks.__name__ in [record.name for record in caplog.records]
 
 
 @pytest.mark.parametrize("base_dtype, tuned_dtype", [(torch.float32, torch.float16), (torch.float16, torch.bfloat16)])

@@ -90,17 +90,17 @@ class UNetTensors:
 
 def convert(base: Path, fine_tuned: Path, output: Path, metadata: dict[str, str], overwrite: bool = False,
             dtype: torch.dtype = torch.float16, progress: Callable[[int, int], None] = lambda done, total: None,
-            allow_other_base: bool = True) -> Path:
+            allow_other_base: bool = True, say: Callable[[str], None] = logger.warning) -> Path:
     """Writes `fine_tuned − base` of the 16 × 2 matrices as a backward-motion file and returns its path.
 
     `progress(done, total)` is called after every matrix. With `allow_other_base` the base may be another model than
-    the one that was fine-tuned: a warning says so, and the file remembers it. Raises WeightsError, naming the input,
-    when either model is no SVD UNet, when their shapes differ, when nothing differs, or when the file cannot be
+    the one that was fine-tuned: `say(sentence)` is called, and the file remembers it. Raises WeightsError, naming the
+    input, when either model is no SVD UNet, when their shapes differ, when nothing differs, or when the file cannot be
     written.
     """
     if os.path.exists(output) and not overwrite:
         raise WeightsError(f"file_name: {plain_name(Path(output).name)} exists already and is kept. Choose another "
-                           "name, or allow overwriting.")
+                           "name, or turn overwrite on.")
     with UNetTensors(base, "base") as base_unet, UNetTensors(fine_tuned, "fine_tuned") as tuned_unet:
         keys = base_unet.backward_motion_keys()
         if keys != tuned_unet.backward_motion_keys():
@@ -114,7 +114,7 @@ def convert(base: Path, fine_tuned: Path, output: Path, metadata: dict[str, str]
             if not allow_other_base:
                 raise WeightsError(f"base: Expected the model that was fine-tuned. {reason} Choose that model's UNet, "
                                    "or turn allow_other_base on to make the file all the same.")
-            logger.warning("base: %s", reason)
+            say(f"base: {reason}")
             origin[OTHER_BASE] = "yes"
         differences = {}
         for done, key in enumerate(keys, start=1):

@@ -1,6 +1,7 @@
 """Loads and converts the user's own files by the names that the host lists."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import comfy.utils
@@ -31,18 +32,19 @@ def load_svd(name: str):
         raise WeightsError(f"model_name: {error}") from error
 
 
-def load_backward_motion(model, name: str, strength: float):
+def load_backward_motion(model, name: str, strength: float, say: Callable[[str], None] = logger.warning):
     """A clone of `model` with the backward-motion weights of a file beside it.
 
-    Raises WeightsError, naming the input, when the file is none or belongs to another model.
+    `say(sentence)` is called when they were made from another base than their own. Raises WeightsError, naming the
+    input, when the file is none or belongs to another model.
     """
     try:
         path = host_paths.backward_motion_path(name)
         differences, metadata = read_backward_motion(path)
         if OTHER_BASE in metadata:
-            logger.warning("backward_motion: %s was made from %s, which the fine-tuned model was not trained from: the "
-                           "motion near the last keyframe may be wrong.", plain_name(name),
-                           plain_name(metadata.get("base", "another base")))
+            base = plain_name(metadata.get("base", "another base"))
+            say(f"backward_motion: {plain_name(name)} was made from {base}, which the fine-tuned model was not trained "
+                "from: the motion near the last keyframe may be wrong.")
         return attach(model, differences, strength, plain_name(name), path)
     except WeightsError as error:
         message = str(error)
@@ -50,11 +52,12 @@ def load_backward_motion(model, name: str, strength: float):
 
 
 def convert_backward_motion(base: str, fine_tuned: str, file_name: str, precision: str, overwrite: bool,
-                            allow_other_base: bool = False) -> str:
+                            allow_other_base: bool = False, say: Callable[[str], None] = logger.warning) -> str:
     """Writes the differences of two of the host's models to `models/backward_motion/` and returns the file's name.
 
-    Raises WeightsError, naming the input, when either is no SVD UNet, when the base is another than the one that was
-    fine-tuned (unless `allow_other_base`), or when the file cannot be written.
+    `say(sentence)` is called for another base that was allowed. Raises WeightsError, naming the input, when either is
+    no SVD UNet, when the base is another than the one that was fine-tuned (unless `allow_other_base`), or when the
+    file cannot be written.
     """
     if not isinstance(precision, str) or precision not in DTYPES:
         raise WeightsError(f"precision: expected one of {', '.join(DTYPES)}, found {quoted(precision)}.")
@@ -63,7 +66,7 @@ def convert_backward_motion(base: str, fine_tuned: str, file_name: str, precisio
     bar = comfy.utils.ProgressBar(1)
     metadata = {"frames": "14", "temporal_attention": "rotated", "license": "as the fine-tuned model"}
     convert(paths["base"], paths["fine_tuned"], output, metadata, overwrite, DTYPES[precision], bar.update_absolute,
-            allow_other_base)
+            allow_other_base, say)
     file_state.remember_output(output)
     return output.name
 

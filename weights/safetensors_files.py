@@ -111,8 +111,8 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     """
     path = Path(path)
     if os.path.exists(path) and not overwrite:
-        raise WeightsError(f"{plain_name(path.name)} exists already and is kept. Choose another name, or allow "
-                           "overwriting.")
+        raise WeightsError(f"{plain_name(path.name)} exists already and is kept. Choose another name, or turn "
+                           "overwrite on.")
     try:
         with atomic_write(path) as temporary:
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata=dict(metadata))
