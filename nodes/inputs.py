@@ -68,7 +68,7 @@ def sampler_and_scheduler() -> list[io.Input]:
         io.Combo.Input("sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler", tooltip=(
             "Any of ComfyUI's samplers. euler: as released.")),
         io.Combo.Input("scheduler", options=list(schedulers()), default="karras", tooltip=(
-            "How the noise levels are spaced. karras: as released; align_your_steps: for 10 to 15 steps."))]
+            "How the noise levels are spaced. karras: as released; align_your_steps: for 7 to 15 steps."))]
 
 
 def reinjection() -> list[io.Input]:
