@@ -216,7 +216,7 @@ class _Walk:
             names = set(_global_names(function.__code__))
             used = {name: function.__globals__[name] for name in sorted(names & function.__globals__.keys())}
             outer = [content for cell in function.__closure__ or () for content in _cell_parts(cell)]
-            parts += [used, *_held_by_modules(names, [*used.values(), *outer])]
+            parts += [used, *_held_by_modules(names, [*used.values(), *outer, *_imported(names, function)])]
         return parts
 
     def _note_originals(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
@@ -298,6 +298,13 @@ def _global_names(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _global_names(constant)
+
+
+def _imported(names: set[str], function: types.FunctionType) -> list[types.ModuleType]:
+    """Modules that the function may import while it runs, from its own package or any other."""
+    package = function.__globals__.get("__package__")
+    places = [place for name in sorted(names) for place in (name, f"{package}.{name}")]
+    return [sys.modules[place] for place in places if sys.modules.get(place) is not None]
 
 
 def _held_by_modules(names: set[str], values: Iterable[object], searched: tuple = ()) -> Iterator[tuple[str, object]]:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import sys
 import threading
 import types
 from pathlib import Path
@@ -221,16 +222,20 @@ def test_what_cannot_be_looked_into_is_not_known(thing, name):
 def test_numbers_of_another_packs_module_count(monkeypatch):
     imported, in_a_package = (types.ModuleType("another_pack") for _ in range(2))
     in_a_package.settings = types.ModuleType("another_pack.settings")
+    later = types.ModuleType("imported_later")
     monkeypatch.setitem(globals(), "another_pack", in_a_package)
+    monkeypatch.setitem(sys.modules, "imported_later", later)
 
     def patch(arguments):
-        return arguments["denoised"] * imported.SCALE * another_pack.settings.STRENGTH  # noqa: F821
+        from imported_later import FACTOR
+        return arguments["denoised"] * imported.SCALE * another_pack.settings.STRENGTH * FACTOR  # noqa: F821
 
     digits = []
-    for imported.SCALE, in_a_package.settings.STRENGTH, imported.LOCK in (
-            (1.0, 1.0, None), (2.0, 1.0, None), (1.0, 2.0, None), (1.0, 1.0, threading.Lock())):
+    for imported.SCALE, in_a_package.settings.STRENGTH, later.FACTOR, imported.LOCK in (
+            (1.0, 1.0, 1.0, None), (2.0, 1.0, 1.0, None), (1.0, 2.0, 1.0, None), (1.0, 1.0, 2.0, None),
+            (1.0, 1.0, 1.0, threading.Lock())):
         digits.append(fingerprint(patch))
-    assert len(set(digits)) == 3 and digits[0] == digits[3]
+    assert len(set(digits)) == 4 and digits[0] == digits[4]
 
 
 def test_nested_too_deeply_is_not_known():
