@@ -131,9 +131,15 @@ def test_checkpoint_of_another_model_says_what_it_seems_to_be(tmp_path, monkeypa
         InbetweenLoadSVD.execute("sd.safetensors")
 
 
-@pytest.mark.parametrize("name", ["nothing", "README.md", "."])
+@pytest.mark.parametrize("name", ["nothing", "README.md", ".", "x" * 5000])
 def test_what_cannot_be_inspected_gets_one_sentence(tmp_path, capsys, name):
     path = Path(__file__).resolve().parents[1] / name if name != "." else tmp_path
     assert main(["inspect", str(path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: Expected") and error.count("\n") == 1
+
+
+def test_the_present_folder_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "."]) == 1
+    assert tmp_path.name in capsys.readouterr().err

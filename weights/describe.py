@@ -1,6 +1,7 @@
 """Says what a file or folder is, from names, shapes and number formats alone: no tensor is read."""
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -25,8 +26,9 @@ def describe(path: Path) -> list[str]:
 
     Raises WeightsError when it is missing, empty, a pickle or damaged.
     """
-    path = Path(path)
-    if path.is_dir():
+    # "." has a name only when it is resolved. A name longer than any file's is no folder, which pathlib raises for.
+    path = Path(path) if Path(path).name else Path(path).resolve()
+    if os.path.isdir(path):
         return _describe_folder(path)
     with SafetensorsFile(path) as file:
         stored, metadata = file.stored, file.metadata
