@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import comfy.cli_args
+import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.samplers
 import comfyui_version
@@ -171,8 +173,7 @@ class _SequenceRun:
         directions = dataclasses.replace(settings.directions, order_of_work="")
         sampler = settings.sampler
         try:
-            return fingerprint([_VERSION, comfyui_version.__version__,
-                                dataclasses.replace(settings, directions=directions),
+            return fingerprint([_VERSION, _host_as_started(), dataclasses.replace(settings, directions=directions),
                                 comfy.samplers.sampler_object(sampler.sampler_name),
                                 noise_levels(model, sampler.sampler_name, sampler.scheduler, sampler.steps, 1.0),
                                 model_fingerprint(model, self._clip_vision, self._vae)])
@@ -181,6 +182,13 @@ class _SequenceRun:
             logger.warning("Keyframe sequence: finished segments are neither kept nor taken up in this run: whether "
                            "the model is the same again cannot be known, because of %s.", error)
             return ""
+
+
+def _host_as_started() -> list[object]:
+    """The host's version, and those of its launch options that change numbers and leave no trace in the models."""
+    options = comfy.cli_args.args
+    return [comfyui_version.__version__, comfy.ldm.modules.attention.optimized_attention, options.fast,
+            options.force_upcast_attention, options.dont_upcast_attention, options.deterministic]
 
 
 def _pictures(keyframes: torch.Tensor, loop: bool) -> list[torch.Tensor]:

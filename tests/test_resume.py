@@ -8,6 +8,8 @@ import threading
 import types
 from pathlib import Path
 
+import comfy.cli_args
+import comfy.ldm.modules.attention
 import comfy.lora
 import comfy.sd
 import pytest
@@ -244,6 +246,20 @@ def test_nested_too_deeply_is_not_known():
         deep = [deep]
     with pytest.raises(CannotBeKnown, match="list"):
         fingerprint(deep)
+
+
+def test_what_the_host_was_started_with_counts(models, sampled, monkeypatch):  # noqa: F811
+    def run() -> int:
+        sequence(models, keyframes(2), frames_per_segment="2")
+        return len(sampled)
+
+    assert run() == run() == 1
+    monkeypatch.setattr(comfy.ldm.modules.attention, "optimized_attention", comfy.ldm.modules.attention.attention_split)
+    assert run() == run() == 2
+    monkeypatch.setattr(comfy.cli_args.args, "force_upcast_attention", True)
+    assert run() == run() == 3
+    monkeypatch.setattr(comfy.cli_args.args, "fast", {comfy.cli_args.PerformanceFeature.Fp16Accumulation})
+    assert run() == run() == 4
 
 
 def test_what_cannot_be_known_is_neither_kept_nor_taken_up(models, sampled, output, caplog):  # noqa: F811
