@@ -4,6 +4,7 @@ import math
 import numbers
 from typing import Any
 
+import numpy
 import torch
 from comfy_api.latest import io
 
@@ -13,11 +14,11 @@ _LARGEST_SHOWN = 10 ** 30
 # What a wildcard link may bring instead is known by what we need of it; models and pictures are looked at more closely
 # where they are used.
 _CONNECTED = {
-    "MODEL": (lambda value: hasattr(value, "model_options") and hasattr(value, "model"), "a model"),
-    "CLIP_VISION": (lambda value: hasattr(value, "encode_image"), "a CLIP vision model"),
-    "VAE": (lambda value: hasattr(value, "encode") and hasattr(value, "decode"), "a VAE"),
-    "IMAGE": (lambda value: isinstance(value, torch.Tensor) and value.ndim == 4 and len(value) > 0, "pictures"),
-    "LATENT": (lambda value: isinstance(value, dict) and isinstance(value.get("samples"), torch.Tensor), "latents"),
+    "MODEL": (lambda value: _has(value, "model_options", "model", "load_device"), "a model"),
+    "CLIP_VISION": (lambda value: _has(value, "encode_image", "model", "patcher"), "a CLIP vision model"),
+    "VAE": (lambda value: _has(value, "encode", "decode", "latent_dim", "patcher"), "a VAE"),
+    "IMAGE": (lambda value: _has_numbers(value) and value.ndim == 4 and len(value) > 0, "pictures"),
+    "LATENT": (lambda value: isinstance(value, dict) and _has_numbers(value.get("samples")), "latents"),
     "CONDITIONING": (lambda value: isinstance(value, list) and all(
         isinstance(part, (list, tuple)) and len(part) == 2 and isinstance(part[0], torch.Tensor)
         and isinstance(part[1], dict) for part in value), "conditioning"),
@@ -33,7 +34,7 @@ def checked_value(item: io.Input, value: Any) -> Any:
     if isinstance(item, (io.Int.Input, io.Float.Input)):
         return _number(item, value)
     if isinstance(item, io.Boolean.Input):
-        return _of_kind(item, value, isinstance(value, bool), "true or false")
+        return bool(_of_kind(item, value, isinstance(value, (bool, numpy.bool_)), "true or false"))
     if isinstance(item, io.String.Input):
         return _of_kind(item, value, isinstance(value, str), "text")
     if isinstance(item, io.Combo.Input):
@@ -55,6 +56,16 @@ def found(value: Any) -> str:
     return quoted(value) if value is None or isinstance(value, str) else f"something of type {type(value).__name__}"
 
 
+def _has(value: Any, *attributes: str) -> bool:
+    return all(hasattr(value, attribute) for attribute in attributes)
+
+
+def _has_numbers(value: Any) -> bool:
+    """Whether it is an ordinary tensor: neither sparse, nor quantised, nor a mere shape."""
+    return (isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+            and not value.is_meta)
+
+
 def _of_kind(item: io.Input, value: Any, fits: bool, what: str) -> Any:
     if not fits:
         raise ValueError(f"{item.id}: expected {what}, found {found(value)}. Change it, or the node that gives it.")
@@ -69,6 +80,7 @@ def _number(item: io.Input, value: Any) -> int | float:
         raise ValueError(f"{item.id}: expected at least {item.min}, found {found(value)}. Raise it.")
     if value > item.max:
         raise ValueError(f"{item.id}: expected at most {item.max}, found {found(value)}. Lower it.")
-    if whole:
+    # Not of a whole number: math.floor takes NumPy's through float64, which the largest seeds do not survive.
+    if whole and not isinstance(value, numbers.Integral):
         _of_kind(item, value, value == math.floor(value), f"a whole number from {item.min} to {item.max}")
     return int(value) if whole else float(value)

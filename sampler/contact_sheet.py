@@ -5,7 +5,7 @@ import math
 import torch
 from PIL import Image, ImageDraw
 
-from .pictures import check_frames, font, holds_numbers, to_image, to_picture
+from .pictures import checked_frames, font, holds_numbers, to_image, to_picture
 from .remarks import remark
 
 _TILE = 256
@@ -23,7 +23,7 @@ def contact_sheet(frames: torch.Tensor, columns: int, keyframes: list[int]) -> t
     `columns`: 0 for as many as make the sheet about 16 : 9; `keyframes`: positions to be marked. The longer side of a
     frame takes 256 pixels, less when the sheet would be wider than 4096. A frame with NaN or infinity is marked so.
     """
-    check_frames(frames, "images")
+    frames = checked_frames(frames, "images")
     whole = holds_numbers(frames).tolist()
     if not all(whole):
         remark(f"images: {whole.count(False)} of {len(frames)} frames hold NaN or infinity.")

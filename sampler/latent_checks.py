@@ -9,6 +9,7 @@ import torch
 from ..weights.errors import quoted
 
 _CHANNELS = 4
+_FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # The host draws the noise of every index up to the largest.
 _LARGEST_INDEX = 100_000
 
@@ -18,8 +19,9 @@ def check_samples(samples: torch.Tensor) -> None:
     if samples.ndim != 4 or min(samples.shape) == 0:
         raise ValueError(f"latent_image: expected latents of shape (frames, {_CHANNELS}, height, width), found "
                          f"{tuple(samples.shape)}. Connect the latent of Encode Keyframes.")
-    if samples.is_complex():
-        raise ValueError("latent_image: expected numbers, found complex ones. Check the node before it.")
+    if samples.dtype not in _FORMATS:
+        raise ValueError(f"latent_image: expected floating-point numbers, found {samples.dtype}. Check the node before "
+                         "it.")
     if not torch.isfinite(samples).all():
         raise ValueError("latent_image: expected numbers, found NaN or infinity. Check the node before it.")
 
@@ -40,9 +42,10 @@ def checked_mask(mask: Any) -> torch.Tensor | None:
     if mask is None:
         return None
     right = isinstance(mask, torch.Tensor) and 2 <= mask.ndim <= 4 and min(mask.shape) > 0 and not mask.is_complex()
-    if not right or not torch.isfinite(mask).all():
+    # Resizing goes a little over the edge; another range, such as 0…255, goes far.
+    if not right or not ((mask.float() >= -0.5) & (mask.float() <= 1.5)).all():
         found = f"something of type {type(mask).__name__}" if not isinstance(mask, torch.Tensor) else \
-            f"one of shape {tuple(mask.shape)}" if not right else "one with NaN or infinity"
+            f"one of shape {tuple(mask.shape)}" if not right else "one with NaN or numbers beyond 0…1"
         raise ValueError(f"latent_image: expected a noise mask of shape (frames, height, width), found {found}. Check "
                          "Set Latent Noise Mask.")
     return mask.float()

@@ -10,14 +10,20 @@ from .intermediate import handed_on
 from .remarks import remark
 
 
-def check_frames(images: torch.Tensor, name: str) -> None:
-    """Raises ValueError, naming the input, for what is no batch of pictures; says when colours are beyond 0…1."""
+def checked_frames(images: torch.Tensor, name: str) -> torch.Tensor:
+    """The pictures in a number format that torch computes with; says when colours are beyond 0…1.
+
+    Raises ValueError, naming the input, for what is no batch of pictures.
+    """
     if images.ndim != 4 or min(images.shape) == 0 or images.shape[3] == 2 or images.is_complex():
         raise ValueError(f"{name}: expected pictures of shape (frames, height, width, channels), found "
                          f"{tuple(images.shape)}. Connect the frames of a video.")
+    if not images.is_floating_point() or images.element_size() == 1:
+        images = images.float()
     beyond = [value for value in (float(images.min()), float(images.max())) if not -0.5 <= value <= 1.5]
     if beyond and all(math.isfinite(value) for value in beyond):
         remark(f"{name}: expected colours from 0 to 1, found {beyond[-1]:.4g}. They are shown cut off.")
+    return images
 
 
 def holds_numbers(images: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import torch
 
 from .clip_measures import change, distance, ghosting, reduced
-from .pictures import check_frames, holds_numbers, to_image
+from .pictures import checked_frames, holds_numbers, to_image
 from .plots import Line, Plot, draw_plots
 from .remarks import remark
 
@@ -15,7 +15,7 @@ def report(frames: torch.Tensor, keyframes: list[int]) -> torch.Tensor:
     keyframes. `keyframes`: their rising positions, at least two. Frames with NaN or infinity are gaps in the lines.
     Raises ValueError, naming the input, for fewer keyframes or no pictures.
     """
-    check_frames(frames, "images")
+    frames = checked_frames(frames, "images")
     if len(keyframes) < 2:
         raise ValueError(f"keyframes: expected at least two different positions, found {len(keyframes)}. A video of "
                          "one segment has 0, -1.")

@@ -1,5 +1,7 @@
 """Values that come by links, which the host does not check: an input takes what it can and names the rest."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +16,14 @@ from generative_inbetweening.nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
 )
+from generative_inbetweening.nodes.values import checked_value
 from reference_cases import backward_motion_folder
 from small_model import DEFAULTS, encode, pictures
 
 LOADERS = (InbetweenLoadSVD, InbetweenLoadBackwardMotion, InbetweenConvertBackwardMotion)
 NAN, INFINITE = float("nan"), float("inf")
 WIDGETS = (io.Int.Input, io.Float.Input, io.Boolean.Input, io.String.Input, io.Combo.Input)
+MODELS = ("MODEL", "CLIP_VISION", "VAE")
 # Longer than any message should be, and nothing that a console can print.
 SURROGATES = "\ud800" * 5000
 ANYTHING_ELSE = [None, (), [3], {}, object(), torch.ones(2), SURROGATES]
@@ -88,7 +92,10 @@ def test_a_value_that_cannot_be_is_named(node, connected):
 def test_something_else_than_the_link_should_bring_is_named(node, connected):
     values = good_values(node, connected)
     for item in (item for item in node.define_schema().inputs if not isinstance(item, WIDGETS)):
-        for wrong in [*ANYTHING_ELSE, 3, True]:
+        # What other packs call models and VAEs.
+        others = [types.SimpleNamespace(model_options={}, model=None),
+                  types.SimpleNamespace(encode=len, decode=len, encode_image=len)]
+        for wrong in [*ANYTHING_ELSE, 3, True, *(others if item.get_io_type() in MODELS else [])]:
             with pytest.raises(ValueError, match=f"^{item.id}: expected .*, found ") as error:
                 node.execute(**{**values, item.id: wrong})
             message = str(error.value)
@@ -104,6 +111,12 @@ def test_whole_numbers_may_come_as_floats_and_numpys_numbers(connected):
         positive, _, latent = by_the_host(InbetweenEncodeKeyframes, **values).args
         assert torch.equal(positive[0][1]["concat_latent_image"], expected[0][0][1]["concat_latent_image"])
         assert latent["samples"].shape == expected[2]["samples"].shape
+
+
+def test_numpys_largest_seed_and_truth_are_taken():
+    items = {item.id: item for item in InbetweenKeyframeSequence.define_schema().inputs}
+    assert checked_value(items["seed"], np.uint64(2 ** 64 - 1)) == 2 ** 64 - 1
+    assert checked_value(items["loop"], np.bool_(True)) is True
 
 
 def test_sampler_takes_whole_floats_and_the_largest_seed(connected):

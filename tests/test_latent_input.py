@@ -38,7 +38,9 @@ def untouched(models):
     (torch.zeros(0, 4, 8, 8), r"\(0, 4, 8, 8\)"), (torch.zeros(FRAMES, 4, 16, 8), r"\(4, 4, 16, 8\)"),
     (torch.zeros(FRAMES, 4, 8, 9), r"\(4, 4, 8, 9\)"), (torch.full((FRAMES, 4, 8, 8), NAN), "NaN or infinity"),
     (torch.full((FRAMES, 4, 8, 8), float("inf")), "NaN or infinity"), (torch.zeros(6, 4, 8, 8), "6"),
-    (torch.ones(FRAMES, 4, 8, 8, dtype=torch.complex64), "complex")])
+    *((torch.ones(FRAMES, 4, 8, 8, dtype=dtype), str(dtype))
+      for dtype in (torch.complex64, torch.int64, torch.bool, torch.float8_e4m3fn)),
+    (torch.ones(FRAMES, 4, 8, 8, device="meta"), "type dict"), (torch.ones(FRAMES, 4, 8, 8).to_sparse(), "type dict")])
 def test_latents_that_cannot_be_sampled_are_named(untouched, encoded, samples, found):
     with pytest.raises(ValueError, match=rf"^latent_image: expected .*, found .*{found}.*\. .*\.$"):
         run(untouched, encoded, samples=samples)
@@ -67,7 +69,8 @@ def test_latents_of_other_number_formats(models, encoded, dtype):
 
 @pytest.mark.parametrize("mask", [
     torch.ones(8, 8), torch.ones(1, 8, 8), torch.ones(64, 64), torch.ones(3, 32, 32), torch.ones(9, 8, 8),
-    torch.ones(FRAMES, 1, 8, 8), torch.rand(8, 16).half(), torch.ones(2, 8, 8).bool(), torch.ones(2, 8, 8).int()],
+    torch.ones(FRAMES, 1, 8, 8), torch.rand(8, 16).half(), torch.ones(2, 8, 8).bool(), torch.ones(2, 8, 8).int(),
+    torch.ones(2, 8, 8, dtype=torch.float8_e4m3fn)],
     ids=lambda mask: f"{tuple(mask.shape)} {mask.dtype}")
 def test_masks_act_as_in_the_hosts_sampler(models, encoded, mask):
     """The latent's own frames stay where the mask is 0, whatever the mask's length and size."""
@@ -81,7 +84,9 @@ def test_masks_act_as_in_the_hosts_sampler(models, encoded, mask):
 
 
 @pytest.mark.parametrize("mask", [torch.ones(8), torch.ones(()), torch.zeros(0, 8, 8), torch.ones(FRAMES, 0, 8),
-                                  torch.full((8, 8), NAN), torch.ones(2, 2, 8, 8, 8), "mask"],
+                                  torch.full((8, 8), NAN), torch.ones(2, 2, 8, 8, 8), "mask",
+                                  torch.full((8, 8), 255.0), torch.ones(8, 8, dtype=torch.uint8) * 255,
+                                  torch.full((8, 8), NAN).to(torch.float8_e5m2)],
                          ids=lambda mask: str(getattr(mask, "shape", mask)))
 def test_masks_that_cannot_be_are_named(untouched, encoded, mask):
     with pytest.raises(ValueError, match=r"^latent_image: expected a noise mask .*, found .*\. .*\.$"):

@@ -37,7 +37,7 @@ def test_keyframes_of_other_number_formats(models, dtype, fit):
     assert torch.equal(options["inbetween_last_keyframe"].embedding, wanted["inbetween_last_keyframe"].embedding)
 
 
-@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("dtype", [*FORMATS, torch.float8_e4m3fn, torch.uint16, torch.bool])
 def test_sheet_and_report_of_other_number_formats(dtype):
     frames = torch.rand(5, 40, 48, 3, generator=torch.manual_seed(0)).to(dtype)
     for node, arguments in ((InbetweenContactSheet, (0, "0, -1")), (InbetweenReport, ("0, -1",))):
