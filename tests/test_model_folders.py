@@ -198,6 +198,22 @@ def test_file_that_was_replaced_on_disk_is_read_again(models):
     assert all(old != new for old, new in zip(before, after))
 
 
+@pytest.mark.parametrize("replace", [os.replace, shutil.copy2])
+def test_file_of_the_same_size_and_time_in_its_place_is_another(models, tmp_path, replace):
+    path, new = models / "backward_motion" / "new.safetensors", tmp_path / "new"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    states = []
+    for content in (b"a", b"b"):
+        new.write_bytes(content * 99)
+        os.utime(new, (1000, 1000))
+        replace(new, path)
+        # Some disks count time in steps of 4 ms.
+        time.sleep(0.02)
+        states.append(fingerprint(InbetweenLoadBackwardMotion, backward_motion=path.name, strength=1.0))
+        assert states[-1] is not None
+    assert states[0] != states[1]
+
+
 def test_conversion_runs_again_when_its_file_is_gone_and_not_before(models):
     shutil.copytree(BASE, models / "diffusers" / "svd")
     shutil.copytree(TUNED, models / "diffusers" / "tuned")

@@ -49,7 +49,7 @@ def _of_name(find, name: object) -> object:
 
 
 def _of_path(path: Path) -> object:
-    """Place, size and time of change of a file, or of what a folder and its parts hold."""
+    """Place, size and times of a file, or of what a folder and its parts hold."""
     try:
         if not path.is_dir():
             return _of_file(path)
@@ -62,4 +62,5 @@ def _of_path(path: Path) -> object:
 
 def _of_file(path: Path) -> list:
     stat = path.stat()
-    return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns]
+    # Copying tools can give a new file an old one's time of change, but not its other time.
+    return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
