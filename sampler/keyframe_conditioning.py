@@ -1,15 +1,19 @@
 """Both keyframes in one CONDITIONING: the first as SVD has it, the last riding along for the backward direction."""
 
+import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from ..weights.errors import quoted
 from .latent_checks import check_shape
 from .sequential import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
 _UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
+_NUMBERS = ("fps", "motion_bucket_id", "augmentation_level", "strength")
 
 Conditioning = list[list]
 
@@ -68,12 +72,32 @@ def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor]
 
 
 def check_conditioning(conditioning: Conditioning, name: str) -> None:
-    """Raises ValueError for conditioning whose meaning in the backward direction is not defined."""
-    for _, options in conditioning:
+    """Raises ValueError for conditioning whose meaning in the backward direction is not defined, or that another node
+    has broken.
+    """
+    for embedding, options in conditioning:
         for key, feature in _UNSUPPORTED.items():
             if key in options or (key == "area" and options.get("set_area_to_bounds")):
                 raise ValueError(f"{name}: {feature} cannot be used with dual-direction sampling. Remove the node that "
                                  "adds it, or use a plain KSampler.")
+        if _LAST_KEYFRAME in options:
+            _check_numbers(embedding, options, name)
+
+
+def _check_numbers(embedding: torch.Tensor, options: dict, name: str) -> None:
+    last, latent = options[_LAST_KEYFRAME], options.get("concat_latent_image")
+    tensors = [(embedding, 3), (latent, 4), *([(last.embedding, 3), (last.latent, 4)]
+                                              if isinstance(last, LastKeyframe) else [(None, 3)])]
+    for tensor, dimensions in tensors:
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions or 0 in tensor.shape \
+                or not torch.isfinite(tensor).all():
+            raise ValueError(f"{name}: expected the embeddings and latents of two keyframes, found others, or NaN or "
+                             "infinity in them. Connect Encode Keyframes.")
+    for key in _NUMBERS:
+        number = options.get(key, 0)
+        if not isinstance(number, numbers.Real) or not math.isfinite(number):
+            raise ValueError(f"{name}: expected a finite number as {key}, found {quoted(number)}. Check the nodes "
+                             "between Encode Keyframes and this one.")
 
 
 def check_latent(conditioning: Conditioning, name: str, samples: torch.Tensor) -> None:

@@ -127,6 +127,28 @@ def test_embeddings_of_another_clip_are_named(untouched, encoded):
         run(untouched, (positive, wide, latent))
 
 
+@pytest.mark.parametrize("key, value", [
+    ("fps", NAN), ("fps", "7"), ("motion_bucket_id", float("inf")), ("augmentation_level", None), ("strength", NAN),
+    ("concat_latent_image", None), ("concat_latent_image", torch.full((1, 4, 8, 8), NAN)),
+    ("concat_latent_image", torch.zeros(4, 8, 8)), ("inbetween_last_keyframe", "picture")],
+    ids=lambda value: str(getattr(value, "shape", value)))
+def test_conditioning_that_another_node_has_broken_is_named(untouched, encoded, key, value):
+    for index, name in enumerate(("positive", "negative")):
+        broken = list(encoded)
+        (embedding, options), = encoded[index]
+        broken[index] = [[embedding, {**options, key: value}]]
+        with pytest.raises(ValueError, match=f"^{name}: expected .*, found .*"):
+            run(untouched, broken)
+
+
+@pytest.mark.parametrize("change", [lambda embedding: embedding * NAN, lambda embedding: embedding[0],
+                                    lambda embedding: embedding[:, :0]])
+def test_embeddings_that_another_node_has_broken_are_named(untouched, encoded, change):
+    positive, negative, latent = encoded
+    with pytest.raises(ValueError, match="^positive: expected the embeddings"):
+        run(untouched, ([[change(positive[0][0]), positive[0][1]]], negative, latent))
+
+
 def test_nan_from_the_model_is_told(models, encoded, caplog):
     """The host's sampler gives such latents, too; a line says why the frames will be black."""
     model = models[0].clone()
