@@ -27,16 +27,23 @@ class Guidance:
     """How strongly a direction is guided.
 
     `scales`: one number, or one for each frame in the direction's own time, `[frames, 1, 1, 1]`; `scale`: the one
-    number that functions of other nodes are made for; `needed`: whether the unconditional half counts at all.
+    number that functions of other nodes are made for; `needed`: whether the unconditional half counts at all;
+    `combines`: whether a function in guidance's place is asked, which the host does at a scale of 1, too.
     """
     scales: torch.Tensor | float
     scale: float
     needed: bool
+    combines: bool = True
 
     @classmethod
     def constant(cls, scale: float) -> "Guidance":
         """The same scale in every frame."""
         return cls(float(scale), float(scale), not math.isclose(scale, 1.0))
+
+    @classmethod
+    def off(cls) -> "Guidance":
+        """The conditional estimate as it is."""
+        return cls(1.0, 1.0, False, False)
 
     @classmethod
     def of_settings(cls, fusion: str, frames: int, minimum: float, maximum: float, device) -> "Guidance":
@@ -81,7 +88,8 @@ def guide(direction: Direction, conditional: torch.Tensor, unconditional: torch.
         halves = function({"conds": conds, "conds_out": halves, "cond_scale": guidance.scale,
                            "timestep": direction.timestep, "input": direction.x, "sigma": direction.timestep,
                            "model": direction.model, "model_options": options})
-    denoised = _combined(direction, halves, guidance) if computed else halves[0]
+    combined = computed or (guidance.combines and _CFG in options)
+    denoised = _combined(direction, halves, guidance) if combined else halves[0]
     for function in post_functions:
         denoised = direction.after(function, denoised, halves, guidance.scale)
     return denoised, halves

@@ -30,7 +30,14 @@ from .guidance import (
     functions_of_sampler,
     guide,
 )
-from .host_nodes import check_additions, naming_failures, nodes_behind, unet_patches, wrapping_nodes
+from .host_nodes import (
+    call_wrappers,
+    check_additions,
+    naming_failures,
+    nodes_behind,
+    unet_patches,
+    wrapping_nodes,
+)
 from .keyframe_conditioning import (
     backward_conditioning,
     check_conditioning,
@@ -48,7 +55,7 @@ from .progress import EvaluationProgress
 from .sequential import ONE_DIRECTION, KeyframeLatents
 from .sequential_sampler import SequentialSampler
 from .strategies import TRAINING_FREE
-from .temporal_attention import BackwardProjections, ForwardMapMissing, UNetCall, Video
+from .temporal_attention import BackwardProjections, ForwardMapMissing, UNetCall, Video, VideosDivided
 from .time_reversal import reverse_time
 from .unet_patches import UNET_CALL, dual_direction_unet, temporal_attention_layers
 
@@ -57,6 +64,11 @@ logger = logging.getLogger(__name__)
 _BACKWARD_MOTION = "inbetween_backward_motion"
 # The host's own margin on its estimate before it puts videos into one call.
 _MEMORY_MARGIN = 1.5
+# Why an evaluation is made anew.
+_OUT_OF_MEMORY = "the device ran out of memory"
+_BACKWARD_FIRST = "the host computed the backward direction first"
+_CALLED_TWICE = "another node makes a UNet call twice"
+_DIVIDED = "another node divides the UNet's calls"
 _CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
 
 
@@ -106,7 +118,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             # Our bar counts evaluations, so the sampler's own, which counts its steps, stays off.
             return super().sample(noise, latent_image, sampler, sigmas, denoise_mask,
                                   lambda step, x0, x, total: self._progress.stepped(x0, x), True,
-                                  stream_seed(seed or 0, "sampler"))
+                                  stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas)))
 
     def _keyframe_latents(self) -> KeyframeLatents:
         return keyframe_latents(self._frames_of["positive"], self.model_patcher.model.process_latent_in)
@@ -115,6 +127,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """As the host's, with the method's attention in the UNet meanwhile and nothing left behind afterwards."""
         frames, settings = noise.shape[0], self.settings
         self._maps, self._nested_maps, self._videos_computed, self._forward_again = {}, {}, set(), None
+        self._keeps_maps = False
         self._weights = fusion_weights(settings.fusion, frames).to(device)
         self._guidance = Guidance.of_settings(settings.fusion, frames, settings.guidance_min, settings.guidance_max,
                                               device)
@@ -181,7 +194,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         lowest, highest = self._guided_sigmas
         if (lowest == 0 and highest == math.inf) or lowest <= float(timestep.max()) <= highest:
             return self._guidance
-        return Guidance.constant(1.0)
+        return Guidance.off()
 
     def _guidance_interval(self) -> tuple[float, float]:
         """(lowest, highest) σ with guidance (Kynkäänniemi et al., arXiv 2404.07724)."""
@@ -229,20 +242,34 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                 estimates = work(guided, directions)
                 return [estimates[part] for part in conditionings]
             except Exception as error:
-                if not isinstance(error, ForwardMapMissing) and not is_out_of_memory(error):
+                lost, lower = self._lost(error, directions), lower_order(self._order)
+                if lost is None:
                     raise
-                lower = lower_order(self._order)
-                if lower is None:
+                if lost == _CALLED_TWICE and not self._keeps_maps:
+                    lower, self._keeps_maps = self._order, True
+                elif lower is None and lost == _OUT_OF_MEMORY:
                     logger.error("Dual-direction sampling: %s.", no_room(x.shape))
                     raise
-                lost = "the host computed the backward direction first" if isinstance(error, ForwardMapMissing) else \
-                    "the device ran out of memory"
+                elif lower is None:
+                    found = wrapping_nodes(options.get("transformer_options", {}),
+                                           options.get("model_function_wrapper"))
+                    raise ValueError("model: expected each UNet call with whole videos, as it was made, found it "
+                                     f"divided by another node{found}. Disconnect that node from the model.") from error
             # Outside the handler: the exception holds on to the tensors of the failed call.
             logger.warning("Dual-direction sampling: %s, going on with %s videos.", lost, lower)
             self._order = lower
             self._say_what_is_lost()
             self._maps.clear()
             comfy.model_management.soft_empty_cache()
+
+    def _lost(self, error: Exception, directions) -> str | None:
+        """Why an evaluation has to be made anew, if it can be."""
+        if isinstance(error, ForwardMapMissing):
+            # With a call of its own the backward direction always finds the maps, the first time.
+            return _CALLED_TWICE if self._order == "sequential" or directions == ("backward",) else _BACKWARD_FIRST
+        if isinstance(error, VideosDivided):
+            return _DIVIDED
+        return _OUT_OF_MEMORY if is_out_of_memory(error) else None
 
     def _calls(self, conditionings, x, timestep, options, guided: bool, directions) -> dict[Part, torch.Tensor]:
         estimates = {}
@@ -263,12 +290,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             parts = [call[index] for index in arguments["cond_or_uncond"]]
             videos = [Video(direction, identity)
                       for (_, direction), identity in zip(parts, self._identities(arguments))]
-            unet_call = UNetCall(videos, self.settings.temporal_attention, self._maps)
+            unet_call = UNetCall(videos, self.settings.temporal_attention, self._maps, self._keeps_maps,
+                                 len(arguments["input"]) // len(videos))
             # Other patches read 0 as conditional and 1 as unconditional here.
             arguments = _with_call(arguments, unet_call, [int(half == "negative") for half, _ in parts])
             arguments["input"] = _reversed_where_backward(arguments["input"], videos)
             result = _apply(apply_model, arguments, previous)
-            self._check_attention_was_used(unet_call, arguments)
+            self._check_attention_was_used(unet_call, arguments, previous)
             return _reversed_where_backward(result, videos)
 
         return wrapper
@@ -284,7 +312,10 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                 # A function may call the model several times: each of them has its twin in the other direction.
                 made[identity] = made.get(identity, 0) + 1
                 videos.append(Video("forward" if derived else direction, (identity, made[identity])))
-            unet_call = UNetCall(videos, self.settings.temporal_attention, self._nested_maps)
+            # Such a call is not made anew, so it is ready for a wrapper of another node that makes it twice.
+            keeps = bool(call_wrappers(arguments["c"]["transformer_options"], previous))
+            unet_call = UNetCall(videos, self.settings.temporal_attention, self._nested_maps, keeps,
+                                 len(arguments["input"]) // len(videos))
             arguments = _with_call(arguments, unet_call, arguments["cond_or_uncond"])
             if not derived:
                 return _apply(apply_model, arguments, previous)
@@ -318,11 +349,11 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         difference = attached.weights.layer(f"diffusion_model.{layer}")
         return BackwardProjections(difference["to_v"], difference["to_out"], attached.strength)
 
-    def _check_attention_was_used(self, unet_call: UNetCall, arguments: dict) -> None:
+    def _check_attention_was_used(self, unet_call: UNetCall, arguments: dict, function_wrapper) -> None:
         done, videos = unet_call.layers_done, set(unet_call.videos)
         # A cache may leave the UNet out for a video that it has seen before.
         if done < self._attention_layers and (done or not videos <= self._videos_computed):
-            nodes = wrapping_nodes(arguments["c"]["transformer_options"])
+            nodes = wrapping_nodes(arguments["c"]["transformer_options"], function_wrapper)
             raise ValueError("model: expected the UNet's own temporal attention, found it replaced by another node"
                              f"{nodes}. Disconnect that node from the model.")
         self._videos_computed |= videos
@@ -340,6 +371,12 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                            "halves. One that does so, as NAGuidance, has no effect, as in ComfyUI's KSampler where "
                            "memory is that short. Choose another order_of_work, fewer frames or a smaller size.",
                            nodes_behind(self._apart))
+
+
+def _streams_of_sampler(noise: torch.Tensor, sigmas: torch.Tensor) -> tuple[str, ...]:
+    # A run that goes on from another's latents has no noise and, by the host's DisableNoise, always the seed 0.
+    goes_on = len(sigmas) > 0 and not torch.count_nonzero(noise)
+    return ("sampler", f"from {float(sigmas[0]):.6g}") if goes_on else ("sampler",)
 
 
 def _with_call(arguments: dict, unet_call: UNetCall, cond_or_uncond: list[int]) -> dict:

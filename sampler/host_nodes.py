@@ -70,11 +70,16 @@ def unet_patches(options: dict) -> list[object]:
                      for patch in patches.values()]
 
 
-def wrapping_nodes(transformer_options: dict) -> str:
+def wrapping_nodes(transformer_options: dict, function_wrapper: Callable | None) -> str:
     """" (ids)" of the nodes that wrap or patch the UNet's calls, or nothing."""
-    found = _wrappers(transformer_options)
+    found = call_wrappers(transformer_options, function_wrapper)
     found += [function for functions in transformer_options.get("patches", {}).values() for function in functions]
     return f" ({nodes_behind(found)})" if found else ""
+
+
+def call_wrappers(transformer_options: dict, function_wrapper: Callable | None) -> list[Callable]:
+    """What other nodes have put around the UNet's calls; `function_wrapper`: the host's single slot for one."""
+    return [*([] if function_wrapper is None else [function_wrapper]), *_wrappers(transformer_options)]
 
 
 @contextmanager

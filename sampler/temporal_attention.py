@@ -52,11 +52,14 @@ class UNetCall:
     """The videos of one UNet call in their order in the batch, and the maps kept for calls to come.
 
     `maps`: {(layer, conditioning): `[positions, heads, frames, frames]`}, or the queries and keys that a replaced
-    attention makes its own map of.
+    attention makes its own map of. They are given up as they are used, unless `keeps_maps`. `frames`: those of each
+    video, where they are to be checked.
     """
     videos: list[Video]
     temporal_attention: str = "rotated"
     maps: dict[tuple[str, object], torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    keeps_maps: bool = False
+    frames: int | None = None
     layers_done: int = 0
 
     def __post_init__(self):
@@ -70,7 +73,11 @@ class UNetCall:
 
 
 class ForwardMapMissing(RuntimeError):
-    """A backward video came before the forward video whose attention map it needs."""
+    """A backward video came before the forward video whose attention map it needs, or a second time."""
+
+
+class VideosDivided(RuntimeError):
+    """The UNet was given other videos than those of the call that it belongs to."""
 
 
 @dataclass
@@ -157,7 +164,8 @@ def _forward_map(layer, index, call, shared):
     """The forward twin's map, or its queries and keys."""
     kept = shared.get(call.twins[index])
     if kept is None:
-        kept = call.maps.pop((layer, call.videos[index].conditioning), None)
+        take = call.maps.get if call.keeps_maps else call.maps.pop
+        kept = take((layer, call.videos[index].conditioning), None)
     if kept is None:
         raise ForwardMapMissing(layer)
     return kept

@@ -9,7 +9,7 @@ from comfy.ldm.modules import attention as host_attention
 from .feed_forward import in_pieces
 from .host_nodes import nodes_behind
 from .single_token_attention import single_token_attention
-from .temporal_attention import BackwardProjections, Tokens, UNetCall, dual_direction_attention
+from .temporal_attention import BackwardProjections, Tokens, UNetCall, VideosDivided, dual_direction_attention
 
 UNET_CALL = "inbetween_unet_call"
 _REPLACEMENT = "inbetween_attn1_replacement"
@@ -36,6 +36,8 @@ def dual_direction_unet(unet: torch.nn.Module,
             _replace_forward(module, _temporal_forward(name, module, backward_of(name)), replaced)
             block = unet.get_submodule(name.removesuffix(".attn1"))
             _replace_forward(block, _block_forward(block), replaced)
+            video = unet.get_submodule(name.partition(_TEMPORAL_BLOCK)[0])
+            _replace_forward(video, _video_forward(video), replaced)
         for name, module in unet.named_modules():
             if name.endswith(".attn2") and hasattr(module, "to_q"):
                 _replace_forward(module, _cross_forward(module), replaced)
@@ -53,6 +55,23 @@ def dual_direction_unet(unet: torch.nn.Module,
 def _replace_forward(module: torch.nn.Module, forward: Callable, replaced: list) -> None:
     replaced.append((module, module.__dict__.get("forward")))
     module.forward = forward
+
+
+def _video_forward(transformer: torch.nn.Module) -> Callable:
+    original = transformer.forward
+
+    def forward(x, context=None, time_context=None, timesteps=None, image_only_indicator=None,
+                transformer_options=None):
+        options = {} if transformer_options is None else transformer_options
+        call: UNetCall | None = options.get(UNET_CALL)
+        # Another node may have divided the batch on its way here; the temporal layers cannot tell from their tokens.
+        if call is not None and call.frames is not None and \
+                (timesteps, x.shape[0]) != (call.frames, len(call.videos) * call.frames):
+            raise VideosDivided(f"expected {len(call.videos)} videos of {call.frames} frames, found {x.shape[0]} in "
+                                f"videos of {timesteps}")
+        return original(x, context, time_context, timesteps, image_only_indicator, options)
+
+    return forward
 
 
 def _block_forward(block: torch.nn.Module) -> Callable:

@@ -76,6 +76,18 @@ def test_functions_run_without_guidance_as_the_hosts_do(models, encoded, guidanc
     assert all((each["uncond"] is not None) == computed == bool(each["uncond_denoised"].any()) for each in seen)
 
 
+def test_a_function_in_guidances_place_is_asked_without_guidance_too(models, encoded):
+    """The host asks it at a scale of 1, but outside the guidance interval there is no guidance at all."""
+    model = models[0].clone()
+    model.set_model_sampler_cfg_function(lambda arguments: arguments["input"] - 0.5 * arguments["cond_denoised"])
+    half = models[0].clone()
+    half.set_model_sampler_post_cfg_function(lambda arguments: 0.5 * arguments["denoised"])
+    without = {"guidance_min": 1.0, "guidance_max": 1.0}
+    assert torch.allclose(sample(model, encoded, **without), sample(half, encoded, **without), **ROUNDING)
+    outside = {"guidance_start": 0.999, "steps": 1}
+    assert torch.allclose(sample(model, encoded, **outside), sample(models[0], encoded, **outside), **ROUNDING)
+
+
 @pytest.mark.parametrize("strategy", ALL)
 @pytest.mark.parametrize("order", ["batched", "sequential"])
 def test_a_function_that_calls_the_model_gets_the_same_estimate(models, encoded, strategy, order):
@@ -140,6 +152,67 @@ def test_one_video_a_call_says_what_a_patch_cannot_do(models, encoded, caplog):
         sample(model, encoded, order_of_work="sequential")
         sample(models[0], encoded, order_of_work="sequential")
     assert caplog.text.count("cannot compare both guidance halves") == 1
+
+
+def one_video_at_a_time(call, x, timesteps, conditioning: dict, videos: int) -> torch.Tensor:
+    """The call's videos in calls of their own."""
+    def part(value, index):
+        return value.chunk(videos)[index] if torch.is_tensor(value) and len(value) % videos == 0 else value
+
+    return torch.cat([call(part(x, index), part(timesteps, index),
+                           **{key: part(value, index) for key, value in conditioning.items()})
+                      for index in range(videos)])
+
+
+def dividing(model, way: str):
+    """A clone of the model with a node around its UNet calls that makes several of each."""
+    model = model.clone()
+
+    def of_host(apply_model, arguments):
+        x, timesteps, conditioning = arguments["input"], arguments["timestep"], arguments["c"]
+        if way == "twice":
+            apply_model(x, timesteps, **conditioning)
+            return apply_model(x, timesteps, **conditioning)
+        return one_video_at_a_time(apply_model, x, timesteps, conditioning, len(arguments["cond_or_uncond"]))
+
+    def of_unet(executor, x, timesteps, context, y, control, options, **more):
+        return one_video_at_a_time(
+            lambda x, timesteps, context, y, **more: executor(x, timesteps, context, y, control, options, **more),
+            x, timesteps, {"context": context, "y": y, **more}, len(options["uuids"]))
+
+    if way == "inside":
+        model.add_wrapper_with_key(WRAPPERS.DIFFUSION_MODEL, "divides", of_unet)
+    else:
+        model.set_model_unet_function_wrapper(of_host)
+    return model
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("way", ["around", "inside", "twice"])
+def test_a_node_may_make_several_calls_of_one(models, encoded, way, order):
+    changes = {"order_of_work": order, "steps": 2}
+    expected = sample(models[0], encoded, **changes)
+    assert torch.allclose(sample(dividing(models[0], way), encoded, **changes), expected, **ROUNDING)
+
+
+@pytest.mark.parametrize("way", ["around", "twice"])
+def test_a_node_may_make_several_calls_of_a_half_step(models, encoded, way):
+    changes = {"strategy": "sequential with backward motion", "order_of_work": "batched", "steps": 2}
+    expected = sample(models[0], encoded, **changes)
+    assert torch.allclose(sample(dividing(models[0], way), encoded, **changes), expected, **ROUNDING)
+
+
+def test_a_node_that_divides_a_video_is_named(models, encoded):
+    model = models[0].clone()
+
+    def windows(apply_model, arguments):
+        x, conditioning = arguments["input"], {**arguments["c"], "num_video_frames": 2}
+        return one_video_at_a_time(apply_model, x, arguments["timestep"], conditioning, len(x) // 2)
+
+    model.set_model_unet_function_wrapper(windows)
+    with pytest.raises(ValueError, match=r"^model: .*divided by another node \(test_a_node_that_divides.*Disconnect"):
+        sample(model, encoded)
+    assert unpatched(models[0])
 
 
 def test_several_nodes_at_once_in_every_order(models, encoded, expected):

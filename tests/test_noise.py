@@ -17,7 +17,7 @@ import pytest
 import torch
 from comfy.k_diffusion.sampling import sample_euler
 from comfy.sample import prepare_noise
-from comfy_extras.nodes_custom_sampler import RandomNoise, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import DisableNoise, RandomNoise, SamplerCustomAdvanced
 from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenReinjectionSampler
 from generative_inbetweening.sampler import encode as encoding
 from generative_inbetweening.sampler import sequential
@@ -146,6 +146,18 @@ def test_noise_is_independent_with_every_seed(zeros, encoded, name, seed):
     sample(zeros[0], encoded, seed=seed, sampler_name=name, scheduler="karras", steps=4, reinjections=2)
     levels = sorted({sigma for sigma, _ in zeros[1]})
     assert_independent(zeros[1], levels, initial_noise(encoded, seed))
+
+
+def test_noise_is_independent_in_a_run_of_several_parts(zeros, encoded):
+    """Each part but the first goes on without noise, by the host with seed 0, as the first one may have had it."""
+    guider, = InbetweenDualDirectionGuider.execute(zeros[0], *encoded[:2], 1.0, 3.0, "average", "dual-direction",
+                                                   "rotated", "paired").args
+    sampler, = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object("euler_ancestral"), 1, 1.0).args
+    latent, noise = encoded[2], RandomNoise.execute(0).args[0]
+    for sigmas in (SIGMAS[:3], SIGMAS[2:4], SIGMAS[3:]):
+        latent = SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args[0]
+        noise, = DisableNoise.execute().args
+    assert_independent(zeros[1], SIGMAS.tolist(), initial_noise(encoded, 0))
 
 
 @pytest.mark.parametrize("sigmas", [SIGMAS[:2], SIGMAS[3:5], SIGMAS[-2:]])
