@@ -64,8 +64,16 @@ def sample_sequential(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, ex
             guided, unconditional = _one_direction(model, x, sigma * ones, direction, extra_args)
             if callback is not None:
                 callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": guided})
-            x = sequential_step(x, guided, unconditional, far_frame, keyframe, sigma, next_sigma)
+            x = sequential_step(x, guided, unconditional, far_frame, _unmasked(keyframe, guided, far_frame, extra_args),
+                                sigma, next_sigma)
     return x
+
+
+def _unmasked(keyframe: torch.Tensor, guided: torch.Tensor, far_frame: int, extra_args: dict) -> torch.Tensor:
+    """The keyframe, but where a noise mask keeps the latent's own frame, that, as `guided` has it."""
+    mask = extra_args.get("denoise_mask")
+    return keyframe if mask is None else torch.lerp(guided[[far_frame]], keyframe.to(guided),
+                                                    mask[[far_frame]].to(guided))
 
 
 def _one_direction(model: Callable, x: torch.Tensor, sigma: torch.Tensor, direction: str,

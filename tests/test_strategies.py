@@ -70,6 +70,19 @@ def test_sequential_strategies_end_at_both_keyframes_in_every_order_of_work(mode
     assert torch.isfinite(results["paired"]).all()
 
 
+@pytest.mark.parametrize("strategy", SEQUENTIAL)
+def test_sequential_strategies_keep_what_a_noise_mask_keeps(models, encoded, strategy):
+    """The first and the last frame, too, which without a mask end at the keyframes."""
+    positive, negative, latent = encoded
+    kept, mask = torch.randn(latent["samples"].shape, generator=torch.manual_seed(0)), torch.ones(FRAMES, 8, 8)
+    mask[0, :4] = mask[1] = mask[-1, 4:] = 0
+    latent = {"samples": kept, "noise_mask": mask}
+    result = sample(models[0], (positive, negative, latent), strategy=strategy, denoise=0.6, steps=2)
+    held = mask[:, None].expand_as(kept) == 0
+    assert torch.allclose(result[held], kept[held], **ROUNDING)
+    assert not torch.allclose(result[0, :, 4:], kept[0, :, 4:], **ROUNDING)
+
+
 def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, encoded):
     free = sample(models[0], encoded, strategy="sequential", steps=3)
     tuned = {maps: sample(models[0], encoded, strategy="sequential with backward motion", steps=3,
