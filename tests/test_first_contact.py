@@ -46,7 +46,7 @@ def test_empty_lists_say_what_goes_where_and_choosing_that_gives_the_link(empty)
     assert "svd_xt.safetensors into models/checkpoints" in model and "svd.safetensors into models/checkpoints" in base
     assert "Convert Backward Motion Weights" in backward
     # The file is looked for first, so that the model is not looked at.
-    any_model = SimpleNamespace(model=None, model_options={})
+    any_model = SimpleNamespace(model=None, model_options={}, load_device=None)
     for run, words in ((lambda: InbetweenLoadSVD.execute(model), XT),
                        (lambda: InbetweenLoadBackwardMotion.execute(any_model, backward, 1.0), AUTHORS),
                        (lambda: InbetweenConvertBackwardMotion.execute(base, base, "name", "fp16", False), SVD)):
