@@ -18,7 +18,7 @@ _PAPER = {
 }
 # What the inputs hold as long as nobody touches them.
 DEFAULTS = _PAPER
-# The sampler's own new noise in every step; re-injections gave nothing beside it (benchmarks/results).
+# The sampler's own new noise in every step; at equal work re-injections gave nothing beside it (benchmarks/results).
 _FEW_STEPS = {**_PAPER, "fusion": "weighted", "sampler_name": "euler_ancestral", "scheduler": "align_your_steps",
               "reinjections": 0}
 PRESETS = {
