@@ -37,7 +37,8 @@ def _say(consequence: str) -> None:
     oldest = ".".join(map(str, OLDEST_COMFYUI))
     logging.getLogger(__name__).warning(
         f"ComfyUI-GenerativeInbetweening needs ComfyUI {oldest} or newer, this is {_version()}: {consequence}. "
-        "Nothing else in ComfyUI is affected.")
+        "Nothing else in ComfyUI is affected."
+    )
 
 
 def _version() -> str:

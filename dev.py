@@ -3,6 +3,7 @@
 Everything is made inside this checkout: `.venv`, `.comfyui`, `.dev`, `demo_output`. The work is done in `tools/`;
 this file stays readable by every Python, so that one that is too old gets a sentence instead of a syntax error.
 """
+
 import sys
 
 OLDEST_PYTHON = (3, 10)

@@ -32,16 +32,21 @@ PEERS = ("cross-fade", "reconstruction")
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="budget", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="budget", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--clips", type=int, default=32, help="held-out clips of the small world (default: 32)")
     add("--out", type=Path, default=Path("benchmark_output") / "budget", help="folder for all results")
     add("--methods", type=lambda text: text.split(","), help=f"some of {','.join({**COMPARED, **CANDIDATES})}")
     add("--candidates", action="store_true", help="also the settings among which the presets were chosen")
     add("--checkpoint", type=Path, default=DEMO / "demo_svd.safetensors", help="SVD model, file or diffusers folder")
-    add("--backward-motion", type=Path, default=DEMO / "demo_backward_motion.safetensors",
-        help="its backward-motion file")
+    add(
+        "--backward-motion",
+        type=Path,
+        default=DEMO / "demo_backward_motion.safetensors",
+        help="its backward-motion file",
+    )
     add("--frames", type=int, default=8, help="frames of a clip (default: 8)")
     add("--size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
     add("--first-seed", type=int, default=quality_clips.FIRST_SEED, help="seed of the first clip")
@@ -55,8 +60,11 @@ def main() -> int:
     options = parse()
     try:
         names = methods_of(options)
-        keep(options, {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp")},
-             {"checkpoint": options.checkpoint, "backward_motion": options.backward_motion})
+        keep(
+            options,
+            {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp")},
+            {"checkpoint": options.checkpoint, "backward_motion": options.backward_motion},
+        )
         if options.worker is None:
             package_file("matplotlib", "matplotlib/__init__.py")
         if not share_out(Path(__file__), options, lambda share: work(options, names, share)):
@@ -83,11 +91,14 @@ def methods_of(options: argparse.Namespace) -> list[str]:
 def work(options: argparse.Namespace, names: list[str], share: slice) -> None:
     """A share of the clips, all methods."""
     color_video_vdp = None if options.without_cvvdp else ColorVideoVDP()
-    methods = Methods(options.checkpoint, {"rotated": options.backward_motion}, SamplingSettings(),
-                      choices={**COMPARED, **CANDIDATES})
+    methods = Methods(
+        options.checkpoint, {"rotated": options.backward_motion}, SamplingSettings(), choices={**COMPARED, **CANDIDATES}
+    )
     try:
-        clips = (quality_clips.world_clip(number, options.frames, options.size, options.first_seed)
-                 for number in range(options.clips)[share])
+        clips = (
+            quality_clips.world_clip(number, options.frames, options.size, options.first_seed)
+            for number in range(options.clips)[share]
+        )
         make_rows(options.out, "world", clips, methods, [*PEERS, *names], color_video_vdp, say)
     finally:
         methods.close()

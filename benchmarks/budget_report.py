@@ -5,8 +5,12 @@ from pathlib import Path
 from . import quality_report
 from .quality_pictures import contact_sheet, save_figure
 
-METRICS = {"cvvdp": "ColorVideoVDP, JOD ↑", "motion_error": "motion error, px ↓", "ghosting": "ghosting ↓",
-           "psnr": "PSNR, dB ↑"}
+METRICS = {
+    "cvvdp": "ColorVideoVDP, JOD ↑",
+    "motion_error": "motion error, px ↓",
+    "ghosting": "ghosting ↓",
+    "psnr": "PSNR, dB ↑",
+}
 PEERS = {"cross-fade": "cross-fade", "reconstruction": "the true frames through the VAE"}
 JUDGED = ("cvvdp", "motion_error")
 
@@ -29,11 +33,16 @@ def markdown(result: dict) -> str:
     """budget.md: a method a row, from the most work to the least."""
     presets = sorted(result["presets"].values(), key=lambda each: -each["unet_videos"])
     metrics = [metric for metric in METRICS if any(metric in each for each in presets)]
-    lines = [f"Means and 95 % intervals over {result['clips']} held-out clips of the small world; minus `paper`: clip "
-             "by clip, bold where the interval does not hold 0.\n",
-             "| | UNet videos | " + " | ".join(METRICS[metric] for metric in metrics) + " | "
-             + " | ".join(f"minus `paper`: {METRICS[metric]}" for metric in JUDGED) + " |",
-             "|---" * (2 + len(metrics) + len(JUDGED)) + "|"]
+    lines = [
+        f"Means and 95 % intervals over {result['clips']} held-out clips of the small world; minus `paper`: clip "
+        "by clip, bold where the interval does not hold 0.\n",
+        "| | UNet videos | "
+        + " | ".join(METRICS[metric] for metric in metrics)
+        + " | "
+        + " | ".join(f"minus `paper`: {METRICS[metric]}" for metric in JUDGED)
+        + " |",
+        "|---" * (2 + len(metrics) + len(JUDGED)) + "|",
+    ]
     for each in [*presets, *result["peers"].values()]:
         cells = [quality_report.cell(each.get(metric)) for metric in metrics]
         cells += [quality_report.cell(each.get("minus_paper", {}).get(metric), signed=True) for metric in JUDGED]
@@ -47,16 +56,21 @@ def plot(path: Path, result: dict) -> None:
     from matplotlib.figure import Figure
 
     presets = list(result["presets"].values())
-    metrics = [metric for metric in ("cvvdp", "motion_error", "ghosting")
-               if any(metric in each for each in presets)]
+    metrics = [metric for metric in ("cvvdp", "motion_error", "ghosting") if any(metric in each for each in presets)]
     work = [each["unet_videos"] for each in presets]
     ticks = sorted(set(work))
     figure = Figure(figsize=(5 * len(metrics), 5.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
         for each, place in zip(presets, _side_by_side(work)):
             value = each[metric]
-            axis.errorbar([place], [value["mean"]], [[value["mean"] - value["low"]], [value["high"] - value["mean"]]],
-                          marker="o", capsize=3, label=each["label"])
+            axis.errorbar(
+                [place],
+                [value["mean"]],
+                [[value["mean"] - value["low"]], [value["high"] - value["mean"]]],
+                marker="o",
+                capsize=3,
+                label=each["label"],
+            )
         axis.axhline(result["peers"]["cross-fade"][metric]["mean"], linestyle=":", color="grey", label="cross-fade")
         axis.set(xscale="log", xlabel="UNet videos a clip", ylabel=METRICS[metric])
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -75,5 +89,7 @@ def contact_sheets(out: Path, labels: dict[str, str], clips: list[str]) -> None:
     """The videos of all methods below the true one, for some clips."""
     captions = {**labels, **PEERS}
     for clip in clips:
-        contact_sheet(out / "contact_sheets" / f"{clip}.png", {
-            label: out / "frames" / "world" / name / f"{clip}.png" for name, label in captions.items()})
+        contact_sheet(
+            out / "contact_sheets" / f"{clip}.png",
+            {label: out / "frames" / "world" / name / f"{clip}.png" for name, label in captions.items()},
+        )

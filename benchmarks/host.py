@@ -19,8 +19,10 @@ def comfyui() -> Path:
     """
     folder = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui")).resolve()
     if not (folder / "comfy").is_dir():
-        raise FileNotFoundError(f"No ComfyUI at {folder}. Run this through `python dev.py`, which gets one, or set "
-                                "INBETWEEN_COMFYUI to yours.")
+        raise FileNotFoundError(
+            f"No ComfyUI at {folder}. Run this through `python dev.py`, which gets one, or set "
+            "INBETWEEN_COMFYUI to yours."
+        )
     return folder
 
 
@@ -31,14 +33,16 @@ def import_host(folder: Path) -> None:
     sys.path.insert(0, str(folder))
     arguments, sys.argv = sys.argv, sys.argv[:1]
     from comfy.cli_args import args
+
     sys.argv = arguments
     args.cpu = not torch.cuda.is_available()
 
 
 def import_pack() -> None:
     """Makes `generative_inbetweening` importable."""
-    spec = importlib.util.spec_from_file_location("generative_inbetweening", ROOT / "__init__.py",
-                                                  submodule_search_locations=[str(ROOT)])
+    spec = importlib.util.spec_from_file_location(
+        "generative_inbetweening", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -11,8 +11,14 @@ import torch.nn.functional as F
 from generative_inbetweening.demo.world import Clip
 from generative_inbetweening.demo.world_tracker import SEEN, object_templates, track
 
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "cvvdp": True, "keyframe_error": False, "motion_error": False,
-                    "ghosting": False}
+HIGHER_IS_BETTER = {
+    "psnr": True,
+    "ssim": True,
+    "cvvdp": True,
+    "keyframe_error": False,
+    "motion_error": False,
+    "ghosting": False,
+}
 LARGEST_PSNR = 100.0
 
 CVVDP_DISPLAY = "standard_fhd"
@@ -33,9 +39,20 @@ def ssim(frames: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """Structural similarity of each frame (Wang et al. 2004, Gaussian window, as scikit-image has it), `[frames]`."""
     from skimage.metrics import structural_similarity
 
-    return np.array([structural_similarity(ours.numpy(), true.numpy(), channel_axis=0, data_range=1.0, sigma=1.5,
-                                           gaussian_weights=True, use_sample_covariance=False)
-                     for ours, true in zip(frames, truth)])
+    return np.array(
+        [
+            structural_similarity(
+                ours.numpy(),
+                true.numpy(),
+                channel_axis=0,
+                data_range=1.0,
+                sigma=1.5,
+                gaussian_weights=True,
+                use_sample_covariance=False,
+            )
+            for ours, true in zip(frames, truth)
+        ]
+    )
 
 
 def keyframe_error(frames: torch.Tensor, truth: torch.Tensor) -> float:

@@ -28,8 +28,10 @@ def package_file(package: str, end: str) -> Path:
     except importlib.metadata.PackageNotFoundError:
         found = []
     if not found:
-        raise PackageMissing(f"Expected the package {package} with its file {end}, found none. Run this as "
-                             "`python dev.py benchmark quality`, or install requirements-benchmark.txt.")
+        raise PackageMissing(
+            f"Expected the package {package} with its file {end}, found none. Run this as "
+            "`python dev.py benchmark quality`, or install requirements-benchmark.txt."
+        )
     return Path(found[0].locate())
 
 
@@ -59,8 +61,9 @@ class RIFE:
     def __call__(self, first: torch.Tensor, last: torch.Tensor, frames: int) -> torch.Tensor:
         """The video from `first` to `last`, each `[3, h, w]` in 0…1; `[frames, 3, h, w]`."""
         ends = [self._enlarged(picture) for picture in (first, last)]
-        between = [self._reduced(self._at(*ends, frame / (frames - 1)), first.shape[-2:])
-                   for frame in range(1, frames - 1)]
+        between = [
+            self._reduced(self._at(*ends, frame / (frames - 1)), first.shape[-2:]) for frame in range(1, frames - 1)
+        ]
         return torch.stack([first, *between, last])
 
     def _at(self, first: torch.Tensor, last: torch.Tensor, time: float) -> torch.Tensor:

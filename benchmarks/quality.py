@@ -36,10 +36,18 @@ from generative_inbetweening.benchmarks.workers import share_out  # noqa: E402
 from generative_inbetweening.weights.errors import WeightsError  # noqa: E402
 from generative_inbetweening.weights.safetensors_files import read_metadata  # noqa: E402
 
-MOVING = {"ours": "ours", "time-reversal": "Time Reversal Fusion", "rife": "RIFE", "cross-fade": "cross-fade",
-          "truth": "truth"}
-PACKAGES = {"cvvdp": "pycvvdp/__init__.py", "matplotlib": "matplotlib/__init__.py",
-            "scikit-image": "skimage/__init__.py"}
+MOVING = {
+    "ours": "ours",
+    "time-reversal": "Time Reversal Fusion",
+    "rife": "RIFE",
+    "cross-fade": "cross-fade",
+    "truth": "truth",
+}
+PACKAGES = {
+    "cvvdp": "pycvvdp/__init__.py",
+    "matplotlib": "matplotlib/__init__.py",
+    "scikit-image": "skimage/__init__.py",
+}
 
 
 def main() -> int:
@@ -50,8 +58,7 @@ def main() -> int:
         keep_settings(options, plan)
         if options.worker is None:
             check_packages(options, plan)
-        if not options.report_only and not share_out(Path(__file__), options,
-                                                     lambda share: work(options, plan, share)):
+        if not options.report_only and not share_out(Path(__file__), options, lambda share: work(options, plan, share)):
             return 1
         if options.worker is None:
             report(options, plan)
@@ -84,8 +91,15 @@ def work(options: argparse.Namespace, plan: Plan, share: slice) -> None:
 
     try:
         make_rows(options.out, "world", world(range(options.clips)[share]), methods, names, color_video_vdp, say)
-        make_rows(options.out, "world", world(range(min(options.clips, options.training_clips))[share]), methods,
-                  [name for name in trainings if name not in names], color_video_vdp, say)
+        make_rows(
+            options.out,
+            "world",
+            world(range(min(options.clips, options.training_clips))[share]),
+            methods,
+            [name for name in trainings if name not in names],
+            color_video_vdp,
+            say,
+        )
         if options.footage_clips:
             footage = clips_of.footage_clips(options.footage_clips, options.frames, options.size)[share]
             make_rows(options.out, "footage", iter(footage), methods, names, color_video_vdp, say)
@@ -97,20 +111,29 @@ def report(options: argparse.Namespace, plan: Plan) -> None:
     """Tables, quality.json, plots and contact sheets of everything measured."""
     out, names = options.out, list(plan.labels)
     world = [f"{options.first_seed + number}" for number in range(options.clips)]
-    footage = [clip.name for clip in clips_of.footage_clips(options.footage_clips, options.frames, options.size)] \
-        if options.footage_clips else []
+    footage = (
+        [clip.name for clip in clips_of.footage_clips(options.footage_clips, options.frames, options.size)]
+        if options.footage_clips
+        else []
+    )
     labels = {**plan.labels, **CONTROLS}
     result = {
-        "clips": len(world), "footage_clips": len(footage), "frames": options.frames, "size": options.size,
-        "settings": asdict(sampling(options)), "checkpoint": options.checkpoint.name,
+        "clips": len(world),
+        "footage_clips": len(footage),
+        "frames": options.frames,
+        "size": options.size,
+        "settings": asdict(sampling(options)),
+        "checkpoint": options.checkpoint.name,
         "trained": read_metadata(options.checkpoint).get("trained", "no") if options.checkpoint.is_file() else None,
         "methods": quality_report.summary(out, "world", names, world, labels),
         "controls": quality_report.summary(out, "world", list(CONTROLS), world, labels),
         "ours_minus": quality_report.ours_minus_others(out, "world", names, world),
         "training_seeds": quality_report.training_seeds(out, plan.trainings, world),
         "held_out_loss": held_out_losses.held_out_losses(options.training_log),
-        "footage": {"methods": quality_report.summary(out, "footage", names, footage, labels),
-                    "controls": quality_report.summary(out, "footage", list(CONTROLS), footage, labels)},
+        "footage": {
+            "methods": quality_report.summary(out, "footage", names, footage, labels),
+            "controls": quality_report.summary(out, "footage", list(CONTROLS), footage, labels),
+        },
     }
     (out / "quality.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     text = tables(result)
@@ -123,11 +146,15 @@ def report(options: argparse.Namespace, plan: Plan) -> None:
 def tables(result: dict) -> str:
     """quality.md."""
     settings = result["settings"]
-    parts = [f"{result['frames']} frames at {result['size']}×{result['size']}, {settings['steps']} Euler steps on "
-             f"Karras noise levels, guidance {settings['guidance_min']:g} to {settings['guidance_max']:g}, "
-             f"{settings['reinjections']} re-injections on the first half of the steps. Means and 95 % intervals over "
-             "the clips.\n", quality_report.markdown(f"Small world, {result['clips']} held-out clips",
-                                                 {**result["methods"], **result["controls"]})]
+    parts = [
+        f"{result['frames']} frames at {result['size']}×{result['size']}, {settings['steps']} Euler steps on "
+        f"Karras noise levels, guidance {settings['guidance_min']:g} to {settings['guidance_max']:g}, "
+        f"{settings['reinjections']} re-injections on the first half of the steps. Means and 95 % intervals over "
+        "the clips.\n",
+        quality_report.markdown(
+            f"Small world, {result['clips']} held-out clips", {**result["methods"], **result["controls"]}
+        ),
+    ]
     if result["ours_minus"]:
         parts.append(quality_report.difference_table(result["methods"], result["ours_minus"]))
     if result["training_seeds"]:
@@ -135,25 +162,35 @@ def tables(result: dict) -> str:
     if result["held_out_loss"]:
         parts.append(held_out_losses.markdown(result["held_out_loss"]))
     if result["footage"]["methods"]:
-        parts.append(quality_report.markdown(f"Real footage, {result['footage_clips']} clips",
-                                             {**result["footage"]["methods"], **result["footage"]["controls"]}))
+        parts.append(
+            quality_report.markdown(
+                f"Real footage, {result['footage_clips']} clips",
+                {**result["footage"]["methods"], **result["footage"]["controls"]},
+            )
+        )
     return "\n".join(parts)
 
 
-def draw(out: Path, result: dict, clips: dict[str, list[str]], labels: dict[str, str],
-         options: argparse.Namespace) -> None:
+def draw(
+    out: Path, result: dict, clips: dict[str, list[str]], labels: dict[str, str], options: argparse.Namespace
+) -> None:
     """All pictures."""
     order = ["truth", *(name for name in labels if name not in CONTROLS), "reconstruction"]
     for kind, names in clips.items():
-        for clip in names[:options.sheets]:
-            quality_pictures.contact_sheet(out / "contact_sheets" / f"{kind}_{clip}.png", {
-                labels[name]: out / "frames" / kind / name / f"{clip}.png" for name in order})
-            quality_pictures.moving_picture(out / "moving_pictures" / f"{kind}_{clip}.gif", {
-                caption: out / "frames" / kind / name / f"{clip}.png" for name, caption in MOVING.items()},
-                options.frames)
+        for clip in names[: options.sheets]:
+            quality_pictures.contact_sheet(
+                out / "contact_sheets" / f"{kind}_{clip}.png",
+                {labels[name]: out / "frames" / kind / name / f"{clip}.png" for name in order},
+            )
+            quality_pictures.moving_picture(
+                out / "moving_pictures" / f"{kind}_{clip}.gif",
+                {caption: out / "frames" / kind / name / f"{clip}.png" for name, caption in MOVING.items()},
+                options.frames,
+            )
     quality_pictures.plot_over_frames(out / "quality_over_frames.png", result["methods"], "Small world")
-    quality_pictures.plot_over_frames(out / "quality_over_frames_footage.png", result["footage"]["methods"],
-                                      "Real footage")
+    quality_pictures.plot_over_frames(
+        out / "quality_over_frames_footage.png", result["footage"]["methods"], "Real footage"
+    )
     if options.training_log:
         quality_pictures.plot_held_out_loss(out / "held_out_loss.png", options.training_log)
 

@@ -48,7 +48,7 @@ def footage_clips(count: int, frames: int, size: int) -> list[HeldOutClip]:
         pictures = _read_square_frames(video, size)
         length = (frames - 1) * FOOTAGE_STRIDE + 1
         for number, start in enumerate(np.linspace(0, len(pictures) - length, share).astype(int)):
-            window = pictures[start:start + length:FOOTAGE_STRIDE]
+            window = pictures[start : start + length : FOOTAGE_STRIDE]
             clips.append(HeldOutClip(f"{video.removesuffix('.mp4')}-{number:02d}", number, eight_bit(window)))
     return clips
 
@@ -62,6 +62,6 @@ def _read_square_frames(video: str, size: int) -> torch.Tensor:
             picture = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).float() / 255
             side = min(picture.shape[1:])
             top, left = ((length - side) // 2 for length in picture.shape[1:])
-            square = picture[None, :, top:top + side, left:left + side]
+            square = picture[None, :, top : top + side, left : left + side]
             pictures.append(F.interpolate(square, (size, size), mode="bicubic", antialias=True)[0])
     return torch.stack(pictures)

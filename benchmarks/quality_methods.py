@@ -64,20 +64,27 @@ SAMPLED = {
     "ours": OURS,
     "ours-average": replace(OURS, label="ours, average fusion", fusion="average"),
     "ours-no-reinjection": replace(OURS, label="ours, weighted, no re-injection", reinjected=False),
-    "ours-average-no-reinjection": replace(OURS, label="ours, average, no re-injection", fusion="average",
-                                           reinjected=False),
+    "ours-average-no-reinjection": replace(
+        OURS, label="ours, average, no re-injection", fusion="average", reinjected=False
+    ),
     "ours-no-rotation": replace(OURS, label="ours without rotation", temporal_attention="own"),
     "ours-own-maps": replace(OURS, label="ours fine-tuned with own maps", temporal_attention="own", weights="own"),
-    "ours-own-maps-average": replace(OURS, label="ours fine-tuned with own maps, average", temporal_attention="own",
-                                     weights="own", fusion="average"),
+    "ours-own-maps-average": replace(
+        OURS, label="ours fine-tuned with own maps, average", temporal_attention="own", weights="own", fusion="average"
+    ),
     "ours-no-fine-tuning": replace(OURS, label="ours without fine-tuning", strength=0.0),
-    "ours-no-fine-tuning-average": replace(OURS, label="ours without fine-tuning, average", strength=0.0,
-                                           fusion="average"),
+    "ours-no-fine-tuning-average": replace(
+        OURS, label="ours without fine-tuning, average", strength=0.0, fusion="average"
+    ),
     "time-reversal": DualDirection("Time Reversal Fusion, weighted", weights=None),
     "time-reversal-average": DualDirection("Time Reversal Fusion, average", weights=None, fusion="average"),
 }
-LABELS = {"cross-fade": "cross-fade", "rife": "RIFE", "forward": "forward SVD alone",
-          **{name: choice.label for name, choice in SAMPLED.items()}}
+LABELS = {
+    "cross-fade": "cross-fade",
+    "rife": "RIFE",
+    "forward": "forward SVD alone",
+    **{name: choice.label for name, choice in SAMPLED.items()},
+}
 CONTROLS = {"truth": "the true frames", "reconstruction": "the true frames through the VAE"}
 
 
@@ -96,8 +103,14 @@ class Methods:
     `backward_motion`: {name of a DualDirection's weights: file}; `choices`: {method: its DualDirection}.
     """
 
-    def __init__(self, checkpoint: Path, backward_motion: dict[str, Path], settings: SamplingSettings,
-                 rife_enlarge: int = 1, choices: dict[str, DualDirection | NodeInputs] | None = None):
+    def __init__(
+        self,
+        checkpoint: Path,
+        backward_motion: dict[str, Path],
+        settings: SamplingSettings,
+        rife_enlarge: int = 1,
+        choices: dict[str, DualDirection | NodeInputs] | None = None,
+    ):
         comfy.utils.set_progress_bar_enabled(False)
         self.settings = settings
         self.choices = choices or SAMPLED
@@ -141,31 +154,53 @@ class Methods:
         if self._encoded[0] is not clip:
             first, last = (_images(clip.truth[index]) for index in ([0], [-1]))
             height, width = clip.truth.shape[-2:]
-            self._encoded = clip, InbetweenEncodeKeyframes.execute(
-                self.clip_vision, self.vae, first, last, width, height, len(clip.truth), FPS, MOTION_BUCKET,
-                NOISE_AUGMENTATION, clip.seed, "crop").args
+            self._encoded = (
+                clip,
+                InbetweenEncodeKeyframes.execute(
+                    self.clip_vision,
+                    self.vae,
+                    first,
+                    last,
+                    width,
+                    height,
+                    len(clip.truth),
+                    FPS,
+                    MOTION_BUCKET,
+                    NOISE_AUGMENTATION,
+                    clip.seed,
+                    "crop",
+                ).args,
+            )
         return self._encoded[1]
 
     def _forward(self, encoded, seed: int) -> dict:
         """The host's KSampler on our conditioning: plain SVD from the first keyframe."""
         positive, negative, latent = encoded
         guidance = (self.settings.guidance_min + self.settings.guidance_max) / 2
-        return host_nodes.KSampler().sample(self.base, seed, self.settings.steps, guidance, "euler", "karras",
-                                            positive, negative, latent)[0]
+        return host_nodes.KSampler().sample(
+            self.base, seed, self.settings.steps, guidance, "euler", "karras", positive, negative, latent
+        )[0]
 
     def _inputs_of(self, choice: DualDirection) -> dict:
         s = self.settings
-        return {"steps": s.steps, "guidance_min": s.guidance_min, "guidance_max": s.guidance_max,
-                "fusion": choice.fusion, "reinjections": s.reinjections if choice.reinjected else 0,
-                "reinjection_share": s.reinjection_share, "temporal_attention": choice.temporal_attention,
-                "strategy": "time reversal" if choice.weights is None else "dual-direction"}
+        return {
+            "steps": s.steps,
+            "guidance_min": s.guidance_min,
+            "guidance_max": s.guidance_max,
+            "fusion": choice.fusion,
+            "reinjections": s.reinjections if choice.reinjected else 0,
+            "reinjection_share": s.reinjection_share,
+            "temporal_attention": choice.temporal_attention,
+            "strategy": "time reversal" if choice.weights is None else "dual-direction",
+        }
 
     @staticmethod
     def _dual_direction(model, encoded, seed: int, inputs: dict) -> tuple[dict, int]:
         """The latents, and how many UNet evaluations they took."""
         positive, negative, latent = encoded
-        result, = InbetweenDualDirectionKSampler.execute(model, positive, negative, latent, seed, denoise=1.0,
-                                                         order_of_work="batched", **{**DEFAULTS, **inputs}).args
+        (result,) = InbetweenDualDirectionKSampler.execute(
+            model, positive, negative, latent, seed, denoise=1.0, order_of_work="batched", **{**DEFAULTS, **inputs}
+        ).args
         settings, directions = settings_from(inputs)
         return result, settings.passes(directions)
 
@@ -174,12 +209,13 @@ class Methods:
             return self.base
         key = choice.weights, choice.strength
         if key not in self._models:
-            self._models[key], = InbetweenLoadBackwardMotion.execute(self.base, self.files[choice.weights],
-                                                                     choice.strength).args
+            (self._models[key],) = InbetweenLoadBackwardMotion.execute(
+                self.base, self.files[choice.weights], choice.strength
+            ).args
         return self._models[key]
 
     def _decode(self, samples: torch.Tensor) -> torch.Tensor:
-        pictures, = host_nodes.VAEDecode().decode(self.vae, {"samples": samples})
+        (pictures,) = host_nodes.VAEDecode().decode(self.vae, {"samples": samples})
         return pictures.movedim(-1, 1).float().clamp(0, 1).clone()
 
     def _count_videos(self) -> None:
@@ -208,8 +244,9 @@ def _images(frames: torch.Tensor) -> torch.Tensor:
 def _show_to_host(checkpoint: Path, backward_motion: dict[str, Path], folder: Path) -> dict[str, str]:
     """{"checkpoint" or name of the weights: the name by which the loaders know the file}."""
     is_folder = checkpoint.is_dir()
-    folder_paths.add_model_folder_path("diffusers" if is_folder else "checkpoints", str(checkpoint.resolve().parent),
-                                       is_default=True)
+    folder_paths.add_model_folder_path(
+        "diffusers" if is_folder else "checkpoints", str(checkpoint.resolve().parent), is_default=True
+    )
     register_backward_motion_folder()
     folder_paths.add_model_folder_path(BACKWARD_MOTION, str(folder), is_default=True)
     names = {"checkpoint": checkpoint.name + ("/" if is_folder else "")}

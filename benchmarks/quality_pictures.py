@@ -57,9 +57,11 @@ def plot_over_frames(path: Path, methods: dict[str, dict], title: str) -> None:
     from matplotlib.figure import Figure
 
     shown = {name: methods[name] for name in PLOTTED if name in methods}
-    panels = [(metric, label) for metric, label in
-              (("psnr", "PSNR, dB"), ("motion_error", "motion error, px"), ("ghosting", "ghosting"))
-              if any(metric in each["per_frame"] for each in shown.values())]
+    panels = [
+        (metric, label)
+        for metric, label in (("psnr", "PSNR, dB"), ("motion_error", "motion error, px"), ("ghosting", "ghosting"))
+        if any(metric in each["per_frame"] for each in shown.values())
+    ]
     if not panels:
         return
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
@@ -87,13 +89,20 @@ def plot_held_out_loss(path: Path, logs: list[Path]) -> None:
         settings = next((entry["settings"] for entry in entries if entry.get("event") == "start"), {})
         name = f"{settings.get('maps', '?')} maps, seed {settings.get('seed', '?')}"
         if held_out:
-            axis.errorbar([entry["step"] for entry in held_out], [entry["loss"]["mean"] for entry in held_out],
-                          [entry["loss"]["plus_minus"] for entry in held_out], marker="o", capsize=3, label=name)
+            axis.errorbar(
+                [entry["step"] for entry in held_out],
+                [entry["loss"]["mean"] for entry in held_out],
+                [entry["loss"]["plus_minus"] for entry in held_out],
+                marker="o",
+                capsize=3,
+                label=name,
+            )
         base.update(next((entry for entry in entries if "base_rotated" in entry), {}))
     for maps, style in (("rotated", "--"), ("own", ":")):
         if f"base_{maps}" in base:
-            axis.axhline(base[f"base_{maps}"]["mean"], linestyle=style, color="grey",
-                         label=f"untouched weights, {maps} maps")
+            axis.axhline(
+                base[f"base_{maps}"]["mean"], linestyle=style, color="grey", label=f"untouched weights, {maps} maps"
+            )
     axis.set(xlabel="step of the fine-tuning", ylabel="held-out loss on reversed clips")
     axis.legend(fontsize="small")
     axis.grid(alpha=0.3)

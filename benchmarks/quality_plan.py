@@ -32,27 +32,48 @@ class Plan:
 def parse(description: str) -> argparse.Namespace:
     """The command line."""
     defaults = SamplingSettings()
-    parser = argparse.ArgumentParser(prog="quality", description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="quality", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--clips", type=int, default=64, help="held-out clips of the small world (default: 64)")
     add("--footage-clips", type=int, default=16, help="held-out clips of real footage (default: 16)")
     add("--out", type=Path, default=Path("benchmark_output") / "quality", help="folder for all results")
     add("--methods", type=lambda text: text.split(","), help=f"some of {','.join(LABELS)} (default: all)")
     add("--checkpoint", type=Path, default=DEMO / "demo_svd.safetensors", help="SVD model, file or diffusers folder")
-    add("--backward-motion", type=Path, default=DEMO / "demo_backward_motion.safetensors",
-        help="its backward-motion file")
+    add(
+        "--backward-motion",
+        type=Path,
+        default=DEMO / "demo_backward_motion.safetensors",
+        help="its backward-motion file",
+    )
     add("--own-maps", type=Path, metavar="FILE", help="backward-motion file trained with --maps own")
-    add("--trainings", type=Path, nargs="+", default=[], metavar="FILE",
-        help="backward-motion files of further training seeds, with rotated or own maps")
+    add(
+        "--trainings",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="backward-motion files of further training seeds, with rotated or own maps",
+    )
     add("--training-log", type=Path, nargs="+", default=[], metavar="FILE", help="log.jsonl of fine-tunings, to plot")
     add("--frames", type=int, default=8, help="frames of a clip (default: 8)")
     add("--size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
     add("--steps", type=int, default=defaults.steps, help=f"sampling steps (default: {defaults.steps})")
-    add("--guidance", type=float, nargs=2, default=(defaults.guidance_min, defaults.guidance_max),
-        metavar=("MIN", "MAX"), help="guidance of all methods (default: 1 3)")
-    add("--reinjections", type=int, default=defaults.reinjections,
-        help=f"re-injections on the first half of the steps (default: {defaults.reinjections})")
+    add(
+        "--guidance",
+        type=float,
+        nargs=2,
+        default=(defaults.guidance_min, defaults.guidance_max),
+        metavar=("MIN", "MAX"),
+        help="guidance of all methods (default: 1 3)",
+    )
+    add(
+        "--reinjections",
+        type=int,
+        default=defaults.reinjections,
+        help=f"re-injections on the first half of the steps (default: {defaults.reinjections})",
+    )
     add("--rife-enlarge", type=int, default=1, metavar="N", help="RIFE sees the pictures N times larger (default: 1)")
     add("--first-seed", type=int, default=FIRST_SEED, help="seed of the first clip")
     add("--sheets", type=int, default=8, help="contact sheets of each kind (default: 8)")
@@ -76,8 +97,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if options.methods:
         unknown = [name for name in options.methods if name not in labels]
         if unknown:
-            raise OptionError(f"--methods: expected some of {', '.join(labels)}; found {', '.join(unknown)}. Those "
-                              "with own-maps need --own-maps FILE.")
+            raise OptionError(
+                f"--methods: expected some of {', '.join(labels)}; found {', '.join(unknown)}. Those "
+                "with own-maps need --own-maps FILE."
+            )
         labels = {name: label for name, label in labels.items() if name in options.methods}
     plan = Plan(labels, choices, files, {})
     add_trainings(plan, options.trainings)
@@ -106,8 +129,11 @@ def add_trainings(plan: Plan, files: list[Path]) -> None:
 
 def keep_settings(options: argparse.Namespace, plan: Plan) -> None:
     """Refuses a folder that holds results of other settings. Raises OptionError."""
-    settings = {**asdict(sampling(options)), "cvvdp": not options.without_cvvdp,
-                **{name: getattr(options, name) for name in ("frames", "size", "first_seed", "rife_enlarge")}}
+    settings = {
+        **asdict(sampling(options)),
+        "cvvdp": not options.without_cvvdp,
+        **{name: getattr(options, name) for name in ("frames", "size", "first_seed", "rife_enlarge")},
+    }
     keep(options, settings, {"checkpoint": options.checkpoint, **plan.backward_motion})
 
 

@@ -9,8 +9,14 @@ from .bootstrap import difference, interval
 from .metrics import HIGHER_IS_BETTER
 from .quality_rows import PER_FRAME, clip_value, read_rows
 
-TITLES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "cvvdp": "ColorVideoVDP, JOD ↑",
-          "keyframe_error": "keyframe error, levels ↓", "motion_error": "motion error, px ↓", "ghosting": "ghosting ↓"}
+TITLES = {
+    "psnr": "PSNR, dB ↑",
+    "ssim": "SSIM ↑",
+    "cvvdp": "ColorVideoVDP, JOD ↑",
+    "keyframe_error": "keyframe error, levels ↓",
+    "motion_error": "motion error, px ↓",
+    "ghosting": "ghosting ↓",
+}
 WORK = {"evaluations": "UNet evaluations", "unet_videos": "UNet videos", "seconds": "seconds a clip"}
 MOTION_METRICS = ("motion_error", "ghosting")
 
@@ -25,7 +31,8 @@ def summary(out: Path, kind: str, names: list[str], clips: list[str], labels: di
             continue
         measured = [metric for metric in metrics if metric in rows[0]]
         result[name] = {
-            "label": labels[name], "clips": len(rows),
+            "label": labels[name],
+            "clips": len(rows),
             **{metric: interval([clip_value(row, metric) for row in rows]) for metric in measured},
             **{work: round(float(np.mean([row[work] for row in rows])), 2) for work in WORK},
             "per_frame": {metric: _over_frames(rows, metric) for metric in measured if metric in PER_FRAME},
@@ -48,8 +55,11 @@ def minus(out: Path, kind: str, name: str, other: str, clips: list[str]) -> dict
     """{metric: interval of one method's value − another's, clip by clip, on the clips that both have}."""
     common = _common_clips(out, kind, [name, other], clips)
     rows, others = (read_rows(out, kind, each, common) for each in (name, other))
-    return {metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, others)))
-            for metric in HIGHER_IS_BETTER if common and metric in rows[0]}
+    return {
+        metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, others)))
+        for metric in HIGHER_IS_BETTER
+        if common and metric in rows[0]
+    }
 
 
 def _common_clips(out: Path, kind: str, names: list[str], clips: list[str]) -> list[str]:
@@ -73,8 +83,10 @@ def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) ->
         for metric in HIGHER_IS_BETTER:
             if metric in trainings[0][0]:
                 values = np.array([[clip_value(row, metric) for row in rows] for rows in trainings])
-                result[group][metric] = {"trainings": [float(np.nanmean(each)) for each in values],
-                                         **interval(values.mean(0).tolist())}
+                result[group][metric] = {
+                    "trainings": [float(np.nanmean(each)) for each in values],
+                    **interval(values.mean(0).tolist()),
+                }
     return result
 
 
@@ -84,8 +96,11 @@ def markdown(title: str, methods: dict[str, dict]) -> str:
     titles = ["clips", *(TITLES[metric] for metric in metrics), *WORK.values()]
     lines = [f"### {title}", "", "| | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
     for each in methods.values():
-        cells = [str(each["clips"]), *(cell(each.get(metric)) for metric in metrics),
-                 *(f"{each[work]:g}" for work in WORK)]
+        cells = [
+            str(each["clips"]),
+            *(cell(each.get(metric)) for metric in metrics),
+            *(f"{each[work]:g}" for work in WORK),
+        ]
         lines.append(f"| {each['label']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -93,9 +108,12 @@ def markdown(title: str, methods: dict[str, dict]) -> str:
 def difference_table(methods: dict[str, dict], differences: dict[str, dict]) -> str:
     """A table of ours minus each other method; bold where the interval does not hold 0."""
     metrics = [metric for metric in TITLES if any(metric in each for each in differences.values())]
-    lines = ["### Ours minus each other method, clip by clip", "",
-             "| | " + " | ".join(TITLES[metric].rstrip(" ↑↓") for metric in metrics) + " |",
-             "|---" * (1 + len(metrics)) + "|"]
+    lines = [
+        "### Ours minus each other method, clip by clip",
+        "",
+        "| | " + " | ".join(TITLES[metric].rstrip(" ↑↓") for metric in metrics) + " |",
+        "|---" * (1 + len(metrics)) + "|",
+    ]
     for name, each in differences.items():
         cells = [cell(each.get(metric), signed=True) for metric in metrics]
         lines.append(f"| {methods[name]['label']} | " + " | ".join(cells) + " |")
@@ -105,12 +123,17 @@ def difference_table(methods: dict[str, dict], differences: dict[str, dict]) -> 
 def training_table(seeds: dict[str, dict]) -> str:
     """A table of the trainings: maps and fusion a row."""
     metrics = [metric for metric in ("motion_error", "cvvdp", "psnr") if any(metric in each for each in seeds.values())]
-    lines = ["### Rotated against own maps, over the training seeds", "",
-             "| maps, fusion | " + " | ".join(f"{TITLES[metric]} | each training" for metric in metrics) + " |",
-             "|---" * (1 + 2 * len(metrics)) + "|"]
+    lines = [
+        "### Rotated against own maps, over the training seeds",
+        "",
+        "| maps, fusion | " + " | ".join(f"{TITLES[metric]} | each training" for metric in metrics) + " |",
+        "|---" * (1 + 2 * len(metrics)) + "|",
+    ]
     for group, each in seeds.items():
-        cells = [f"{cell(each[metric])} | {', '.join(f'{value:.2f}' for value in each[metric]['trainings'])}"
-                 for metric in metrics]
+        cells = [
+            f"{cell(each[metric])} | {', '.join(f'{value:.2f}' for value in each[metric]['trainings'])}"
+            for metric in metrics
+        ]
         lines.append(f"| {group} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

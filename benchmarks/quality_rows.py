@@ -24,8 +24,15 @@ from .quality_methods import Methods, Video
 PER_FRAME = ("psnr", "ssim", "motion_error", "ghosting")
 
 
-def make_rows(out: Path, kind: str, clips: Iterator[HeldOutClip], methods: Methods, names: list[str],
-              color_video_vdp: metrics.ColorVideoVDP | None, report: Callable[[str], None]) -> None:
+def make_rows(
+    out: Path,
+    kind: str,
+    clips: Iterator[HeldOutClip],
+    methods: Methods,
+    names: list[str],
+    color_video_vdp: metrics.ColorVideoVDP | None,
+    report: Callable[[str], None],
+) -> None:
     """Makes and measures what is missing of each method's videos of the clips."""
     for clip in clips:
         start = time.perf_counter()
@@ -44,8 +51,11 @@ def make_rows(out: Path, kind: str, clips: Iterator[HeldOutClip], methods: Metho
 
 def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.ColorVideoVDP | None) -> dict:
     """Measures of one video; lists go over the frames. What needs the true motion is absent where it is not known."""
-    values = {"psnr": metrics.psnr(frames, clip.truth), "ssim": metrics.ssim(frames, clip.truth),
-              "keyframe_error": metrics.keyframe_error(frames, clip.truth)}
+    values = {
+        "psnr": metrics.psnr(frames, clip.truth),
+        "ssim": metrics.ssim(frames, clip.truth),
+        "keyframe_error": metrics.keyframe_error(frames, clip.truth),
+    }
     if color_video_vdp is not None:
         values["cvvdp"] = color_video_vdp(frames, clip.truth)
     if clip.world is not None:

@@ -46,9 +46,13 @@ from generative_inbetweening.weights.safetensors_files import read_metadata  # n
 
 FIRST_SEED = 2_100_000
 """Seeds of the world's test split from here on serve this benchmark alone."""
-MEASURES = {"jump": "jump of speed over 2 frames a side, px/frame", "jump_1": "over 1 frame a side",
-            "motion_error": "motion error between keyframes, px", "keyframe_place": "place at the keyframes, px",
-            "keyframe_picture": "picture at the keyframes, levels"}
+MEASURES = {
+    "jump": "jump of speed over 2 frames a side, px/frame",
+    "jump_1": "over 1 frame a side",
+    "motion_error": "motion error between keyframes, px",
+    "keyframe_place": "place at the keyframes, px",
+    "keyframe_picture": "picture at the keyframes, levels",
+}
 CONTROLS = {"truth": "true motion", "reconstruction": "true frames through the VAE"}
 
 
@@ -59,7 +63,7 @@ def main() -> int:
     settings = SamplingSettings(steps=options.steps, reinjections=options.reinjections)
     methods = Methods(options.checkpoint, {"rotated": options.backward_motion}, settings)
     try:
-        model, = InbetweenLoadBackwardMotion.execute(methods.base, methods.files["rotated"], 1.0).args
+        (model,) = InbetweenLoadBackwardMotion.execute(methods.base, methods.files["rotated"], 1.0).args
         rows = {name: [] for name in [*CONTROLS, *(f"guiding {count}" for count in options.guiding)]}
         for number in range(options.clips):
             clip = world_clip(number, options.frames, options.size, FIRST_SEED)
@@ -76,8 +80,9 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="sequence", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="sequence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--clips", type=int, default=24, help="held-out clips (default: 24)")
     add("--guiding", type=int, nargs="+", default=[0, 1, 2, 3], help="numbers of guiding frames (default: 0 1 2 3)")
@@ -88,8 +93,12 @@ def parse() -> argparse.Namespace:
     add("--reinjections", type=int, default=1, help="re-injections on the first half of the steps (default: 1)")
     add("--fusion", default="weighted", help="average or weighted (default: weighted)")
     add("--checkpoint", type=Path, default=DEMO / "demo_svd.safetensors", help="SVD model")
-    add("--backward-motion", type=Path, default=DEMO / "demo_backward_motion.safetensors",
-        help="its backward-motion file")
+    add(
+        "--backward-motion",
+        type=Path,
+        default=DEMO / "demo_backward_motion.safetensors",
+        help="its backward-motion file",
+    )
     options = parser.parse_args()
     if options.frames < 5 or options.frames % 2 == 0:
         parser.error("--frames: an odd number, 5 or more, is expected, since the clip is cut in the middle")
@@ -99,8 +108,10 @@ def parse() -> argparse.Namespace:
 def measured(methods: Methods, model, clip: HeldOutClip, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """{row of the table: {measure: value}} of one clip."""
     reconstruction = methods.run("reconstruction", clip).frames
-    found = {"truth": row(true_places(clip.world), clip.truth, clip),
-             "reconstruction": row(places(reconstruction, clip.world), reconstruction, clip)}
+    found = {
+        "truth": row(true_places(clip.world), clip.truth, clip),
+        "reconstruction": row(places(reconstruction, clip.world), reconstruction, clip),
+    }
     # The first segment is the same for every number of guiding frames, and is taken from here the second time.
     before = folder_paths.get_output_directory()
     with tempfile.TemporaryDirectory(prefix="sequence-") as folder:
@@ -118,13 +129,33 @@ def sequence(methods: Methods, model, clip: HeldOutClip, guiding: int, options: 
     """The clip made from its first, middle and last frame, in 0…1, `[frames, 3, h, w]`."""
     keyframes = clip.truth[keyframes_of(clip)].movedim(1, -1).contiguous()
     height, width = clip.truth.shape[-2:]
-    settings = {**DEFAULTS, "width": width, "height": height, "fps": FPS, "motion_bucket": MOTION_BUCKET,
-                "noise_augmentation": NOISE_AUGMENTATION, "fit": "crop", "seed": clip.seed, "steps": options.steps,
-                "fusion": options.fusion, "reinjections": options.reinjections, "order_of_work": "paired"}
+    settings = {
+        **DEFAULTS,
+        "width": width,
+        "height": height,
+        "fps": FPS,
+        "motion_bucket": MOTION_BUCKET,
+        "noise_augmentation": NOISE_AUGMENTATION,
+        "fit": "crop",
+        "seed": clip.seed,
+        "steps": options.steps,
+        "fusion": options.fusion,
+        "reinjections": options.reinjections,
+        "order_of_work": "paired",
+    }
     with torch.inference_mode():
         images, _ = InbetweenKeyframeSequence.execute(
-            model, methods.clip_vision, methods.vae, keyframes, str(len(clip.truth) // 2 + 1), False, subdivisions=0,
-            resume=True, guiding_frames=guiding, **settings).args
+            model,
+            methods.clip_vision,
+            methods.vae,
+            keyframes,
+            str(len(clip.truth) // 2 + 1),
+            False,
+            subdivisions=0,
+            resume=True,
+            guiding_frames=guiding,
+            **settings,
+        ).args
     return images.movedim(-1, 1).float().clamp(0, 1).clone()
 
 
@@ -139,23 +170,37 @@ def row(centres, frames: torch.Tensor, clip: HeldOutClip) -> dict[str, float]:
     keyframes = keyframes_of(clip)
     between = [frame for frame in range(len(clip.truth)) if frame not in keyframes]
     errors = place_errors(centres, clip.world)
-    return {"jump": speed_jump(centres, keyframes[1], 2), "jump_1": speed_jump(centres, keyframes[1], 1),
-            "motion_error": mean_at(errors, between), "keyframe_place": mean_at(errors, keyframes),
-            "keyframe_picture": mean_at(picture_errors(frames, clip.truth), keyframes)}
+    return {
+        "jump": speed_jump(centres, keyframes[1], 2),
+        "jump_1": speed_jump(centres, keyframes[1], 1),
+        "motion_error": mean_at(errors, between),
+        "keyframe_place": mean_at(errors, keyframes),
+        "keyframe_picture": mean_at(picture_errors(frames, clip.truth), keyframes),
+    }
 
 
 def summary(rows: dict[str, list[dict]], options: argparse.Namespace) -> dict:
     """Means with intervals of every row, and of each number of guiding frames minus none, clip by clip."""
-    values = {name: {measure: [each[measure] for each in found] for measure in MEASURES}
-              for name, found in rows.items()}
+    values = {
+        name: {measure: [each[measure] for each in found] for measure in MEASURES} for name, found in rows.items()
+    }
     none = values.get("guiding 0")
-    return {"clips": options.clips, "frames": options.frames, "size": options.size, "steps": options.steps,
-            "reinjections": options.reinjections, "fusion": options.fusion, "checkpoint": options.checkpoint.name,
-            "trained": read_metadata(options.checkpoint).get("trained", "no"),
-            "rows": {name: {measure: interval(found[measure]) for measure in MEASURES}
-                     for name, found in values.items()},
-            "minus_none": {name: {measure: difference(found[measure], none[measure]) for measure in MEASURES}
-                           for name, found in values.items() if none and name.startswith("guiding ") and found != none}}
+    return {
+        "clips": options.clips,
+        "frames": options.frames,
+        "size": options.size,
+        "steps": options.steps,
+        "reinjections": options.reinjections,
+        "fusion": options.fusion,
+        "checkpoint": options.checkpoint.name,
+        "trained": read_metadata(options.checkpoint).get("trained", "no"),
+        "rows": {name: {measure: interval(found[measure]) for measure in MEASURES} for name, found in values.items()},
+        "minus_none": {
+            name: {measure: difference(found[measure], none[measure]) for measure in MEASURES}
+            for name, found in values.items()
+            if none and name.startswith("guiding ") and found != none
+        },
+    }
 
 
 def write(result: dict, out: Path) -> None:
@@ -169,14 +214,22 @@ def write(result: dict, out: Path) -> None:
 
 def table(result: dict) -> str:
     """Markdown; a difference is bold where its interval does not hold 0."""
-    lines = [f"{result['clips']} held-out clips of {result['frames']} frames in two segments, "
-             f"{result['size']}×{result['size']}, {result['steps']} steps, {result['fusion']} fusion, model trained: "
-             f"{result['trained']}. Means and 95 % intervals.", "",
-             "| | " + " | ".join(MEASURES.values()) + " |", "|---" * (1 + len(MEASURES)) + "|"]
-    lines += [f"| {CONTROLS.get(name, name + ' frames')} | " + " | ".join(_cell(each[measure]) for measure in MEASURES)
-              + " |" for name, each in result["rows"].items()]
-    lines += [f"| {name} minus 0 | " + " | ".join(_cell(each[measure], "+") for measure in MEASURES) + " |"
-              for name, each in result["minus_none"].items()]
+    lines = [
+        f"{result['clips']} held-out clips of {result['frames']} frames in two segments, "
+        f"{result['size']}×{result['size']}, {result['steps']} steps, {result['fusion']} fusion, model trained: "
+        f"{result['trained']}. Means and 95 % intervals.",
+        "",
+        "| | " + " | ".join(MEASURES.values()) + " |",
+        "|---" * (1 + len(MEASURES)) + "|",
+    ]
+    lines += [
+        f"| {CONTROLS.get(name, name + ' frames')} | " + " | ".join(_cell(each[measure]) for measure in MEASURES) + " |"
+        for name, each in result["rows"].items()
+    ]
+    lines += [
+        f"| {name} minus 0 | " + " | ".join(_cell(each[measure], "+") for measure in MEASURES) + " |"
+        for name, each in result["minus_none"].items()
+    ]
     lines += ["", *(f"- {name}: {100 * share:.1f} % of the sampling time" for name, share in result["costs"].items())]
     return "\n".join(lines) + "\n"
 

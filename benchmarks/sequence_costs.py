@@ -27,23 +27,40 @@ def costs(model, clip_vision, vae, frames: torch.Tensor, steps: int) -> dict[str
     before, args.preview_method = args.preview_method, LatentPreviewMethod.NoPreviews
     try:
         with torch.inference_mode():
-            encoded = InbetweenEncodeKeyframes.execute(clip_vision, vae, images[:1], images[-1:], width, height,
-                                                       len(images), 7, 127, 0.02, 0, "crop").args
+            encoded = InbetweenEncodeKeyframes.execute(
+                clip_vision, vae, images[:1], images[-1:], width, height, len(images), 7, 127, 0.02, 0, "crop"
+            ).args
             sampling = _seconds(lambda: _sample(model, encoded, steps))
         args.preview_method = LatentPreviewMethod.Latent2RGB
         preview = _seconds(lambda: _show(model, encoded[2]["samples"], steps))
     finally:
         args.preview_method = before
     ends = [0, len(images) - 1]
-    return {"preview": preview / sampling, "contact sheet": _seconds(lambda: contact_sheet(images, 0, ends)) / sampling,
-            "report": _seconds(lambda: report(images, ends)) / sampling}
+    return {
+        "preview": preview / sampling,
+        "contact sheet": _seconds(lambda: contact_sheet(images, 0, ends)) / sampling,
+        "report": _seconds(lambda: report(images, ends)) / sampling,
+    }
 
 
 def _sample(model, encoded, steps: int) -> None:
     InbetweenDualDirectionKSampler.execute(
-        model, *encoded, seed=0, steps=steps, guidance_min=1.0, guidance_max=3.0, fusion="average",
-        sampler_name="euler", scheduler="karras", denoise=1.0, reinjections=0, reinjection_share=0.5,
-        strategy="dual-direction", temporal_attention="rotated", order_of_work="paired")
+        model,
+        *encoded,
+        seed=0,
+        steps=steps,
+        guidance_min=1.0,
+        guidance_max=3.0,
+        fusion="average",
+        sampler_name="euler",
+        scheduler="karras",
+        denoise=1.0,
+        reinjections=0,
+        reinjection_share=0.5,
+        strategy="dual-direction",
+        temporal_attention="rotated",
+        order_of_work="paired",
+    )
 
 
 def _show(model, latents: torch.Tensor, evaluations: int) -> None:

@@ -22,8 +22,7 @@ def true_places(clip: Clip) -> np.ndarray:
 
 
 def speed_jump(centres: np.ndarray, keyframe: int, window: int) -> float:
-    """|v after − v before| in pixels a frame; v: mean velocity over the `window` frames on that side of the keyframe.
-    """
+    """|v after − v before| in pixels a frame; v: mean velocity over the `window` frames on that side of the keyframe."""
     before = (centres[keyframe] - centres[keyframe - window]) / window
     after = (centres[keyframe + window] - centres[keyframe]) / window
     return float(np.linalg.norm(after - before))

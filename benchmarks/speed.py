@@ -62,8 +62,12 @@ def measure(options: argparse.Namespace) -> None:
     """Everything, into the folder and onto the console."""
     options.out.mkdir(parents=True, exist_ok=True)
     # Memory first: Linux counts what this process holds when it starts another towards that one's peak.
-    result = {**measured_memory(options.frames, options.size), "full_size": counted_memory(), "cuda": on_cuda(),
-              "import_seconds": import_seconds()}
+    result = {
+        **measured_memory(options.frames, options.size),
+        "full_size": counted_memory(),
+        "cuda": on_cuda(),
+        "import_seconds": import_seconds(),
+    }
     unet = middle_size_unet()
     result |= time_ratios(unet, options)
     result |= whole_clip(unet, options.frames, options.size, min(options.repeats, 3))
@@ -87,29 +91,41 @@ def time_ratios(unet: dict[str, torch.Tensor], options: argparse.Namespace) -> d
 
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     floating_point = operations(contestants["ours"])
-    return {"device": device_name(), "threads": torch.get_num_threads(), "frames": options.frames,
-            "size": options.size, "repeats": options.repeats,
-            "parameters": sum(tensor.numel() for tensor in unet.values()), "seconds": medians,
-            "evaluation_time_over_host": ratio("host"), "evaluation_time_over_two_unets": ratio("two_unets"),
-            "evaluation_time_over_host_sequential": ratio("host", "ours_sequential"),
-            "share_of_matmul_peak": floating_point / medians["ours"] / matmul_peak()}
+    return {
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        "frames": options.frames,
+        "size": options.size,
+        "repeats": options.repeats,
+        "parameters": sum(tensor.numel() for tensor in unet.values()),
+        "seconds": medians,
+        "evaluation_time_over_host": ratio("host"),
+        "evaluation_time_over_two_unets": ratio("two_unets"),
+        "evaluation_time_over_host_sequential": ratio("host", "ours_sequential"),
+        "share_of_matmul_peak": floating_point / medians["ours"] / matmul_peak(),
+    }
 
 
 def import_seconds(repeats: int = 5) -> float:
     """Median seconds that loading the pack takes in new processes that have loaded the host."""
-    script = ("import sys, time; sys.path.insert(0, {folder!r}); from host import *; import_host(comfyui())\n"
-              "import asyncio, comfy.sd, comfy_api.latest, latent_preview, nodes\n"
-              "start = time.perf_counter(); import_pack()\n"
-              "asyncio.run(sys.modules['generative_inbetweening'].comfy_entrypoint())\n"
-              "print(time.perf_counter() - start)").format(folder=str(ROOT / "benchmarks"))
-    runs = [subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-            for _ in range(repeats)]
+    script = (
+        "import sys, time; sys.path.insert(0, {folder!r}); from host import *; import_host(comfyui())\n"
+        "import asyncio, comfy.sd, comfy_api.latest, latent_preview, nodes\n"
+        "start = time.perf_counter(); import_pack()\n"
+        "asyncio.run(sys.modules['generative_inbetweening'].comfy_entrypoint())\n"
+        "print(time.perf_counter() - start)"
+    ).format(folder=str(ROOT / "benchmarks"))
+    runs = [
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        for _ in range(repeats)
+    ]
     return statistics.median(float(run.stdout.split()[-1]) for run in runs)
 
 
 def operations(evaluate) -> float:
     """Floating-point operations of one evaluation, counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         evaluate()
     return float(counter.get_total_flops())
@@ -119,7 +135,7 @@ def matmul_peak() -> float:
     """Floating-point operations a second of large matrix products on this machine, the best of five."""
     management = comfy.model_management
     left, right = torch.randn(2, MATRIX, MATRIX, device=management.get_torch_device()).to(management.unet_dtype())
-    return 2 * MATRIX ** 3 / min(timed(lambda: left @ right) for _ in range(5))
+    return 2 * MATRIX**3 / min(timed(lambda: left @ right) for _ in range(5))
 
 
 def device_name() -> str:

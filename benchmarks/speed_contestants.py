@@ -25,8 +25,11 @@ from generative_inbetweening.weights.svd_parts import SVDConfig  # noqa: E402
 logging.disable(logging.WARNING)
 
 # SVD's architecture at 0.4 of its width, 257 M parameters: long enough calls to measure, small enough for a CPU.
-MIDDLE_SIZE = {"block_out_channels": (128, 256, 512, 512), "num_attention_heads": (2, 4, 8, 8),
-               "cross_attention_dim": 256}
+MIDDLE_SIZE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "num_attention_heads": (2, 4, 8, 8),
+    "cross_attention_dim": 256,
+}
 HEAD_CHANNELS = 64
 SIGMA, GUIDANCE = 5.0, 2.0
 
@@ -70,8 +73,14 @@ def guider_within_sampling(guider, x: torch.Tensor) -> Callable[[], torch.Tensor
     # The host runs its nodes so.
     @torch.inference_mode()
     def evaluate():
-        guider.sample(torch.zeros_like(x), torch.zeros_like(x), comfy.samplers.KSAMPLER(keep),
-                      torch.tensor([SIGMA, 0.0]), disable_pbar=True, seed=0)
+        guider.sample(
+            torch.zeros_like(x),
+            torch.zeros_like(x),
+            comfy.samplers.KSAMPLER(keep),
+            torch.tensor([SIGMA, 0.0]),
+            disable_pbar=True,
+            seed=0,
+        )
         return captured["result"]
 
     return evaluate
@@ -79,8 +88,9 @@ def guider_within_sampling(guider, x: torch.Tensor) -> Callable[[], torch.Tensor
 
 def our_model(unet: dict[str, torch.Tensor]):
     """The host's MODEL with random backward-motion weights."""
-    differences = {PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in unet.items()
-                   if is_backward_motion_key(key)}
+    differences = {
+        PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in unet.items() if is_backward_motion_key(key)
+    }
     return attach(build_unet(unet, SVDConfig(num_head_channels=HEAD_CHANNELS)), differences, 1.0, "random")
 
 
@@ -129,8 +139,9 @@ class StoredMaps:
 
     def __call__(self, attention: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
         if self.stores:
-            query, key = (attention.head_to_batch_dim(project(hidden_states))
-                          for project in (attention.to_q, attention.to_k))
+            query, key = (
+                attention.head_to_batch_dim(project(hidden_states)) for project in (attention.to_q, attention.to_k)
+            )
             self.maps[self.name] = attention.get_attention_scores(query, key)
             probabilities = self.maps[self.name]
         else:
@@ -162,15 +173,17 @@ def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable
         unets.append(network)
     store_maps(unets)
     time_ids = torch.tensor([[6.0, 127.0, 0.02]], device=device).repeat(2, 1)
-    x, embeddings, latents = x.to(device, dtype), *([each.to(device, dtype) for each in keyframes]
-                                                    for keyframes in (embeddings, latents))
+    x, embeddings, latents = (
+        x.to(device, dtype),
+        *([each.to(device, dtype) for each in keyframes] for keyframes in (embeddings, latents)),
+    )
 
     @torch.no_grad()
     def evaluate():
         results = []
         for network, embedding, latent, noisy in zip(unets, embeddings, latents, (x, x.flip(0))):
             picture = torch.stack([torch.zeros_like(latent), latent]).expand(-1, frames, -1, -1, -1)
-            sample = torch.cat([(noisy / (SIGMA ** 2 + 1) ** 0.5).expand(2, -1, -1, -1, -1), picture], dim=2)
+            sample = torch.cat([(noisy / (SIGMA**2 + 1) ** 0.5).expand(2, -1, -1, -1, -1), picture], dim=2)
             context = torch.cat([torch.zeros_like(embedding), embedding])
             uncond, cond = network(sample, 0.25 * torch.tensor(SIGMA).log(), context, time_ids).sample
             results.append(uncond + GUIDANCE * (cond - uncond))

@@ -40,11 +40,20 @@ def on_cuda() -> list[dict]:
     results = []
     for number_format in FORMATS:
         for card in (card for card in CARDS if card * 1e9 <= total):
-            command = [sys.executable, str(Path(__file__).with_name("speed.py")), "--pretend-card", str(card),
-                       "--number-format", number_format]
+            command = [
+                sys.executable,
+                str(Path(__file__).with_name("speed.py")),
+                "--pretend-card",
+                str(card),
+                "--number-format",
+                number_format,
+            ]
             done = subprocess.run(command, check=False, capture_output=True, text=True)
-            found = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else \
-                {"error": (done.stderr.splitlines() or ["no message"])[-1]}
+            found = (
+                json.loads(done.stdout.splitlines()[-1])
+                if not done.returncode
+                else {"error": (done.stderr.splitlines() or ["no message"])[-1]}
+            )
             results.append({"card_gb": card, "number_format": number_format, **found})
     return results
 
@@ -62,8 +71,9 @@ def evaluation_here(number_format: str, card: float, repeats: int = 3) -> dict:
     setattr(comfy.cli_args.args, f"{number_format}_unet", True)
     pretend_card(card)
     tensors = full_size_unet(FORMATS[number_format])
-    differences = {PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in tensors.items()
-                   if is_backward_motion_key(key)}
+    differences = {
+        PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in tensors.items() if is_backward_motion_key(key)
+    }
     model = attach(build_unet(tensors, SVDConfig()), differences, 1.0, "random")
     del tensors
     keyframes = [torch.randn(2, 1, 1, 1024), torch.randn(2, 1, 4, HEIGHT, WIDTH)]
@@ -73,9 +83,12 @@ def evaluation_here(number_format: str, card: float, repeats: int = 3) -> dict:
     evaluate()
     torch.cuda.reset_peak_memory_stats()
     seconds = statistics.median(timed(evaluate) for _ in range(repeats))
-    return {"seconds": seconds, "order_of_work": guider._order,
-            "allocated_gib": torch.cuda.max_memory_allocated() / GIB,
-            "reserved_gib": torch.cuda.max_memory_reserved() / GIB}
+    return {
+        "seconds": seconds,
+        "order_of_work": guider._order,
+        "allocated_gib": torch.cuda.max_memory_allocated() / GIB,
+        "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
+    }
 
 
 def full_size_unet(dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -84,5 +97,7 @@ def full_size_unet(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         shapes = UNetSpatioTemporalConditionModel.from_config(config).state_dict()
     torch.manual_seed(0)
-    return {name: (0.02 * torch.randn(shapes[key].shape)).to(dtype)
-            for key, name in unet_keys.diffusers_to_comfy(shapes).items()}
+    return {
+        name: (0.02 * torch.randn(shapes[key].shape)).to(dtype)
+        for key, name in unet_keys.diffusers_to_comfy(shapes).items()
+    }

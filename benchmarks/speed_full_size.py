@@ -27,10 +27,22 @@ CARDS = (8, 12, 16, 24)
 BACKWARD_MOTION_BYTES = 24_780_800 * DTYPE.itemsize
 _ORDERS = {"paired": [["forward", "backward"]], "sequential": [["forward"], ["backward"]]}
 # What the host reads from a checkpoint's keys, beside what it knows of SVD.
-_UNET = {"image_size": 32, "out_channels": 4, "num_res_blocks": [2] * 4, "channel_mult": (1, 2, 4, 4),
-         "use_spatial_transformer": True, "legacy": False, "num_classes": "sequential", "transformer_depth_middle": 1,
-         "transformer_depth_output": [1] * 9 + [0] * 3, "video_kernel_size": [3, 1, 1], "extra_ff_mix_layer": True,
-         "use_spatial_context": True, "merge_strategy": "learned_with_images", "merge_factor": 0.0}
+_UNET = {
+    "image_size": 32,
+    "out_channels": 4,
+    "num_res_blocks": [2] * 4,
+    "channel_mult": (1, 2, 4, 4),
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "num_classes": "sequential",
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1] * 9 + [0] * 3,
+    "video_kernel_size": [3, 1, 1],
+    "extra_ff_mix_layer": True,
+    "use_spatial_context": True,
+    "merge_strategy": "learned_with_images",
+    "merge_factor": 0.0,
+}
 
 
 def counted_memory() -> dict:
@@ -39,17 +51,29 @@ def counted_memory() -> dict:
     weights = parameter_bytes(unet) + BACKWARD_MOTION_BYTES
     ways = {order: (weights, activations(lambda call=call: ours(unet, call), unet)) for order, call in _ORDERS.items()}
     networks = two_unets()
-    ways["two UNets"] = (sum(parameter_bytes(each) for each in networks),
-                         activations(lambda: released(networks), *networks))
+    ways["two UNets"] = (
+        sum(parameter_bytes(each) for each in networks),
+        activations(lambda: released(networks), *networks),
+    )
     largest = max(parameter_bytes(module) for module in unet.modules() if not list(module.children()))
-    counted = {way: {"weights_gib": size / GIB, "activations_gib": peak / GIB, "total_gib": (size + peak) / GIB,
-                     "fits": fitting(size + peak), "fits_with_offloading": fitting(largest + peak)}
-               for way, (size, peak) in ways.items()}
+    counted = {
+        way: {
+            "weights_gib": size / GIB,
+            "activations_gib": peak / GIB,
+            "total_gib": (size + peak) / GIB,
+            "fits": fitting(size + peak),
+            "fits_with_offloading": fitting(largest + peak),
+        }
+        for way, (size, peak) in ways.items()
+    }
     total = {way: size + peak for way, (size, peak) in ways.items()}
-    return {"parameters": sum(each.numel() for each in unet.parameters()), "counted": counted,
-            "largest_layer_gib": largest / GIB,
-            "refused_below_gib": least_bytes(FRAMES, HEIGHT, WIDTH, unet.model_channels, DTYPE) / GIB,
-            **{f"{way}_over_two_unets": total[way] / total["two UNets"] for way in _ORDERS}}
+    return {
+        "parameters": sum(each.numel() for each in unet.parameters()),
+        "counted": counted,
+        "largest_layer_gib": largest / GIB,
+        "refused_below_gib": least_bytes(FRAMES, HEIGHT, WIDTH, unet.model_channels, DTYPE) / GIB,
+        **{f"{way}_over_two_unets": total[way] / total["two UNets"] for way in _ORDERS},
+    }
 
 
 def fitting(needed: int) -> list[int]:
@@ -71,9 +95,14 @@ def ours(unet: torch.nn.Module, order: list[list[str]]) -> None:
     with dual_direction_unet(unet, lambda layer: None):
         for directions in order:
             call, videos = UNetCall([Video(each, 0) for each in directions], "rotated", maps), len(directions) * FRAMES
-            unet(torch.empty(videos, 8, HEIGHT, WIDTH, dtype=DTYPE), torch.empty(videos),
-                 context=torch.empty(videos, 1, 1024, dtype=DTYPE), y=torch.empty(videos, 768, dtype=DTYPE),
-                 num_video_frames=FRAMES, transformer_options={UNET_CALL: call})
+            unet(
+                torch.empty(videos, 8, HEIGHT, WIDTH, dtype=DTYPE),
+                torch.empty(videos),
+                context=torch.empty(videos, 1, 1024, dtype=DTYPE),
+                y=torch.empty(videos, 768, dtype=DTYPE),
+                num_video_frames=FRAMES,
+                transformer_options={UNET_CALL: call},
+            )
 
 
 def two_unets() -> list[torch.nn.Module]:
@@ -89,8 +118,12 @@ def two_unets() -> list[torch.nn.Module]:
 def released(networks: list[torch.nn.Module]) -> None:
     """Both guidance halves in one call of the forward UNet, then of the backward one."""
     for network in networks:
-        network(torch.empty(2, FRAMES, 8, HEIGHT, WIDTH, dtype=DTYPE), torch.empty(()),
-                torch.empty(2, 1, 1024, dtype=DTYPE), torch.empty(2, 3))
+        network(
+            torch.empty(2, FRAMES, 8, HEIGHT, WIDTH, dtype=DTYPE),
+            torch.empty(()),
+            torch.empty(2, 1, 1024, dtype=DTYPE),
+            torch.empty(2, 3),
+        )
 
 
 def activations(evaluate: Callable[[], None], *networks: torch.nn.Module) -> int:

@@ -25,8 +25,16 @@ def measured_memory(frames: int, size: int) -> dict:
     """Bytes of each contestant, and the ratios of ours to the two UNets."""
     peaks = {}
     for name in CONTESTANTS:
-        command = [sys.executable, str(Path(__file__).with_name("speed.py")), "--frames", str(frames), "--size",
-                   str(size), "--measure-memory-of", name]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("speed.py")),
+            "--frames",
+            str(frames),
+            "--size",
+            str(size),
+            "--measure-memory-of",
+            name,
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[name] = json.loads(done.stdout.splitlines()[-1])
     result = {"memory_bytes": peaks}

@@ -13,18 +13,22 @@ RATIOS = {
     "preview_share": "previews, as a share of the sampling",
     "report_share": "the report, as a share of the sampling",
 }
-MIB = 2 ** 20
+MIB = 2**20
 
 
 def print_table(result: dict) -> None:
     """All of it, on the console."""
-    print(f"\n{result['device']}, {result['threads']} threads, UNet of {result['parameters'] / 1e6:.0f} M parameters, "
-          f"{result['frames']} frames at {result['size']}×{result['size']}, median of {result['repeats']}\n")
+    print(
+        f"\n{result['device']}, {result['threads']} threads, UNet of {result['parameters'] / 1e6:.0f} M parameters, "
+        f"{result['frames']} frames at {result['size']}×{result['size']}, median of {result['repeats']}\n"
+    )
     print("| an evaluation | seconds | peak memory, MiB | of it tensors | of them weights |\n|---|---|---|---|---|")
     for name, seconds in result["seconds"].items():
         memory = result["memory_bytes"][name]
-        print(f"| {name} | {seconds:.2f} | {memory['peak'] / MIB:.0f} | {memory['tensors'] / MIB:.0f} "
-              f"| {memory['weights'] / MIB:.0f} |")
+        print(
+            f"| {name} | {seconds:.2f} | {memory['peak'] / MIB:.0f} | {memory['tensors'] / MIB:.0f} "
+            f"| {memory['weights'] / MIB:.0f} |"
+        )
     print("\n| | |\n|---|---|")
     for key, meaning in RATIOS.items():
         print(f"| {meaning} | {result[key]:.3f} |")
@@ -32,19 +36,24 @@ def print_table(result: dict) -> None:
     _print_clip(result)
     _print_full_size(result["full_size"])
     for each in result["cuda"]:
-        found = each.get("error") or (f"{each['seconds']:.2f} s an evaluation, {each['order_of_work']}, "
-                                      f"{each['reserved_gib']:.1f} GiB")
+        found = each.get("error") or (
+            f"{each['seconds']:.2f} s an evaluation, {each['order_of_work']}, {each['reserved_gib']:.1f} GiB"
+        )
         print(f"\nmeasured as on a card of {each['card_gb']} GB, {each['number_format']}: {found}")
 
 
 def _print_clip(result: dict) -> None:
-    print(f"\nA clip of {result['clip_evaluations']} evaluations: {result['clip_seconds']:.1f} s; its previews "
-          f"{result['preview_seconds']:.3f} s, its report {result['report_seconds']:.3f} s.")
+    print(
+        f"\nA clip of {result['clip_evaluations']} evaluations: {result['clip_seconds']:.1f} s; its previews "
+        f"{result['preview_seconds']:.3f} s, its report {result['report_seconds']:.3f} s."
+    )
     frames = result["over_frames"]
     measured = ", ".join(f"{count}: {seconds:.2f} s" for count, seconds in frames["seconds"].items())
-    print(f"An evaluation over the number of frames: {measured}; {frames['seconds_a_frame']:.3f} s a frame and "
-          f"{frames['seconds_fixed']:.2f} s, at most {frames['largest_deviation']:.0%} off that line; grows with the "
-          f"frames to the power of {frames['exponent']:.2f}.")
+    print(
+        f"An evaluation over the number of frames: {measured}; {frames['seconds_a_frame']:.3f} s a frame and "
+        f"{frames['seconds_fixed']:.2f} s, at most {frames['largest_deviation']:.0%} off that line; grows with the "
+        f"frames to the power of {frames['exponent']:.2f}."
+    )
 
 
 def _print_full_size(full: dict) -> None:
@@ -53,5 +62,7 @@ def _print_full_size(full: dict) -> None:
     for way, counted in full["counted"].items():
         fits, offloaded = (", ".join(map(str, counted[key])) or "none" for key in ("fits", "fits_with_offloading"))
         print(f"| {way} | {counted['weights_gib']:.2f} | {counted['activations_gib']:.2f} | {fits} | {offloaded} |")
-    print(f"\nOver two UNets': paired {full['paired_over_two_unets']:.2f}, sequential "
-          f"{full['sequential_over_two_unets']:.2f}.")
+    print(
+        f"\nOver two UNets': paired {full['paired_over_two_unets']:.2f}, sequential "
+        f"{full['sequential_over_two_unets']:.2f}."
+    )

@@ -31,10 +31,12 @@ def whole_clip(unet: dict[str, torch.Tensor], frames: int, size: int, repeats: i
     seconds: dict[str, list[float]] = {"clip": [], "host": [], "previews": [], "report": []}
     previews = Previews(guider.model_patcher)
     for round_number in range(repeats + 1):
-        for name, work in (("clip", lambda: sample(guider, frames, size)),
-                           ("host", lambda: [sample(each, frames, size) for each in others]),
-                           ("previews", lambda: sample(guider, frames, size, previews)),
-                           ("report", lambda: report(pictures, [0, frames - 1]))):
+        for name, work in (
+            ("clip", lambda: sample(guider, frames, size)),
+            ("host", lambda: [sample(each, frames, size) for each in others]),
+            ("previews", lambda: sample(guider, frames, size, previews)),
+            ("report", lambda: report(pictures, [0, frames - 1])),
+        ):
             previews.seconds = 0.0
             taken = timed(work)
             if round_number:
@@ -44,19 +46,34 @@ def whole_clip(unet: dict[str, torch.Tensor], frames: int, size: int, repeats: i
     def ratio(one: str, other: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds[one], seconds[other]))
 
-    return {"clip_evaluations": EVALUATIONS, "clip_seconds": medians["clip"], "clip_time_over_host":
-            ratio("clip", "host"), "preview_seconds": medians["previews"], "report_seconds": medians["report"],
-            "preview_share": ratio("previews", "clip"), "report_share": ratio("report", "clip")}
+    return {
+        "clip_evaluations": EVALUATIONS,
+        "clip_seconds": medians["clip"],
+        "clip_time_over_host": ratio("clip", "host"),
+        "preview_seconds": medians["previews"],
+        "report_seconds": medians["report"],
+        "preview_share": ratio("previews", "clip"),
+        "report_share": ratio("report", "clip"),
+    }
 
 
 def sample(guider, frames: int, size: int, callback=None) -> torch.Tensor:
     """A clip of so many evaluations: Euler on Karras's noise levels."""
     latent = torch.zeros_like(clip_inputs(frames, size)[0])
-    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "karras",
-                                             EVALUATIONS)
+    sigmas = comfy.samplers.calculate_sigmas(
+        guider.model_patcher.get_model_object("model_sampling"), "karras", EVALUATIONS
+    )
     with torch.inference_mode():
-        return guider.sample(torch.randn(latent.shape, generator=torch.Generator().manual_seed(2)), latent,
-                             comfy.samplers.sampler_object("euler"), sigmas, None, callback, True, 0)
+        return guider.sample(
+            torch.randn(latent.shape, generator=torch.Generator().manual_seed(2)),
+            latent,
+            comfy.samplers.sampler_object("euler"),
+            sigmas,
+            None,
+            callback,
+            True,
+            0,
+        )
 
 
 class Previews:
@@ -89,8 +106,10 @@ def over_frames(unet: dict[str, torch.Tensor], size: int, repeats: int, picture:
     `largest_deviation`: of a measurement from the line, as a share of it; `exponent`: 1 for growth in proportion.
     """
     model = our_model(unet)
-    contestants = {frames: guider_within_sampling(our_guider(model, frames, size), clip_inputs(frames, size)[0])
-                   for frames in FRAMES}
+    contestants = {
+        frames: guider_within_sampling(our_guider(model, frames, size), clip_inputs(frames, size)[0])
+        for frames in FRAMES
+    }
     seconds: dict[int, list[float]] = {frames: [] for frames in FRAMES}
     for round_number in range(repeats + 1):
         for frames, evaluate in contestants.items():
@@ -102,13 +121,23 @@ def over_frames(unet: dict[str, torch.Tensor], size: int, repeats: int, picture:
     # Of the relative errors: a measurement of few frames counts as much as one of many.
     a_frame, fixed = np.polyfit(x, y, 1, w=1 / y)
     line = a_frame * x + fixed
-    draw_plots([Plot(f"Seconds an evaluation over frames, {size}x{size}",
-                     [Line("measured", list(FRAMES), y.tolist()), Line("straight line", list(FRAMES), line.tolist())],
-                     FRAMES[-1] + 1)]).save(picture)
-    return {"size": size, "seconds": {str(frames): value for frames, value in medians.items()},
-            "seconds_a_frame": float(a_frame), "seconds_fixed": float(fixed),
-            "largest_deviation": float(np.abs(y / line - 1).max()),
-            "exponent": float(np.polyfit(np.log(x), np.log(y), 1)[0])}
+    draw_plots(
+        [
+            Plot(
+                f"Seconds an evaluation over frames, {size}x{size}",
+                [Line("measured", list(FRAMES), y.tolist()), Line("straight line", list(FRAMES), line.tolist())],
+                FRAMES[-1] + 1,
+            )
+        ]
+    ).save(picture)
+    return {
+        "size": size,
+        "seconds": {str(frames): value for frames, value in medians.items()},
+        "seconds_a_frame": float(a_frame),
+        "seconds_fixed": float(fixed),
+        "largest_deviation": float(np.abs(y / line - 1).max()),
+        "exponent": float(np.polyfit(np.log(x), np.log(y), 1)[0]),
+    }
 
 
 def timed(work) -> float:

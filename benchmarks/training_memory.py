@@ -26,8 +26,12 @@ VARIANTS = {
     "one UNet, gradient checkpointing": ("one", True),
 }
 MIDDLE_SIZE = {
-    "sample_size": 8, "block_out_channels": [128, 256, 512, 512], "num_attention_heads": [2, 4, 8, 8],
-    "cross_attention_dim": 256, "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 768,
+    "sample_size": 8,
+    "block_out_channels": [128, 256, 512, 512],
+    "num_attention_heads": [2, 4, 8, 8],
+    "cross_attention_dim": 256,
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 768,
 }
 
 
@@ -80,10 +84,15 @@ class TwoUNets:
         target, dtype = latents.flip(1), self.reference.dtype
         noisy, time = target + noise * edm.per_clip(sigma), edm.network_time(sigma)
         with torch.no_grad():
-            self.reference(edm.network_input(noisy.flip(1), sigma, first_latent).to(dtype), time,
-                           first_embedding.to(dtype), time_ids)
-        prediction = self.trained(edm.network_input(noisy, sigma, last_latent).to(dtype), time,
-                                  last_embedding.to(dtype), time_ids).sample
+            self.reference(
+                edm.network_input(noisy.flip(1), sigma, first_latent).to(dtype),
+                time,
+                first_embedding.to(dtype),
+                time_ids,
+            )
+        prediction = self.trained(
+            edm.network_input(noisy, sigma, last_latent).to(dtype), time, last_embedding.to(dtype), time_ids
+        ).sample
         return edm.clip_losses(edm.denoise(prediction.float(), noisy, sigma), target, sigma)
 
 
@@ -180,8 +189,11 @@ def run_all(full_size: bool) -> dict[str, object]:
 def ratios(peak: dict[str, float]) -> dict[str, float]:
     """Ours, as configured for large models, over two UNets; and both with the same settings."""
     two, two_recomputed, one, one_recomputed = (peak[name] for name in VARIANTS)
-    return {"ours_over_released": one_recomputed / two, "same_settings": one / two,
-            "same_settings_gradient_checkpointing": one_recomputed / two_recomputed}
+    return {
+        "ours_over_released": one_recomputed / two,
+        "same_settings": one / two,
+        "same_settings_gradient_checkpointing": one_recomputed / two_recomputed,
+    }
 
 
 def table(result: dict[str, object]) -> str:
@@ -189,13 +201,20 @@ def table(result: dict[str, object]) -> str:
     middle = result["middle_size"]
     size = next(iter(middle.values()))["parameters"] / 1e6
     counted = result.get("full_size_counted_gib", {})
-    lines = [f"Middle size: {size:.0f} M parameters, float32, 14 frames at 8x8 latents, batch 1, CPU.", "",
-             "| | peak, MB | SVD at 1024x576 in fp16, counted, GiB |", "|---|---|---|"]
-    lines += [f"| {name} | {each['peak_mb']:.0f} | {counted.get(name, float('nan')):.1f} |"
-              for name, each in middle.items()]
-    labels = {"ours_over_released": "ours with gradient checkpointing over two UNets without (as released)",
-              "same_settings": "one UNet over two, both without gradient checkpointing",
-              "same_settings_gradient_checkpointing": "one UNet over two, both with it"}
+    lines = [
+        f"Middle size: {size:.0f} M parameters, float32, 14 frames at 8x8 latents, batch 1, CPU.",
+        "",
+        "| | peak, MB | SVD at 1024x576 in fp16, counted, GiB |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {each['peak_mb']:.0f} | {counted.get(name, float('nan')):.1f} |" for name, each in middle.items()
+    ]
+    labels = {
+        "ours_over_released": "ours with gradient checkpointing over two UNets without (as released)",
+        "same_settings": "one UNet over two, both without gradient checkpointing",
+        "same_settings_gradient_checkpointing": "one UNet over two, both with it",
+    }
     full = result.get("full_size_ratios", {})
     lines.append("")
     for key, label in labels.items():

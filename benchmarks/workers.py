@@ -13,8 +13,11 @@ import torch
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
     """`--workers`, and the number by which a worker knows its share."""
     parser.add_argument(
-        "--workers", type=int, default=1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8)),
-        help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)")
+        "--workers",
+        type=int,
+        default=1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8)),
+        help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)",
+    )
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
 
 

@@ -137,9 +137,13 @@ def _draw(seed: int, split: str, frames: int) -> dict:
     direction = rng.uniform(0, 2 * math.pi)
     choice = {
         "kind": kind,
-        "photograph": rng.integers(photographs), "corner": rng.uniform(size=2), "window": rng.uniform(0.55, 1.0),
-        "mirror": rng.uniform() < 0.5, "base": rng.uniform(0.40, 0.46) + rng.uniform(-0.02, 0.02, 3),
-        "contrast": rng.uniform(0.06, 0.11), "order": rng.permutation(3),
+        "photograph": rng.integers(photographs),
+        "corner": rng.uniform(size=2),
+        "window": rng.uniform(0.55, 1.0),
+        "mirror": rng.uniform() < 0.5,
+        "base": rng.uniform(0.40, 0.46) + rng.uniform(-0.02, 0.02, 3),
+        "contrast": rng.uniform(0.06, 0.11),
+        "order": rng.permutation(3),
         "shift": pan * progress[:, None] * np.array([[math.cos(direction), math.sin(direction)]]),
         "zoom": 1 + rng.uniform(0, 0.06) * progress * pans,
         "second": rng.uniform() < SECOND_OBJECT,
@@ -148,12 +152,19 @@ def _draw(seed: int, split: str, frames: int) -> dict:
     }
     for index in range(2):
         centre, heading, scale = _path(rng, kind if index == 0 else "fly", frames)
-        choice["objects"].append({
-            "centre": _place(rng, centre), "heading": heading, "scale": scale,
-            "shape": rng.integers(len(SHAPES)), "length": rng.uniform(18, 22),
-            "head": _colour(rng, (0, 0.2), (0.9, 1.0)), "tail": _colour(rng, (0.8, 1.0), (0.55, 1.0)),
-            "texture": rng.integers(photographs), "corner": rng.uniform(size=2),
-        })
+        choice["objects"].append(
+            {
+                "centre": _place(rng, centre),
+                "heading": heading,
+                "scale": scale,
+                "shape": rng.integers(len(SHAPES)),
+                "length": rng.uniform(18, 22),
+                "head": _colour(rng, (0, 0.2), (0.9, 1.0)),
+                "tail": _colour(rng, (0.8, 1.0), (0.55, 1.0)),
+                "texture": rng.integers(photographs),
+                "corner": rng.uniform(size=2),
+            }
+        )
     if kind == "behind a post":
         _put_post_on_the_way(choice)
     return choice
@@ -175,7 +186,7 @@ def _backgrounds(choices: list[dict], split: str, size: int) -> torch.Tensor:
     for c in choices:
         side = int(smooth.shape[-1] * c["window"])
         y, x = ((smooth.shape[-1] - side) * c["corner"]).astype(int)
-        crop = smooth[c["photograph"], c["order"], y:y + side, x:x + side]
+        crop = smooth[c["photograph"], c["order"], y : y + side, x : x + side]
         crop = F.interpolate(crop[None], (reach, reach), mode="bilinear", align_corners=True)[0]
         crop = crop.flip(-1) if c["mirror"] else crop
         crop = crop - crop.mean((1, 2), keepdim=True)
@@ -192,15 +203,20 @@ def _cutouts(choices: list[dict], index: int, split: str, size: int) -> tuple[Cu
     textures = []
     for o in objects:
         y, x = ((sharp.shape[-1] - side) * o["corner"]).astype(int)
-        patch = sharp[o["texture"], :, y:y + side, x:x + side]
+        patch = sharp[o["texture"], :, y : y + side, x : x + side]
         patch = F.avg_pool2d(patch[None], 4)[0]
         textures.append((patch - patch.mean((1, 2), keepdim=True)).clamp(-0.2, 0.2) * 0.8)
 
     def stack(key: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([o[key] for o in objects]))
 
-    cutout = Cutout(stack("shape"), stack("length").float() * (size / _BASE), stack("head").float(),
-                    stack("tail").float(), torch.stack(textures))
+    cutout = Cutout(
+        stack("shape"),
+        stack("length").float() * (size / _BASE),
+        stack("head").float(),
+        stack("tail").float(),
+        torch.stack(textures),
+    )
     centre = (stack("centre").float() + 0.5) * (size / _BASE) - 0.5
     return cutout, Motion(centre, stack("heading").float(), stack("scale").float(), torch.empty(0))
 
@@ -254,14 +270,32 @@ def make_clips(seeds: list[int], split: str = "train", frames: int = 8, size: in
     clips = []
     for i, (seed, choice) in enumerate(zip(seeds, choices, strict=True)):
         count = 2 if choice["second"] else 1
-        motion = Motion(*(torch.stack([getattr(m, name)[i] for m in motions[:count]])
-                          for name in ("centre", "heading", "scale")),
-                        torch.stack([s[i] for s in seen[:count]]))
+        motion = Motion(
+            *(torch.stack([getattr(m, name)[i] for m in motions[:count]]) for name in ("centre", "heading", "scale")),
+            torch.stack([s[i] for s in seen[:count]]),
+        )
         main = cutouts[0]
-        cutout = Cutout(main.shape[i:i + 1], main.length[i:i + 1], main.head[i:i + 1], main.tail[i:i + 1],
-                        main.texture[i:i + 1])
-        clips.append(Clip(scene[i], empty[i], opacities[0][i] * (1 - post[i]), colours[0][i], post[i], cutout, motion,
-                          choice["kind"], int(seed), split))
+        cutout = Cutout(
+            main.shape[i : i + 1],
+            main.length[i : i + 1],
+            main.head[i : i + 1],
+            main.tail[i : i + 1],
+            main.texture[i : i + 1],
+        )
+        clips.append(
+            Clip(
+                scene[i],
+                empty[i],
+                opacities[0][i] * (1 - post[i]),
+                colours[0][i],
+                post[i],
+                cutout,
+                motion,
+                choice["kind"],
+                int(seed),
+                split,
+            )
+        )
     return clips
 
 

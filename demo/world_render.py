@@ -48,8 +48,9 @@ def half_widths(u: torch.Tensor) -> list[torch.Tensor]:
     return [dart, drop, arrow, fish]
 
 
-def cutout_mask(cutout: Cutout, centre: torch.Tensor, heading: torch.Tensor, scale: torch.Tensor,
-                size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def cutout_mask(
+    cutout: Cutout, centre: torch.Tensor, heading: torch.Tensor, scale: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Opacity and colour of the objects in every frame.
 
     Args:
@@ -76,8 +77,9 @@ def cutout_mask(cutout: Cutout, centre: torch.Tensor, heading: torch.Tensor, sca
     opacity = (edge * ends).unsqueeze(2)
 
     towards_head = torch.sigmoid((u - 0.25) * 8).unsqueeze(2)
-    colour = cutout.tail[:, None, :, None, None] * (1 - towards_head) \
-        + cutout.head[:, None, :, None, None] * towards_head
+    colour = (
+        cutout.tail[:, None, :, None, None] * (1 - towards_head) + cutout.head[:, None, :, None, None] * towards_head
+    )
     return opacity, (colour + _texture(cutout.texture, u, v)).clamp(0, 1)
 
 

@@ -41,8 +41,9 @@ def object_templates(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
     return opacity[0], colour[0]
 
 
-def match(frames: torch.Tensor, ground: torch.Tensor, post: torch.Tensor, opacity: torch.Tensor,
-          colour: torch.Tensor) -> torch.Tensor:
+def match(
+    frames: torch.Tensor, ground: torch.Tensor, post: torch.Tensor, opacity: torch.Tensor, colour: torch.Tensor
+) -> torch.Tensor:
     """Squared error that the object explains when put at each pixel of each frame, ``[frames, h, w]``.
 
     With residual r = frame − ground b, opacity m, colour c, d = m (c − b) and w = 1 − post, the object at
@@ -60,8 +61,11 @@ def match(frames: torch.Tensor, ground: torch.Tensor, post: torch.Tensor, opacit
     m, m2 = opacity.expand(-1, 3, -1, -1), opacity.square().expand(-1, 3, -1, -1)
     clear = (1 - post).expand(-1, 3, -1, -1)
     residual = (frames - ground) * clear
-    own = correlate(clear, m2 * colour.square()) - 2 * correlate(clear * ground, m2 * colour) \
+    own = (
+        correlate(clear, m2 * colour.square())
+        - 2 * correlate(clear * ground, m2 * colour)
         + correlate(clear * ground.square(), m2)
+    )
     overlap = correlate(residual, m * colour) - correlate(residual * ground, m)
     # Where little of the object would be in the picture, a little noise would do as a match.
     enough = own > VISIBLE_ENERGY * own.flatten(1).amax(1).view(-1, 1, 1)

@@ -11,104 +11,232 @@ from ..sampler.schedules import schedulers
 from ..sampler.strategies import STRATEGIES
 from ..sampler.temporal_attention import TEMPORAL_ATTENTIONS
 
-LARGEST_SEED = 0xffffffffffffffff
+LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 _LARGEST_SIDE = 16384
 
 
 def size() -> list[io.Input]:
     """Width and height of the video."""
     return [
-        io.Int.Input("width", default=1024, min=8, max=_LARGEST_SIDE, step=8, tooltip=(
-            "Width of the video in pixels, a multiple of 8, better of 64. SVD was trained at 1024.")),
-        io.Int.Input("height", default=576, min=8, max=_LARGEST_SIDE, step=8, tooltip=(
-            "Height of the video in pixels, a multiple of 8, better of 64. SVD was trained at 576."))]
+        io.Int.Input(
+            "width",
+            default=1024,
+            min=8,
+            max=_LARGEST_SIDE,
+            step=8,
+            tooltip=("Width of the video in pixels, a multiple of 8, better of 64. SVD was trained at 1024."),
+        ),
+        io.Int.Input(
+            "height",
+            default=576,
+            min=8,
+            max=_LARGEST_SIDE,
+            step=8,
+            tooltip=("Height of the video in pixels, a multiple of 8, better of 64. SVD was trained at 576."),
+        ),
+    ]
 
 
 def motion() -> list[io.Input]:
     """What the model is told of the motion, and the noise on the keyframes."""
     return [
-        io.Int.Input("fps", default=7, min=1, max=1024, tooltip=(
-            "Frames per second that the model is told. 7: as trained; lower: larger steps between frames.")),
-        io.Int.Input("motion_bucket", default=127, min=1, max=1023, tooltip=(
-            "How much motion the model is asked for. 127: neutral; 40 to 180 is a good range.")),
-        io.Float.Input("noise_augmentation", default=0.02, min=0.0, max=10.0, step=0.01, tooltip=(
-            "Noise added to both keyframes before they are encoded. 0: none; 0.02: as trained; more lets the "
-            "video leave the keyframes."))]
+        io.Int.Input(
+            "fps",
+            default=7,
+            min=1,
+            max=1024,
+            tooltip=("Frames per second that the model is told. 7: as trained; lower: larger steps between frames."),
+        ),
+        io.Int.Input(
+            "motion_bucket",
+            default=127,
+            min=1,
+            max=1023,
+            tooltip=("How much motion the model is asked for. 127: neutral; 40 to 180 is a good range."),
+        ),
+        io.Float.Input(
+            "noise_augmentation",
+            default=0.02,
+            min=0.0,
+            max=10.0,
+            step=0.01,
+            tooltip=(
+                "Noise added to both keyframes before they are encoded. 0: none; 0.02: as trained; more lets the "
+                "video leave the keyframes."
+            ),
+        ),
+    ]
 
 
 def fit() -> io.Input:
     """How pictures of another aspect become the video's size."""
-    return io.Combo.Input("fit", options=list(FITS), default="crop", tooltip=(
-        "What happens to a picture of another aspect than width × height. crop: cut at the centre; "
-        "stretch: distort; pad: black bars."))
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default="crop",
+        tooltip=(
+            "What happens to a picture of another aspect than width × height. crop: cut at the centre; "
+            "stretch: distort; pad: black bars."
+        ),
+    )
 
 
 def steps() -> io.Input:
     """The number of sampling steps."""
-    return io.Int.Input("steps", default=50, min=1, max=10000, tooltip=(
-        "Sampling steps. 50: as released; 20 to 50 is a good range."))
+    return io.Int.Input(
+        "steps", default=50, min=1, max=10000, tooltip=("Sampling steps. 50: as released; 20 to 50 is a good range.")
+    )
 
 
 def guidance_and_fusion() -> list[io.Input]:
     """Guidance of each direction, and how both become one."""
     return [
-        io.Float.Input("guidance_min", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=(
-            "Guidance scale at the frame next to a direction's own keyframe. 1: none; 1 is a good value.")),
-        io.Float.Input("guidance_max", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=(
-            "Guidance scale at the far end. Higher: closer to the keyframe, at last overcooked; 2 to 4 is a good "
-            "range. With average fusion the mean of both scales is used everywhere.")),
-        io.Combo.Input("fusion", options=list(FUSIONS), default="average", tooltip=(
-            "How both directions become one. average: half of each in every frame, as released. weighted: each "
-            "direction counts most near its own keyframe."))]
+        io.Float.Input(
+            "guidance_min",
+            default=1.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip=("Guidance scale at the frame next to a direction's own keyframe. 1: none; 1 is a good value."),
+        ),
+        io.Float.Input(
+            "guidance_max",
+            default=3.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip=(
+                "Guidance scale at the far end. Higher: closer to the keyframe, at last overcooked; 2 to 4 is a good "
+                "range. With average fusion the mean of both scales is used everywhere."
+            ),
+        ),
+        io.Combo.Input(
+            "fusion",
+            options=list(FUSIONS),
+            default="average",
+            tooltip=(
+                "How both directions become one. average: half of each in every frame, as released. weighted: each "
+                "direction counts most near its own keyframe."
+            ),
+        ),
+    ]
 
 
 def sampler_and_scheduler() -> list[io.Input]:
     """The host's sampler and noise levels."""
     return [
-        io.Combo.Input("sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler", tooltip=(
-            "Any of ComfyUI's samplers. euler: as released.")),
-        io.Combo.Input("scheduler", options=list(schedulers()), default="karras", tooltip=(
-            "How the noise levels are spaced. karras: as released; align_your_steps: for 7 to 15 steps."))]
+        io.Combo.Input(
+            "sampler_name",
+            options=list(comfy.samplers.KSampler.SAMPLERS),
+            default="euler",
+            tooltip=("Any of ComfyUI's samplers. euler: as released."),
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=list(schedulers()),
+            default="karras",
+            tooltip=("How the noise levels are spaced. karras: as released; align_your_steps: for 7 to 15 steps."),
+        ),
+    ]
 
 
 def reinjection() -> list[io.Input]:
     """How often early steps are repeated, and which."""
     return [
-        io.Int.Input("reinjections", default=5, min=0, max=100, tooltip=(
-            "How often noise is added again after an early step and the step repeated. 0: off; 5: as released; more "
-            "makes the middle frames more consistent and costs that many more evaluations.")),
-        io.Float.Input("reinjection_share", default=0.5, min=0.0, max=1.0, step=0.05, tooltip=(
-            "Share of the steps, from the first, that are repeated. 0: none; 0.5: as released."))]
+        io.Int.Input(
+            "reinjections",
+            default=5,
+            min=0,
+            max=100,
+            tooltip=(
+                "How often noise is added again after an early step and the step repeated. 0: off; 5: as released; more "
+                "makes the middle frames more consistent and costs that many more evaluations."
+            ),
+        ),
+        io.Float.Input(
+            "reinjection_share",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip=("Share of the steps, from the first, that are repeated. 0: none; 0.5: as released."),
+        ),
+    ]
 
 
 def method() -> list[io.Input]:
     """The strategy and its parts."""
     return [
-        io.Combo.Input("strategy", options=list(STRATEGIES), default="dual-direction", tooltip=(
-            "dual-direction: with backward-motion weights, as in the paper. time reversal, motion prior distillation, "
-            "sequential: without them, training-free. The sequential ones go in each direction in turn, with euler and "
-            "without re-injections.")),
-        io.Combo.Input("temporal_attention", options=list(TEMPORAL_ATTENTIONS), default="rotated", tooltip=(
-            "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as in "
-            "the paper. own: the backward direction's own. The training-free strategies always use it.")),
-        io.Combo.Input("order_of_work", options=["auto", *ORDERS], default="auto", tooltip=(
-            "How the four videos of an evaluation go through the model; the result is the same. auto: by free memory. "
-            "batched: all at once. paired: two at a time. sequential: one at a time, least memory."))]
+        io.Combo.Input(
+            "strategy",
+            options=list(STRATEGIES),
+            default="dual-direction",
+            tooltip=(
+                "dual-direction: with backward-motion weights, as in the paper. time reversal, motion prior distillation, "
+                "sequential: without them, training-free. The sequential ones go in each direction in turn, with euler and "
+                "without re-injections."
+            ),
+        ),
+        io.Combo.Input(
+            "temporal_attention",
+            options=list(TEMPORAL_ATTENTIONS),
+            default="rotated",
+            tooltip=(
+                "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as in "
+                "the paper. own: the backward direction's own. The training-free strategies always use it."
+            ),
+        ),
+        io.Combo.Input(
+            "order_of_work",
+            options=["auto", *ORDERS],
+            default="auto",
+            tooltip=(
+                "How the four videos of an evaluation go through the model; the result is the same. auto: by free memory. "
+                "batched: all at once. paired: two at a time. sequential: one at a time, least memory."
+            ),
+        ),
+    ]
 
 
 def guidance_interval() -> list[io.Input]:
     """The part of the noise range in which guidance is used."""
     return [
-        io.Float.Input("guidance_start", default=0.0, min=0.0, max=1.0, step=0.01, optional=True, tooltip=(
-            "Where in the noise range guidance begins: 0, the start, to 1, the end. 0: at once, as released. Without "
-            "guidance an evaluation takes half the work.")),
-        io.Float.Input("guidance_end", default=1.0, min=0.0, max=1.0, step=0.01, optional=True, tooltip=(
-            "Where in the noise range guidance ends. 1: at the end, as released."))]
+        io.Float.Input(
+            "guidance_start",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip=(
+                "Where in the noise range guidance begins: 0, the start, to 1, the end. 0: at once, as released. Without "
+                "guidance an evaluation takes half the work."
+            ),
+        ),
+        io.Float.Input(
+            "guidance_end",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip=("Where in the noise range guidance ends. 1: at the end, as released."),
+        ),
+    ]
 
 
 def preset() -> io.Input:
     """Quality for work."""
-    return io.Combo.Input("preset", options=[CUSTOM, *PRESETS], default=CUSTOM, optional=True, tooltip=(
-        "custom: the inputs of this node count. paper: as released, 700 videos through the model. balanced: at most "
-        "70. fast: at most 30. training-free: at most 30, without backward-motion weights. A preset sets strategy, "
-        "guidance, fusion, steps, sampler, scheduler, re-injections."))
+    return io.Combo.Input(
+        "preset",
+        options=[CUSTOM, *PRESETS],
+        default=CUSTOM,
+        optional=True,
+        tooltip=(
+            "custom: the inputs of this node count. paper: as released, 700 videos through the model. balanced: at most "
+            "70. fast: at most 30. training-free: at most 30, without backward-motion weights. A preset sets strategy, "
+            "guidance, fusion, steps, sampler, scheduler, re-injections."
+        ),
+    )

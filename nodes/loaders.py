@@ -15,15 +15,27 @@ class InbetweenLoadSVD(Node):
     @classmethod
     def define_schema(cls):
         return schema(
-            node_id="InbetweenLoadSVD", display_name="Load SVD Model", search_aliases=["svd", "stable video diffusion"],
+            node_id="InbetweenLoadSVD",
+            display_name="Load SVD Model",
+            search_aliases=["svd", "stable video diffusion"],
             description="Loads Stable Video Diffusion, or a smaller model of its architecture, from one checkpoint "
-                        "file or from a diffusers folder.",
-            inputs=[io.Combo.Input("model_name", options=host_paths.svd_models(), tooltip=(
-                "A file in models/checkpoints, such as svd_xt.safetensors (25 frames) or svd.safetensors (14 frames), "
-                "or, with a / at its end, a diffusers folder in models/diffusers."))],
-            outputs=[io.Model.Output(tooltip="The UNet, for Load Backward Motion Weights or any sampler."),
-                     io.ClipVision.Output(tooltip="The CLIP image encoder, for Encode Keyframes."),
-                     io.Vae.Output(tooltip="The VAE, for Encode Keyframes and VAE Decode.")])
+            "file or from a diffusers folder.",
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=host_paths.svd_models(),
+                    tooltip=(
+                        "A file in models/checkpoints, such as svd_xt.safetensors (25 frames) or svd.safetensors (14 frames), "
+                        "or, with a / at its end, a diffusers folder in models/diffusers."
+                    ),
+                )
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The UNet, for Load Backward Motion Weights or any sampler."),
+                io.ClipVision.Output(tooltip="The CLIP image encoder, for Encode Keyframes."),
+                io.Vae.Output(tooltip="The VAE, for Encode Keyframes and VAE Decode."),
+            ],
+        )
 
     @classmethod
     def fingerprint_inputs(cls, model_name=None, **_):
@@ -40,19 +52,35 @@ class InbetweenLoadBackwardMotion(Node):
     @classmethod
     def define_schema(cls):
         return schema(
-            node_id="InbetweenLoadBackwardMotion", display_name="Load Backward Motion Weights",
+            node_id="InbetweenLoadBackwardMotion",
+            display_name="Load Backward Motion Weights",
             search_aliases=["generative inbetweening", "reverse motion"],
             description="Puts the fine-tuned weights that let SVD run backward in time beside the model. The model "
-                        "itself stays as it is: a plain KSampler on it gives plain SVD.",
+            "itself stays as it is: a plain KSampler on it gives plain SVD.",
             inputs=[
                 io.Model.Input("model", tooltip="Stable Video Diffusion, from Load SVD Model."),
-                io.Combo.Input("backward_motion", options=host_paths.backward_motion_files(), tooltip=(
-                    "A file in models/backward_motion. Make it with Convert Backward Motion Weights from the authors' "
-                    "release; one file serves both SVD and SVD-XT.")),
-                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=(
-                    "How much of the fine-tuning is added. 0: base weights; 1: as trained. Lower it if motion near the "
-                    "last keyframe looks distorted; good range 0.8 to 1."))],
-            outputs=[io.Model.Output(tooltip="The model with backward-motion weights beside it.")])
+                io.Combo.Input(
+                    "backward_motion",
+                    options=host_paths.backward_motion_files(),
+                    tooltip=(
+                        "A file in models/backward_motion. Make it with Convert Backward Motion Weights from the authors' "
+                        "release; one file serves both SVD and SVD-XT."
+                    ),
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip=(
+                        "How much of the fine-tuning is added. 0: base weights; 1: as trained. Lower it if motion near the "
+                        "last keyframe looks distorted; good range 0.8 to 1."
+                    ),
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with backward-motion weights beside it.")],
+        )
 
     @classmethod
     def fingerprint_inputs(cls, backward_motion=None, **_):
@@ -69,27 +97,59 @@ class InbetweenConvertBackwardMotion(Node):
     @classmethod
     def define_schema(cls):
         return schema(
-            node_id="InbetweenConvertBackwardMotion", display_name="Convert Backward Motion Weights",
-            search_aliases=["svd_reverse_motion"], is_output_node=True,
+            node_id="InbetweenConvertBackwardMotion",
+            display_name="Convert Backward Motion Weights",
+            search_aliases=["svd_reverse_motion"],
+            is_output_node=True,
             description="Makes a backward-motion file (47 MiB) from the authors' fine-tuned UNet and the SVD model it "
-                        "was trained from. Needed once; press R afterwards to refresh the lists.",
+            "was trained from. Needed once; press R afterwards to refresh the lists.",
             inputs=[
-                io.Combo.Input("base", options=host_paths.unets(), tooltip=(
-                    "The model that was fine-tuned, untouched. For the authors' release the 14-frame SVD, not SVD-XT: "
-                    "its fp16 UNet in models/diffusers is exact and smallest (3 GB); svd.safetensors serves too.")),
-                io.Combo.Input("fine_tuned", options=host_paths.unets(), tooltip=(
-                    "The fine-tuned model: the authors' folder in models/diffusers, with or without unet/ around its "
-                    "two files, or one file in checkpoints or diffusion_models.")),
-                io.String.Input("file_name", default="svd_backward_motion", tooltip=(
-                    "Name of the new file in models/backward_motion.")),
-                io.Combo.Input("precision", options=list(DTYPES), default="fp16", tooltip=(
-                    "Number format of the file. fp16: 47 MiB and as good as the model itself; fp32: twice the size.")),
-                io.Boolean.Input("overwrite", default=False, tooltip=(
-                    "Off: an existing file of that name is kept and you are told. On: it is replaced.")),
-                io.Boolean.Input("allow_other_base", default=False, optional=True, tooltip=(
-                    "Off, as it should be: a base other than the model that was fine-tuned is refused. On: the file is "
-                    "made all the same, and says so."))],
-            outputs=[io.String.Output(display_name="file_name", tooltip="Name of the file that was written.")])
+                io.Combo.Input(
+                    "base",
+                    options=host_paths.unets(),
+                    tooltip=(
+                        "The model that was fine-tuned, untouched. For the authors' release the 14-frame SVD, not SVD-XT: "
+                        "its fp16 UNet in models/diffusers is exact and smallest (3 GB); svd.safetensors serves too."
+                    ),
+                ),
+                io.Combo.Input(
+                    "fine_tuned",
+                    options=host_paths.unets(),
+                    tooltip=(
+                        "The fine-tuned model: the authors' folder in models/diffusers, with or without unet/ around its "
+                        "two files, or one file in checkpoints or diffusion_models."
+                    ),
+                ),
+                io.String.Input(
+                    "file_name",
+                    default="svd_backward_motion",
+                    tooltip=("Name of the new file in models/backward_motion."),
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(DTYPES),
+                    default="fp16",
+                    tooltip=(
+                        "Number format of the file. fp16: 47 MiB and as good as the model itself; fp32: twice the size."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip=("Off: an existing file of that name is kept and you are told. On: it is replaced."),
+                ),
+                io.Boolean.Input(
+                    "allow_other_base",
+                    default=False,
+                    optional=True,
+                    tooltip=(
+                        "Off, as it should be: a base other than the model that was fine-tuned is refused. On: the file is "
+                        "made all the same, and says so."
+                    ),
+                ),
+            ],
+            outputs=[io.String.Output(display_name="file_name", tooltip="Name of the file that was written.")],
+        )
 
     @classmethod
     def fingerprint_inputs(cls, base=None, fine_tuned=None, file_name=None, **_):
@@ -97,5 +157,6 @@ class InbetweenConvertBackwardMotion(Node):
 
     @classmethod
     def execute(cls, base, fine_tuned, file_name, precision, overwrite, allow_other_base=False):
-        return io.NodeOutput(convert_backward_motion(base, fine_tuned, file_name, precision, overwrite,
-                                                     allow_other_base, remark))
+        return io.NodeOutput(
+            convert_backward_motion(base, fine_tuned, file_name, precision, overwrite, allow_other_base, remark)
+        )

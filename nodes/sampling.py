@@ -16,7 +16,8 @@ def _both_directions() -> list[io.Input]:
     return [
         io.Model.Input("model", tooltip="Stable Video Diffusion with backward-motion weights."),
         io.Conditioning.Input("positive", tooltip="Both keyframes, from Encode Keyframes."),
-        io.Conditioning.Input("negative", tooltip="The negative output of the same Encode Keyframes.")]
+        io.Conditioning.Input("negative", tooltip="The negative output of the same Encode Keyframes."),
+    ]
 
 
 class InbetweenDualDirectionKSampler(Node):
@@ -25,38 +26,88 @@ class InbetweenDualDirectionKSampler(Node):
     @classmethod
     def define_schema(cls):
         return schema(
-            node_id="InbetweenDualDirectionKSampler", display_name="Dual-Direction KSampler",
+            node_id="InbetweenDualDirectionKSampler",
+            display_name="Dual-Direction KSampler",
             search_aliases=["generative inbetweening", "keyframe interpolation"],
             description="Samples the video between two keyframes: forward from the first, backward from the last, "
-                        "both fused at every step. The defaults are the authors' settings.",
+            "both fused at every step. The defaults are the authors' settings.",
             inputs=[
                 *_both_directions(),
-                io.Latent.Input("latent_image", tooltip="The latent output of the same Encode Keyframes, or a video's "
-                                                        "latent of as many frames for denoise below 1."),
-                io.Int.Input("seed", default=0, min=0, max=inputs.LARGEST_SEED, control_after_generate=True, tooltip=(
-                    "Seed of all noise. The same seed gives the same video.")),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="The latent output of the same Encode Keyframes, or a video's "
+                    "latent of as many frames for denoise below 1.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=inputs.LARGEST_SEED,
+                    control_after_generate=True,
+                    tooltip=("Seed of all noise. The same seed gives the same video."),
+                ),
                 inputs.steps(),
                 *inputs.guidance_and_fusion(),
                 *inputs.sampler_and_scheduler(),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip=(
-                    "1: from pure noise. Lower: keeps that much of the latent's own video.")),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=("1: from pure noise. Lower: keeps that much of the latent's own video."),
+                ),
                 *inputs.reinjection(),
                 *inputs.method(),
                 *inputs.guidance_interval(),
-                inputs.preset()],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="The video's latents, for VAE Decode.")])
+                inputs.preset(),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The video's latents, for VAE Decode.")],
+        )
 
     @classmethod
-    def execute(cls, model, positive, negative, latent_image, seed, steps, guidance_min, guidance_max, fusion,
-                sampler_name, scheduler, denoise, reinjections, reinjection_share, strategy, temporal_attention,
-                order_of_work, guidance_start=0.0, guidance_end=1.0, preset=CUSTOM):
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        latent_image,
+        seed,
+        steps,
+        guidance_min,
+        guidance_max,
+        fusion,
+        sampler_name,
+        scheduler,
+        denoise,
+        reinjections,
+        reinjection_share,
+        strategy,
+        temporal_attention,
+        order_of_work,
+        guidance_start=0.0,
+        guidance_end=1.0,
+        preset=CUSTOM,
+    ):
         settings, directions = chosen_settings(
-            preset, order_of_work, strategy=strategy, temporal_attention=temporal_attention, fusion=fusion,
-            guidance_min=guidance_min, guidance_max=guidance_max, guidance_start=guidance_start,
-            guidance_end=guidance_end, steps=steps, sampler_name=sampler_name, scheduler=scheduler,
-            reinjections=reinjections, reinjection_share=reinjection_share)
-        return io.NodeOutput(dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, settings,
-                                                     directions))
+            preset,
+            order_of_work,
+            strategy=strategy,
+            temporal_attention=temporal_attention,
+            fusion=fusion,
+            guidance_min=guidance_min,
+            guidance_max=guidance_max,
+            guidance_start=guidance_start,
+            guidance_end=guidance_end,
+            steps=steps,
+            sampler_name=sampler_name,
+            scheduler=scheduler,
+            reinjections=reinjections,
+            reinjection_share=reinjection_share,
+        )
+        return io.NodeOutput(
+            dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, settings, directions)
+        )
 
 
 class InbetweenDualDirectionGuider(Node):
@@ -65,18 +116,40 @@ class InbetweenDualDirectionGuider(Node):
     @classmethod
     def define_schema(cls):
         return schema(
-            node_id="InbetweenDualDirectionGuider", display_name="Dual-Direction Guider",
+            node_id="InbetweenDualDirectionGuider",
+            display_name="Dual-Direction Guider",
             search_aliases=["generative inbetweening"],
             description="The guider for SamplerCustomAdvanced: the same as the Dual-Direction KSampler, with your own "
-                        "noise, sigmas and sampler. Put the Noise Re-injection Sampler around the sampler.",
+            "noise, sigmas and sampler. Put the Noise Re-injection Sampler around the sampler.",
             inputs=[*_both_directions(), *inputs.guidance_and_fusion(), *inputs.method(), *inputs.guidance_interval()],
-            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")])
+            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
+        )
 
     @classmethod
-    def execute(cls, model, positive, negative, guidance_min, guidance_max, fusion, strategy, temporal_attention,
-                order_of_work, guidance_start=0.0, guidance_end=1.0):
-        settings = settings_of(strategy, guidance_min, guidance_max, fusion, temporal_attention, order_of_work,
-                               guidance_start, guidance_end)
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        guidance_min,
+        guidance_max,
+        fusion,
+        strategy,
+        temporal_attention,
+        order_of_work,
+        guidance_start=0.0,
+        guidance_end=1.0,
+    ):
+        settings = settings_of(
+            strategy,
+            guidance_min,
+            guidance_max,
+            fusion,
+            temporal_attention,
+            order_of_work,
+            guidance_start,
+            guidance_end,
+        )
         return io.NodeOutput(DualDirectionGuider(model, positive, negative, settings))
 
 
@@ -86,13 +159,17 @@ class InbetweenReinjectionSampler(Node):
     @classmethod
     def define_schema(cls):
         return schema(
-            node_id="InbetweenReinjectionSampler", display_name="Noise Re-injection Sampler",
+            node_id="InbetweenReinjectionSampler",
+            display_name="Noise Re-injection Sampler",
             search_aliases=["time travel sampler", "generative inbetweening"],
             description="Repeats the early steps of any sampler with new noise, which makes both directions agree in "
-                        "the middle of the video.",
-            inputs=[io.Sampler.Input("sampler", tooltip="The sampler to repeat, from KSamplerSelect."),
-                    *inputs.reinjection()],
-            outputs=[io.Sampler.Output(tooltip="For SamplerCustomAdvanced.")])
+            "the middle of the video.",
+            inputs=[
+                io.Sampler.Input("sampler", tooltip="The sampler to repeat, from KSamplerSelect."),
+                *inputs.reinjection(),
+            ],
+            outputs=[io.Sampler.Output(tooltip="For SamplerCustomAdvanced.")],
+        )
 
     @classmethod
     def execute(cls, sampler, reinjections, reinjection_share):

@@ -15,60 +15,158 @@ class InbetweenKeyframeSequence(Node):
     @classmethod
     def define_schema(cls):
         return schema(
-            node_id="InbetweenKeyframeSequence", display_name="Inbetween Keyframe Sequence",
+            node_id="InbetweenKeyframeSequence",
+            display_name="Inbetween Keyframe Sequence",
             search_aliases=["seamless loop", "many keyframes", "keyframe interpolation"],
             description="The whole video through many keyframes, or a seamless loop. Finished segments are kept: "
-                        "queued again after an interruption, it goes on where it stopped.",
+            "queued again after an interruption, it goes on where it stopped.",
             inputs=[
                 io.Model.Input("model", tooltip="Stable Video Diffusion with backward-motion weights."),
                 io.ClipVision.Input("clip_vision", tooltip="The CLIP image encoder, from Load SVD Model."),
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
-                io.Image.Input("keyframes", tooltip=(
-                    "The pictures in their order, as one batch, from ImageBatch for instance. At least 2; 1 is enough "
-                    "for a loop, which then hardly moves.")),
-                io.String.Input("frames_per_segment", default="25", tooltip=(
-                    "Frames from one keyframe to the next, both included: one number for all, or one for each, such "
-                    "as 8, 14, 8. 25 for SVD-XT, 14 for SVD.")),
-                io.Boolean.Input("loop", default=False, tooltip=(
-                    "On: one more segment leads from the last keyframe back to the first, and the video repeats "
-                    "without a seam. Off: the video ends with the last keyframe.")),
+                io.Image.Input(
+                    "keyframes",
+                    tooltip=(
+                        "The pictures in their order, as one batch, from ImageBatch for instance. At least 2; 1 is enough "
+                        "for a loop, which then hardly moves."
+                    ),
+                ),
+                io.String.Input(
+                    "frames_per_segment",
+                    default="25",
+                    tooltip=(
+                        "Frames from one keyframe to the next, both included: one number for all, or one for each, such "
+                        "as 8, 14, 8. 25 for SVD-XT, 14 for SVD."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "loop",
+                    default=False,
+                    tooltip=(
+                        "On: one more segment leads from the last keyframe back to the first, and the video repeats "
+                        "without a seam. Off: the video ends with the last keyframe."
+                    ),
+                ),
                 *inputs.size(),
                 *inputs.motion(),
                 inputs.fit(),
                 # No new seed after each run: an interrupted run could not be taken up again.
-                io.Int.Input("seed", default=0, min=0, max=inputs.LARGEST_SEED, control_after_generate=False, tooltip=(
-                    "Seed of the first segment; the others' are made from it. The same seed gives the same video; "
-                    "leave it as it is to take up an interrupted run.")),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=inputs.LARGEST_SEED,
+                    control_after_generate=False,
+                    tooltip=(
+                        "Seed of the first segment; the others' are made from it. The same seed gives the same video; "
+                        "leave it as it is to take up an interrupted run."
+                    ),
+                ),
                 inputs.steps(),
                 *inputs.guidance_and_fusion(),
                 *inputs.sampler_and_scheduler(),
                 *inputs.reinjection(),
                 *inputs.method(),
-                io.Int.Input("subdivisions", default=0, min=0, max=3, tooltip=(
-                    "Passes of in-betweens of in-betweens: each pair of neighbouring frames becomes two keyframes. "
-                    "0: off; 1 makes 25 frames 577 and takes 25 times as long. The log says the cost first.")),
-                io.Boolean.Input("resume", default=True, tooltip=(
-                    "On: finished segments are kept in output/inbetween_segments and used again when nothing that "
-                    "they depend on was changed. Off: everything is sampled anew and nothing is kept.")),
-                io.Int.Input("guiding_frames", default=0, min=0, max=16, tooltip=(
-                    "Frames of each segment that guide the next, so that the speed does not jump at their keyframe. "
-                    "0: off; 1 to 3 is a good range. The next segment is sampled over so many frames more, and a "
-                    "changed keyframe changes all segments after it.")),
+                io.Int.Input(
+                    "subdivisions",
+                    default=0,
+                    min=0,
+                    max=3,
+                    tooltip=(
+                        "Passes of in-betweens of in-betweens: each pair of neighbouring frames becomes two keyframes. "
+                        "0: off; 1 makes 25 frames 577 and takes 25 times as long. The log says the cost first."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "resume",
+                    default=True,
+                    tooltip=(
+                        "On: finished segments are kept in output/inbetween_segments and used again when nothing that "
+                        "they depend on was changed. Off: everything is sampled anew and nothing is kept."
+                    ),
+                ),
+                io.Int.Input(
+                    "guiding_frames",
+                    default=0,
+                    min=0,
+                    max=16,
+                    tooltip=(
+                        "Frames of each segment that guide the next, so that the speed does not jump at their keyframe. "
+                        "0: off; 1 to 3 is a good range. The next segment is sampled over so many frames more, and a "
+                        "changed keyframe changes all segments after it."
+                    ),
+                ),
                 *inputs.guidance_interval(),
-                inputs.preset()],
-            outputs=[io.Image.Output(display_name="images", tooltip="The whole video, each keyframe once."),
-                     io.Latent.Output(display_name="latent", tooltip="Its latents, frame by frame.")])
+                inputs.preset(),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The whole video, each keyframe once."),
+                io.Latent.Output(display_name="latent", tooltip="Its latents, frame by frame."),
+            ],
+        )
 
     @classmethod
-    def execute(cls, model, clip_vision, vae, keyframes, frames_per_segment, loop, width, height, fps, motion_bucket,
-                noise_augmentation, fit, seed, steps, guidance_min, guidance_max, fusion, sampler_name, scheduler,
-                reinjections, reinjection_share, strategy, temporal_attention, order_of_work, subdivisions, resume,
-                guiding_frames=0, guidance_start=0.0, guidance_end=1.0, preset=CUSTOM):
+    def execute(
+        cls,
+        model,
+        clip_vision,
+        vae,
+        keyframes,
+        frames_per_segment,
+        loop,
+        width,
+        height,
+        fps,
+        motion_bucket,
+        noise_augmentation,
+        fit,
+        seed,
+        steps,
+        guidance_min,
+        guidance_max,
+        fusion,
+        sampler_name,
+        scheduler,
+        reinjections,
+        reinjection_share,
+        strategy,
+        temporal_attention,
+        order_of_work,
+        subdivisions,
+        resume,
+        guiding_frames=0,
+        guidance_start=0.0,
+        guidance_end=1.0,
+        preset=CUSTOM,
+    ):
         sampler, directions = chosen_settings(
-            preset, order_of_work, strategy=strategy, temporal_attention=temporal_attention, fusion=fusion,
-            guidance_min=guidance_min, guidance_max=guidance_max, guidance_start=guidance_start,
-            guidance_end=guidance_end, steps=steps, sampler_name=sampler_name, scheduler=scheduler,
-            reinjections=reinjections, reinjection_share=reinjection_share)
+            preset,
+            order_of_work,
+            strategy=strategy,
+            temporal_attention=temporal_attention,
+            fusion=fusion,
+            guidance_min=guidance_min,
+            guidance_max=guidance_max,
+            guidance_start=guidance_start,
+            guidance_end=guidance_end,
+            steps=steps,
+            sampler_name=sampler_name,
+            scheduler=scheduler,
+            reinjections=reinjections,
+            reinjection_share=reinjection_share,
+        )
         settings = ClipSettings(width, height, fps, motion_bucket, noise_augmentation, fit, seed, sampler, directions)
-        return io.NodeOutput(*sample_sequence(model, clip_vision, vae, keyframes, frames_per_segment, loop,
-                                              subdivisions, resume, settings, guiding_frames))
+        return io.NodeOutput(
+            *sample_sequence(
+                model,
+                clip_vision,
+                vae,
+                keyframes,
+                frames_per_segment,
+                loop,
+                subdivisions,
+                resume,
+                settings,
+                guiding_frames,
+            )
+        )

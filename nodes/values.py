@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..weights.errors import quoted
 
-_LARGEST_SHOWN = 10 ** 30
+_LARGEST_SHOWN = 10**30
 # What a wildcard link may bring instead is known by what we need of it; models and pictures are looked at more closely
 # where they are used.
 _CONNECTED = {
@@ -19,9 +19,19 @@ _CONNECTED = {
     "VAE": (lambda value: _has(value, "encode", "decode", "latent_dim", "patcher"), "a VAE"),
     "IMAGE": (lambda value: _has_numbers(value) and value.ndim == 4 and len(value) > 0, "pictures"),
     "LATENT": (lambda value: isinstance(value, dict) and _has_numbers(value.get("samples")), "latents"),
-    "CONDITIONING": (lambda value: isinstance(value, list) and all(
-        isinstance(part, (list, tuple)) and len(part) == 2 and isinstance(part[0], torch.Tensor)
-        and isinstance(part[1], dict) for part in value), "conditioning"),
+    "CONDITIONING": (
+        lambda value: (
+            isinstance(value, list)
+            and all(
+                isinstance(part, (list, tuple))
+                and len(part) == 2
+                and isinstance(part[0], torch.Tensor)
+                and isinstance(part[1], dict)
+                for part in value
+            )
+        ),
+        "conditioning",
+    ),
 }
 
 
@@ -62,8 +72,12 @@ def _has(value: Any, *attributes: str) -> bool:
 
 def _has_numbers(value: Any) -> bool:
     """Whether it is an ordinary tensor: neither sparse, nor quantised, nor a mere shape."""
-    return (isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
-            and not value.is_meta)
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_meta
+    )
 
 
 def _of_kind(item: io.Input, value: Any, fits: bool, what: str) -> Any:

@@ -9,5 +9,6 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises ValueError, naming the input, when `value` is none of the choices."""
     choices = list(choices)
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {quoted(value)}. Choose one from the "
-                         "list.")
+        raise ValueError(
+            f"{name}: expected one of {', '.join(choices)}, found {quoted(value)}. Choose one from the list."
+        )

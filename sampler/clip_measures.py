@@ -63,7 +63,7 @@ def _blend_suspicion(f: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch
     dd = _window_mean(d * d)
     w = _window_mean((f - a) * d) / dd.clamp(min=_NOTHING)
     to_a, to_b = _window_mean((f - a) ** 2), _window_mean((f - b) ** 2)
-    rest = to_a - w ** 2 * dd
+    rest = to_a - w**2 * dd
     explained = 1 - rest / torch.minimum(to_a, to_b).clamp(min=_NOTHING)
     suspicion = (4 * w * (1 - w)).clamp(0, 1) * ((explained - _BY_CHANCE) / (1 - _BY_CHANCE)).clamp(0, 1)
     weight = dd * (dd > _NOTHING)

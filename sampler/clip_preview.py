@@ -17,6 +17,6 @@ def clip_preview(model, steps: int) -> Callback:
 
     def next_frame(evaluation: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
         # The host shows the first of the latents that it is given.
-        callback(evaluation, x0[evaluation % len(x0):], x, total)
+        callback(evaluation, x0[evaluation % len(x0) :], x, total)
 
     return next_frame

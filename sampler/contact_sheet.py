@@ -46,8 +46,9 @@ def sheet_columns(count: int, width: int, height: int) -> int:
     return max(1, round(math.sqrt(count * height / width * _ASPECT)))
 
 
-def _label(draw: ImageDraw.ImageDraw, left: int, top: int, size: tuple[int, int], index: int, marked: bool,
-           whole: bool) -> None:
+def _label(
+    draw: ImageDraw.ImageDraw, left: int, top: int, size: tuple[int, int], index: int, marked: bool, whole: bool
+) -> None:
     if marked:
         draw.rectangle((left, top, left + size[0] - 1, top + size[1] - 1), outline=_MARK, width=_FRAME)
     # Where a tile is narrow the frame around it has to do.

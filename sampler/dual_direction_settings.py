@@ -15,6 +15,7 @@ class DualDirectionSettings:
     `temporal_attention`: `rotated` or `own` maps backward; `sequential`: one direction after the other;
     `motion_prior`: the backward direction follows from the forward one and is not computed.
     """
+
     guidance_min: float = 1.0
     guidance_max: float = 3.0
     fusion: str = "average"
@@ -30,5 +31,6 @@ class DualDirectionSettings:
         """The largest number of videos that one evaluation takes through the UNet."""
         # Sequential sampling needs the unconditional half whatever the scale is, for CFG++.
         guided = self.sequential or not changes_nothing(
-            guidance_scales(self.fusion, 2, self.guidance_min, self.guidance_max))
+            guidance_scales(self.fusion, 2, self.guidance_min, self.guidance_max)
+        )
         return (2 if guided else 1) * (1 if self.sequential or self.motion_prior else 2)

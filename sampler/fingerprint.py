@@ -32,19 +32,49 @@ _THREADS = 8
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.layout, torch.memory_format)
 # Which object it is or where it is, not what it does.
 _ALIKE = (uuid.UUID, torch.device, logging.Logger, types.ModuleType)
-_PATCHER_PARTS = ("object_patches", "weight_wrapper_patches", "model_options", "callbacks", "wrappers", "injections",
-                  "hook_patches", "forced_hooks", "additional_models", "attachments")
+_PATCHER_PARTS = (
+    "object_patches",
+    "weight_wrapper_patches",
+    "model_options",
+    "callbacks",
+    "wrappers",
+    "injections",
+    "hook_patches",
+    "forced_hooks",
+    "additional_models",
+    "attachments",
+)
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _TORCH_ATTRIBUTES = frozenset(vars(torch.nn.Module()))
 # What the host notes on modules while it loads, moves and runs them.
-_HOST_NOTES = frozenset((
-    "device", "current_patcher", "seed_key", "comfy_cast_weights", "prev_comfy_cast_weights", "comfy_patched_weights",
-    "comfy_force_cast_weights", "weight_function", "bias_function", "weight_lowvram_function", "bias_lowvram_function",
-    "model_loaded_weight_memory", "model_offload_buffer_memory", "model_lowvram", "lowvram_patch_counter",
-    "current_weight_patches_uuid", "latent_shapes", "dynamic_vbars", "dynamic_pins", "dynamic_patchers"))
-_CLASS_INTERNALS = frozenset(("__dict__", "__weakref__", "__doc__", "__annotations__", "__firstlineno__",
-                              "__static_attributes__", "_abc_impl"))
+_HOST_NOTES = frozenset(
+    (
+        "device",
+        "current_patcher",
+        "seed_key",
+        "comfy_cast_weights",
+        "prev_comfy_cast_weights",
+        "comfy_patched_weights",
+        "comfy_force_cast_weights",
+        "weight_function",
+        "bias_function",
+        "weight_lowvram_function",
+        "bias_lowvram_function",
+        "model_loaded_weight_memory",
+        "model_offload_buffer_memory",
+        "model_lowvram",
+        "lowvram_patch_counter",
+        "current_weight_patches_uuid",
+        "latent_shapes",
+        "dynamic_vbars",
+        "dynamic_pins",
+        "dynamic_patchers",
+    )
+)
+_CLASS_INTERNALS = frozenset(
+    ("__dict__", "__weakref__", "__doc__", "__annotations__", "__firstlineno__", "__static_attributes__", "_abc_impl")
+)
 # What the host notes as the original of an attribute that only an object patch put there.
 _NOT_THERE = getattr(comfy.utils, "ATTR_UNSET", object())
 _PACK = Path(__file__).resolve().parents[1]
@@ -69,8 +99,17 @@ def model_fingerprint(model, clip_vision, vae) -> str:
     """Of the host's MODEL with everything that nodes put on it, CLIP_VISION and VAE. Raises CannotBeKnown."""
     # The patchers first: they know what the others' weights were before they were patched. The host notes the VAE's
     # size when it first loads it.
-    return fingerprint([model, clip_vision.patcher, vae.patcher, type(clip_vision), vars(clip_vision),
-                        type(vae), {name: value for name, value in vars(vae).items() if name != "size"}])
+    return fingerprint(
+        [
+            model,
+            clip_vision.patcher,
+            vae.patcher,
+            type(clip_vision),
+            vars(clip_vision),
+            type(vae),
+            {name: value for name, value in vars(vae).items() if name != "size"},
+        ]
+    )
 
 
 class _Walk:
@@ -148,16 +187,32 @@ class _Walk:
         if isinstance(value, types.FunctionType):
             return self._function_parts(value)
         if isinstance(value, types.CodeType):
-            return [value.co_code, value.co_consts, value.co_names, value.co_varnames, value.co_freevars,
-                    value.co_argcount, value.co_kwonlyargcount, value.co_flags]
+            return [
+                value.co_code,
+                value.co_consts,
+                value.co_names,
+                value.co_varnames,
+                value.co_freevars,
+                value.co_argcount,
+                value.co_kwonlyargcount,
+                value.co_flags,
+            ]
         if isinstance(value, type):
             return _class_parts(value)
         if isinstance(value, types.MethodType):
             return [value.__func__, value.__self__]
         if isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
             return [value.__qualname__, value.__self__]
-        if isinstance(value, (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
-                              types.GetSetDescriptorType, types.MemberDescriptorType)):
+        if isinstance(
+            value,
+            (
+                types.WrapperDescriptorType,
+                types.MethodDescriptorType,
+                types.ClassMethodDescriptorType,
+                types.GetSetDescriptorType,
+                types.MemberDescriptorType,
+            ),
+        ):
             return [value.__qualname__, value.__objclass__]
         if isinstance(value, (staticmethod, classmethod)):
             return [value.__func__]
@@ -207,8 +262,15 @@ class _Walk:
             yield getattr(patcher.load_device, "type", None)
 
     def _function_parts(self, function: types.FunctionType) -> list[object]:
-        parts = [function.__module__, function.__qualname__, function.__code__, function.__defaults__,
-                 function.__kwdefaults__, vars(function), list(function.__closure__ or ())]
+        parts = [
+            function.__module__,
+            function.__qualname__,
+            function.__code__,
+            function.__defaults__,
+            function.__kwdefaults__,
+            vars(function),
+            list(function.__closure__ or ()),
+        ]
         if _is_ours_or_hosts(function):
             # What a call of one of the host's patches leaves to the next, the next run sets anew.
             self.run_state.update(map(id, _rebound(function)))
@@ -286,8 +348,11 @@ def _is_plain(value: object) -> bool:
 
 def _rebound(function: types.FunctionType) -> Iterator[types.CellType]:
     """Outer variables that the function itself sets."""
-    names = {instruction.argval for instruction in dis.get_instructions(function.__code__)
-             if instruction.opname == "STORE_DEREF"}
+    names = {
+        instruction.argval
+        for instruction in dis.get_instructions(function.__code__)
+        if instruction.opname == "STORE_DEREF"
+    }
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         if name in names:
             yield cell
@@ -333,8 +398,11 @@ def _cell_parts(cell: types.CellType) -> list[object]:
 
 def _is_own_method(module: torch.nn.Module, name: str, value: object) -> bool:
     # The host takes an object patch back by setting the method that was there before.
-    return (isinstance(value, types.MethodType) and value.__self__ is module
-            and value.__func__ is getattr(type(module), name, None))
+    return (
+        isinstance(value, types.MethodType)
+        and value.__self__ is module
+        and value.__func__ is getattr(type(module), name, None)
+    )
 
 
 def _is_ours_or_hosts(item: object) -> bool:
@@ -355,8 +423,11 @@ def _is_known_module(name: str | None) -> bool:
         return True
     if any(path.is_relative_to(Path(folder).resolve()) for folder in folder_paths.get_folder_paths("custom_nodes")):
         return False
-    libraries = {*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
-                 os.path.dirname(folder_paths.__file__), os.path.dirname(os.path.dirname(torch.__file__))}
+    libraries = {
+        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+        os.path.dirname(folder_paths.__file__),
+        os.path.dirname(os.path.dirname(torch.__file__)),
+    }
     return any(path.is_relative_to(Path(folder).resolve()) for folder in libraries)
 
 

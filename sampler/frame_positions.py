@@ -11,10 +11,14 @@ def frame_positions(text: str, frames: int, name: str) -> list[int]:
     try:
         positions = [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise ValueError(f"{name}: expected positions of frames, such as 0, 24, -1, found {quoted(text)}. Write "
-                         "numbers with commas between them.") from error
+        raise ValueError(
+            f"{name}: expected positions of frames, such as 0, 24, -1, found {quoted(text)}. Write "
+            "numbers with commas between them."
+        ) from error
     for position in positions:
         if not -frames <= position < frames:
-            raise ValueError(f"{name}: expected positions from 0 to {frames - 1}, or from -1 back to {-frames}, as the "
-                             f"video has {frames} frames, found {quoted(position)}. Name frames that there are.")
+            raise ValueError(
+                f"{name}: expected positions from 0 to {frames - 1}, or from -1 back to {-frames}, as the "
+                f"video has {frames} frames, found {quoted(position)}. Name frames that there are."
+            )
     return sorted({position % frames for position in positions})

@@ -30,6 +30,7 @@ class Guidance:
     number that functions of other nodes are made for; `needed`: whether the unconditional half counts at all;
     `combines`: whether a function in guidance's place is asked, which the host does at a scale of 1, too.
     """
+
     scales: torch.Tensor | float
     scale: float
     needed: bool
@@ -64,6 +65,7 @@ def far_scale(fusion: str, minimum: float, maximum: float) -> OwnScale:
 class Direction:
     """What the host's functions are shown: model, conditioning (its unconditional half None where not computed),
     noisy latents in the direction's own time, their noise level, and options by which they can call the model."""
+
     model: object
     positive: list
     negative: list | None
@@ -73,21 +75,46 @@ class Direction:
 
     def after(self, function: Callable, denoised: torch.Tensor, halves: list[torch.Tensor], scale: float):
         """What a post-guidance function makes of the estimate."""
-        return function({"denoised": denoised, "cond": self.positive, "uncond": self.negative, "cond_scale": scale,
-                         "model": self.model, "uncond_denoised": halves[1], "cond_denoised": halves[0],
-                         "sigma": self.timestep, "model_options": self.model_options, "input": self.x})
+        return function(
+            {
+                "denoised": denoised,
+                "cond": self.positive,
+                "uncond": self.negative,
+                "cond_scale": scale,
+                "model": self.model,
+                "uncond_denoised": halves[1],
+                "cond_denoised": halves[0],
+                "sigma": self.timestep,
+                "model_options": self.model_options,
+                "input": self.x,
+            }
+        )
 
 
-def guide(direction: Direction, conditional: torch.Tensor, unconditional: torch.Tensor | None, guidance: Guidance,
-          post_functions: list[Callable]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def guide(
+    direction: Direction,
+    conditional: torch.Tensor,
+    unconditional: torch.Tensor | None,
+    guidance: Guidance,
+    post_functions: list[Callable],
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """(guided estimate, [conditional, unconditional] as guidance used them), all `[frames, 4, h, w]`."""
     options, computed = direction.model_options, unconditional is not None
     conds = [direction.positive, direction.negative]
     halves = [conditional, unconditional if computed else torch.zeros_like(conditional)]
     for function in options.get(_PRE_CFG, []):
-        halves = function({"conds": conds, "conds_out": halves, "cond_scale": guidance.scale,
-                           "timestep": direction.timestep, "input": direction.x, "sigma": direction.timestep,
-                           "model": direction.model, "model_options": options})
+        halves = function(
+            {
+                "conds": conds,
+                "conds_out": halves,
+                "cond_scale": guidance.scale,
+                "timestep": direction.timestep,
+                "input": direction.x,
+                "sigma": direction.timestep,
+                "model": direction.model,
+                "model_options": options,
+            }
+        )
     combined = computed or (guidance.combines and _CFG in options)
     denoised = _combined(direction, halves, guidance) if combined else halves[0]
     for function in post_functions:
@@ -98,8 +125,16 @@ def guide(direction: Direction, conditional: torch.Tensor, unconditional: torch.
 def _combined(direction: Direction, halves: list[torch.Tensor], guidance: Guidance) -> torch.Tensor:
     options = {**direction.model_options, _POST_CFG: []}
     return comfy.samplers.cfg_function(
-        direction.model, halves[0], halves[1], guidance.scale if _CFG in options else guidance.scales, direction.x,
-        direction.timestep, model_options=options, cond=direction.positive, uncond=direction.negative)
+        direction.model,
+        halves[0],
+        halves[1],
+        guidance.scale if _CFG in options else guidance.scales,
+        direction.x,
+        direction.timestep,
+        model_options=options,
+        cond=direction.positive,
+        uncond=direction.negative,
+    )
 
 
 def functions_of_nodes(model_options: dict) -> list[Callable]:
@@ -109,5 +144,6 @@ def functions_of_nodes(model_options: dict) -> list[Callable]:
 
 def functions_of_sampler(model_options: dict, of_nodes: list[Callable]) -> list[Callable]:
     """Those that the sampler added for itself, such as the host's CFG++ samplers, to see both directions as one."""
-    return [function for function in model_options.get(_POST_CFG, [])
-            if not any(function is other for other in of_nodes)]
+    return [
+        function for function in model_options.get(_POST_CFG, []) if not any(function is other for other in of_nodes)
+    ]

@@ -21,23 +21,8 @@ from ..weights.host_patchers import free_memory
 from ..weights.out_of_memory import is_out_of_memory
 from .dual_direction_settings import DualDirectionSettings
 from .fusion import fuse, fusion_weights
-from .guidance import (
-    Direction,
-    Guidance,
-    OwnScale,
-    far_scale,
-    functions_of_nodes,
-    functions_of_sampler,
-    guide,
-)
-from .host_nodes import (
-    call_wrappers,
-    check_additions,
-    naming_failures,
-    nodes_behind,
-    unet_patches,
-    wrapping_nodes,
-)
+from .guidance import Direction, Guidance, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
+from .host_nodes import call_wrappers, check_additions, naming_failures, nodes_behind, unet_patches, wrapping_nodes
 from .keyframe_conditioning import (
     backward_conditioning,
     check_conditioning,
@@ -86,19 +71,27 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         for name, conditioning in (("positive", positive), ("negative", negative)):
             check_conditioning(conditioning, name)
         self._frames_of = {"positive": positive, "negative": negative}
-        self.inner_set_conds({"positive": positive, "negative": negative,
-                              "positive_backward": backward_conditioning(positive, "positive"),
-                              "negative_backward": backward_conditioning(negative, "negative")})
+        self.inner_set_conds(
+            {
+                "positive": positive,
+                "negative": negative,
+                "positive_backward": backward_conditioning(positive, "positive"),
+                "negative_backward": backward_conditioning(negative, "negative"),
+            }
+        )
         self.set_cfg(far_scale(settings.fusion, settings.guidance_min, settings.guidance_max))
         # Last: for hooks the host takes another MODEL, one without dynamic VRAM.
         self.model_patcher = beside_its_weights(self.model_patcher)
         # Both directions of one conditioning are known by the forward one's identity.
         self._shared_identity = {
-            backward["uuid"]: forward["uuid"] for half in ("positive", "negative")
-            for forward, backward in zip(self.original_conds[half], self.original_conds[f"{half}_backward"])}
+            backward["uuid"]: forward["uuid"]
+            for half in ("positive", "negative")
+            for forward, backward in zip(self.original_conds[half], self.original_conds[f"{half}_backward"])
+        }
 
-    def sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False,
-               seed=None):
+    def sample(
+        self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None
+    ):
         """As the host's guider; `callback(evaluation, x0, x, evaluations)` counts UNet evaluations, not steps.
 
         `seed`: the one that `noise` was drawn from; what the sampler draws comes from another stream of it.
@@ -116,9 +109,16 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         passes = sampler.passes(steps) if hasattr(sampler, "passes") else steps
         with EvaluationProgress(callback, passes, disable_pbar) as self._progress, naming_failures(self.model_options):
             # Our bar counts evaluations, so the sampler's own, which counts its steps, stays off.
-            return super().sample(noise, latent_image, sampler, sigmas, denoise_mask,
-                                  lambda step, x0, x, total: self._progress.stepped(x0, x), True,
-                                  stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas)))
+            return super().sample(
+                noise,
+                latent_image,
+                sampler,
+                sigmas,
+                denoise_mask,
+                lambda step, x0, x, total: self._progress.stepped(x0, x),
+                True,
+                stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas)),
+            )
 
     def _keyframe_latents(self) -> KeyframeLatents:
         return keyframe_latents(self._frames_of["positive"], self.model_patcher.model.process_latent_in)
@@ -129,8 +129,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._maps, self._nested_maps, self._videos_computed, self._forward_again = {}, {}, set(), None
         self._keeps_maps = False
         self._weights = fusion_weights(settings.fusion, frames).to(device)
-        self._guidance = Guidance.of_settings(settings.fusion, frames, settings.guidance_min, settings.guidance_max,
-                                              device)
+        self._guidance = Guidance.of_settings(
+            settings.fusion, frames, settings.guidance_min, settings.guidance_max, device
+        )
         self._last_keyframe = self._keyframe_latents().last.to(device)
         self._order = self._first_order(noise.shape, device)
         self._guided_sigmas = self._guidance_interval()
@@ -157,7 +158,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         for direction in directions:
             shown = self._shown(direction, x, timestep, model_options, guided)
             estimates[direction], halves[direction] = guide(
-                shown, parts["positive", direction], parts.get(("negative", direction)), guidance, of_nodes)
+                shown, parts["positive", direction], parts.get(("negative", direction)), guidance, of_nodes
+            )
         denoised = self._joined(estimates)
         of_sampler = functions_of_sampler(model_options, of_nodes)
         if of_sampler:
@@ -175,10 +177,14 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         options = comfy.model_patcher.create_model_options_clone(model_options)
         options.pop("multigpu_clones", None)
         wrapper = self._own_time_wrapper(direction, model_options.get("model_function_wrapper"))
-        return Direction(self.inner_model, self.conds[f"positive{end}"],
-                         self.conds[f"negative{end}"] if guided else None,
-                         reverse_time(x) if direction == "backward" else x, timestep,
-                         {**options, "model_function_wrapper": wrapper})
+        return Direction(
+            self.inner_model,
+            self.conds[f"positive{end}"],
+            self.conds[f"negative{end}"] if guided else None,
+            reverse_time(x) if direction == "backward" else x,
+            timestep,
+            {**options, "model_function_wrapper": wrapper},
+        )
 
     def _joined(self, estimates: dict[str, torch.Tensor]) -> torch.Tensor:
         """The directions' estimates, each in its own time, as one in forward time."""
@@ -212,16 +218,21 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
     def _computed(self, x, timestep, model_options, guided: bool, directions) -> dict[Part, torch.Tensor]:
         """The estimates of these directions by the UNet, to the host and its wrappers one batch of conditioning."""
-        parts = [(half, direction) for direction in directions for half in ("positive", "negative")
-                 if guided or half == "positive"]
+        parts = [
+            (half, direction)
+            for direction in directions
+            for half in ("positive", "negative")
+            if guided or half == "positive"
+        ]
         batch = comfy.patcher_extension.WrapperExecutor.new_executor(
             lambda model, conditionings, *rest: self._batch(dict(zip(parts, conditionings)), guided, directions, *rest),
-            comfy.patcher_extension.get_all_wrappers(_CALC_COND_BATCH, model_options, is_model_options=True))
-        conditionings = [self.conds[half if direction == "forward" else f"{half}_backward"]
-                         for half, direction in parts]
+            comfy.patcher_extension.get_all_wrappers(_CALC_COND_BATCH, model_options, is_model_options=True),
+        )
+        conditionings = [
+            self.conds[half if direction == "forward" else f"{half}_backward"] for half, direction in parts
+        ]
         results = batch.execute(self.inner_model, conditionings, x, timestep, model_options)
-        return {part: reverse_time(result) if part[1] == "backward" else result
-                for part, result in zip(parts, results)}
+        return {part: reverse_time(result) if part[1] == "backward" else result for part, result in zip(parts, results)}
 
     def _batch(self, conditionings: dict[Part, list], guided: bool, directions, x, timestep, model_options):
         """The estimates in forward time, with fewer videos a call when memory runs out."""
@@ -251,10 +262,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                     logger.error("Dual-direction sampling: %s.", no_room(x.shape))
                     raise
                 elif lower is None:
-                    found = wrapping_nodes(options.get("transformer_options", {}),
-                                           options.get("model_function_wrapper"))
-                    raise ValueError("model: expected each UNet call with whole videos, as it was made, found it "
-                                     f"divided by another node{found}. Disconnect that node from the model.") from error
+                    found = wrapping_nodes(
+                        options.get("transformer_options", {}), options.get("model_function_wrapper")
+                    )
+                    raise ValueError(
+                        "model: expected each UNet call with whole videos, as it was made, found it "
+                        f"divided by another node{found}. Disconnect that node from the model."
+                    ) from error
             # Outside the handler: the exception holds on to the tensors of the failed call.
             logger.warning("Dual-direction sampling: %s, going on with %s videos.", lost, lower)
             self._order = lower
@@ -276,8 +290,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         for call in calls(self._order, guided, directions, bool(self._apart)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             wrapper = self._reversing_wrapper(call, options.get("model_function_wrapper"))
-            results = comfy.samplers.calc_cond_batch(self.inner_model, [conditionings[part] for part in call], x,
-                                                     timestep, {**options, "model_function_wrapper": wrapper})
+            results = comfy.samplers.calc_cond_batch(
+                self.inner_model,
+                [conditionings[part] for part in call],
+                x,
+                timestep,
+                {**options, "model_function_wrapper": wrapper},
+            )
             estimates.update(zip(call, results))
         return estimates
 
@@ -286,12 +305,19 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
         To the host every video is in forward time, so masks and inpainting mean the same frames in both directions.
         """
+
         def wrapper(apply_model, arguments):
             parts = [call[index] for index in arguments["cond_or_uncond"]]
-            videos = [Video(direction, identity)
-                      for (_, direction), identity in zip(parts, self._identities(arguments))]
-            unet_call = UNetCall(videos, self.settings.temporal_attention, self._maps, self._keeps_maps,
-                                 len(arguments["input"]) // len(videos))
+            videos = [
+                Video(direction, identity) for (_, direction), identity in zip(parts, self._identities(arguments))
+            ]
+            unet_call = UNetCall(
+                videos,
+                self.settings.temporal_attention,
+                self._maps,
+                self._keeps_maps,
+                len(arguments["input"]) // len(videos),
+            )
             # Other patches read 0 as conditional and 1 as unconditional here.
             arguments = _with_call(arguments, unet_call, [int(half == "negative") for half, _ in parts])
             arguments["input"] = _reversed_where_backward(arguments["input"], videos)
@@ -314,8 +340,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                 videos.append(Video("forward" if derived else direction, (identity, made[identity])))
             # Such a call is not made anew, so it is ready for a wrapper of another node that makes it twice.
             keeps = bool(call_wrappers(arguments["c"]["transformer_options"], previous))
-            unet_call = UNetCall(videos, self.settings.temporal_attention, self._nested_maps, keeps,
-                                 len(arguments["input"]) // len(videos))
+            unet_call = UNetCall(
+                videos,
+                self.settings.temporal_attention,
+                self._nested_maps,
+                keeps,
+                len(arguments["input"]) // len(videos),
+            )
             arguments = _with_call(arguments, unet_call, arguments["cond_or_uncond"])
             if not derived:
                 return _apply(apply_model, arguments, previous)
@@ -326,8 +357,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         return wrapper
 
     def _identities(self, arguments: dict) -> list[object]:
-        return [self._shared_identity.get(identity, identity)
-                for identity in arguments["c"]["transformer_options"]["uuids"]]
+        return [
+            self._shared_identity.get(identity, identity) for identity in arguments["c"]["transformer_options"]["uuids"]
+        ]
 
     def _first_order(self, shape: torch.Size, device: torch.device) -> str:
         if self.settings.order_of_work != "auto":
@@ -338,8 +370,12 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
         free = free_memory(self.model_patcher, device)
         order = choose_order(memory_of_videos, free, comfy.model_management.is_device_cuda(device))
-        logger.info("Dual-direction sampling: %s videos, %.1f GiB free, %.1f GiB estimated for a pair.", order,
-                    free / 2 ** 30, memory_of_videos(2) / 2 ** 30)
+        logger.info(
+            "Dual-direction sampling: %s videos, %.1f GiB free, %.1f GiB estimated for a pair.",
+            order,
+            free / 2**30,
+            memory_of_videos(2) / 2**30,
+        )
         return order
 
     def _backward_projections(self, layer: str) -> BackwardProjections | None:
@@ -354,23 +390,30 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         # A cache may leave the UNet out for a video that it has seen before.
         if done < self._attention_layers and (done or not videos <= self._videos_computed):
             nodes = wrapping_nodes(arguments["c"]["transformer_options"], function_wrapper)
-            raise ValueError("model: expected the UNet's own temporal attention, found it replaced by another node"
-                             f"{nodes}. Disconnect that node from the model.")
+            raise ValueError(
+                "model: expected the UNet's own temporal attention, found it replaced by another node"
+                f"{nodes}. Disconnect that node from the model."
+            )
         self._videos_computed |= videos
 
     def _say_what_takes_over(self) -> None:
         settings, function = self.settings, self.model_options.get("sampler_cfg_function")
         if function is not None and settings.fusion == "weighted" and settings.guidance_min != settings.guidance_max:
-            logger.info("Dual-direction sampling: %s takes the place of guidance that rises from guidance_min to "
-                        "guidance_max. It gets one scale, guidance_max.", nodes_behind([function]))
+            logger.info(
+                "Dual-direction sampling: %s takes the place of guidance that rises from guidance_min to "
+                "guidance_max. It gets one scale, guidance_max.",
+                nodes_behind([function]),
+            )
         self._say_what_is_lost()
 
     def _say_what_is_lost(self) -> None:
         if self._apart and self._order == "sequential":
-            logger.warning("Dual-direction sampling: with one video a call, patches of %s cannot compare both guidance "
-                           "halves. One that does so, as NAGuidance, has no effect, as in ComfyUI's KSampler where "
-                           "memory is that short. Choose another order_of_work, fewer frames or a smaller size.",
-                           nodes_behind(self._apart))
+            logger.warning(
+                "Dual-direction sampling: with one video a call, patches of %s cannot compare both guidance "
+                "halves. One that does so, as NAGuidance, has no effect, as in ComfyUI's KSampler where "
+                "memory is that short. Choose another order_of_work, fewer frames or a smaller size.",
+                nodes_behind(self._apart),
+            )
 
 
 def _streams_of_sampler(noise: torch.Tensor, sigmas: torch.Tensor) -> tuple[str, ...]:
@@ -397,17 +440,22 @@ def _each(function, batch: torch.Tensor, videos: int) -> torch.Tensor:
 
 def _reversed_where_backward(batch: torch.Tensor, videos: list[Video]) -> torch.Tensor:
     parts = batch.chunk(len(videos))
-    return torch.cat([reverse_time(part) if video.direction == "backward" else part
-                      for part, video in zip(parts, videos)])
+    return torch.cat(
+        [reverse_time(part) if video.direction == "backward" else part for part, video in zip(parts, videos)]
+    )
 
 
 def check_model(model, settings: DualDirectionSettings) -> None:
     """Raises ValueError when the model is no SVD, lacks backward-motion weights, or carries what cannot be used."""
     if not temporal_attention_layers(model.model) or not isinstance(model.model, comfy.model_base.SVD_img2vid):
-        raise ValueError(f"model: expected Stable Video Diffusion, found {type(model.model).__name__}. "
-                         "Connect Load SVD Model.")
+        raise ValueError(
+            f"model: expected Stable Video Diffusion, found {type(model.model).__name__}. Connect Load SVD Model."
+        )
     if settings.backward_motion and model.get_attachment(_BACKWARD_MOTION) is None:
-        raise ValueError("model: expected backward-motion weights, found a model without them. Put Load Backward "
-                         "Motion Weights between Load SVD Model and this node, or choose a strategy that needs none: "
-                         + ", ".join(f"`{name}`" for name in TRAINING_FREE) + ".")
+        raise ValueError(
+            "model: expected backward-motion weights, found a model without them. Put Load Backward "
+            "Motion Weights between Load SVD Model and this node, or choose a strategy that needs none: "
+            + ", ".join(f"`{name}`" for name in TRAINING_FREE)
+            + "."
+        )
     check_additions(model, settings.sequential)

@@ -19,6 +19,7 @@ class FinishedClip:
     """A whole segment's latents `[frames, 4, h, w]`, the key by which it is known, and, where it guides others, the
     pictures `[1, height, width, 3]` that these begin or end at.
     """
+
     key: str
     latents: torch.Tensor
     picture_after_begin: torch.Tensor | None = None
@@ -28,13 +29,15 @@ class FinishedClip:
         """Itself with the frames `count` after its first and before its last, of all its frames `decoded`."""
         if decoded is None or not count:
             return self
-        return replace(self, picture_after_begin=decoded[count:][:1].clone(),
-                       picture_before_end=decoded[-1 - count:][:1].clone())
+        return replace(
+            self, picture_after_begin=decoded[count:][:1].clone(), picture_before_end=decoded[-1 - count :][:1].clone()
+        )
 
 
 @dataclass(frozen=True)
 class Guides:
     """The neighbours of a clip where they guide: `before` with its last, `after` with its first `count` + 1 frames."""
+
     count: int
     before: FinishedClip | None = None
     after: FinishedClip | None = None
@@ -57,18 +60,18 @@ class Guides:
             return {"samples": empty}
         samples, mask = empty.clone(), torch.ones_like(empty[:, :1])
         if self.before is not None:
-            samples[:self.count + 1] = self.before.latents[-self.count - 1:]
-            mask[:self.count + 1] = 0
+            samples[: self.count + 1] = self.before.latents[-self.count - 1 :]
+            mask[: self.count + 1] = 0
         if self.after is not None:
-            samples[-self.count - 1:] = self.after.latents[:self.count + 1]
-            mask[-self.count - 1:] = 0
+            samples[-self.count - 1 :] = self.after.latents[: self.count + 1]
+            mask[-self.count - 1 :] = 0
         return {"samples": samples, "noise_mask": mask}
 
     def without_extra(self, latents: torch.Tensor) -> torch.Tensor:
         """The clip itself, from keyframe to keyframe."""
         first = self.count if self.before is not None else 0
         last = self.count if self.after is not None else 0
-        return latents[first:len(latents) - last]
+        return latents[first : len(latents) - last]
 
 
 def guides_of(index: int, finished: list[FinishedClip], segments: int, count: int, loop: bool) -> Guides:
@@ -87,5 +90,7 @@ def check_guiding_frames(count: int, segments: list[Segment]) -> None:
     """Raises ValueError when a neighbour is too short to give so many frames."""
     shortest = min(segment.frames for segment in segments)
     if len(segments) > 1 and count > shortest - 1:
-        raise ValueError(f"guiding_frames: expected at most {shortest - 1}, one less than the shortest segment's "
-                         f"{shortest} frames, found {count}. Lower it, or raise frames_per_segment.")
+        raise ValueError(
+            f"guiding_frames: expected at most {shortest - 1}, one less than the shortest segment's "
+            f"{shortest} frames, found {count}. Lower it, or raise frames_per_segment."
+        )

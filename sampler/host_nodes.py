@@ -25,8 +25,11 @@ def node_behind(thing: object) -> str:
     for identity, node in host.NODE_CLASS_MAPPINGS.items():
         if node.__module__ == module and node.__qualname__ == name:
             return identity
-    siblings = [identity for identity, node in host.NODE_CLASS_MAPPINGS.items()
-                if node.__module__ == module and "MODEL" in node.RETURN_TYPES]
+    siblings = [
+        identity
+        for identity, node in host.NODE_CLASS_MAPPINGS.items()
+        if node.__module__ == module and "MODEL" in node.RETURN_TYPES
+    ]
     return " or ".join(siblings[:4]) or f"{name} of {module}"
 
 
@@ -51,12 +54,18 @@ def check_additions(model, one_direction_at_a_time: bool) -> None:
             raise _refused(node_behind(function), _NO_CONDITIONING_OF_ITS_OWN)
     replaced = transformer_options.get("patches_replace", {}).get("attn1")
     if replaced:
-        raise ValueError("model: expected the UNet's own self-attention, found it replaced by another node, "
-                         f"{nodes_behind(replaced.values())}. Disconnect that node from the model.")
+        raise ValueError(
+            "model: expected the UNet's own self-attention, found it replaced by another node, "
+            f"{nodes_behind(replaced.values())}. Disconnect that node from the model."
+        )
     cache = transformer_options.get("easycache")
     if cache is not None and one_direction_at_a_time:
-        raise _refused(getattr(cache, "name", "EasyCache"), "with the sequential strategies the directions take their "
-                       "turns, and a cache would give one direction's result to the other", "choose another strategy")
+        raise _refused(
+            getattr(cache, "name", "EasyCache"),
+            "with the sequential strategies the directions take their "
+            "turns, and a cache would give one direction's result to the other",
+            "choose another strategy",
+        )
 
 
 def unet_patches(options: dict) -> list[object]:
@@ -66,12 +75,13 @@ def unet_patches(options: dict) -> list[object]:
     """
     transformer_options = options.get("transformer_options", {})
     listed = [patch for patches in transformer_options.get("patches", {}).values() for patch in patches]
-    return listed + [patch for patches in transformer_options.get("patches_replace", {}).values()
-                     for patch in patches.values()]
+    return listed + [
+        patch for patches in transformer_options.get("patches_replace", {}).values() for patch in patches.values()
+    ]
 
 
 def wrapping_nodes(transformer_options: dict, function_wrapper: Callable | None) -> str:
-    """" (ids)" of the nodes that wrap or patch the UNet's calls, or nothing."""
+    """ " (ids)" of the nodes that wrap or patch the UNet's calls, or nothing."""
     found = call_wrappers(transformer_options, function_wrapper)
     found += [function for functions in transformer_options.get("patches", {}).values() for function in functions]
     return f" ({nodes_behind(found)})" if found else ""
@@ -97,8 +107,10 @@ def naming_failures(options: dict) -> Iterator[None]:
         if not failed:
             raise
         said = (str(error).splitlines() or [""])[0][:200]
-        raise ValueError(f"model: {nodes_behind(failed)} failed on this model, Stable Video Diffusion, for which it "
-                         f"may not be made ({type(error).__name__}: {said}). Disconnect it from the model.") from error
+        raise ValueError(
+            f"model: {nodes_behind(failed)} failed on this model, Stable Video Diffusion, for which it "
+            f"may not be made ({type(error).__name__}: {said}). Disconnect it from the model."
+        ) from error
 
 
 def _failed(error: Exception, options: dict) -> list[Callable]:
@@ -111,8 +123,11 @@ def _failed(error: Exception, options: dict) -> list[Callable]:
         trace = trace.tb_next
     inside = [function for function in [*patches, *guidance_functions(options)] if _code(function) in passed]
     # Every error below it passes through a wrapper: its own are those that end in its file.
-    inside += [wrapper for wrapper in _wrappers(transformer_options)
-               if _code(wrapper) in passed and _code(wrapper).co_filename == passed[-1].co_filename]
+    inside += [
+        wrapper
+        for wrapper in _wrappers(transformer_options)
+        if _code(wrapper) in passed and _code(wrapper).co_filename == passed[-1].co_filename
+    ]
     if inside or not passed[-1].co_filename.startswith(_HOSTS_UNETS):
         return inside[:1]
     return patches
@@ -123,8 +138,12 @@ def _code(function: Callable) -> CodeType | None:
 
 
 def _wrappers(transformer_options: dict) -> list[Callable]:
-    return [wrapper for wrappers in transformer_options.get("wrappers", {}).values()
-            for functions in wrappers.values() for wrapper in functions]
+    return [
+        wrapper
+        for wrappers in transformer_options.get("wrappers", {}).values()
+        for functions in wrappers.values()
+        for wrapper in functions
+    ]
 
 
 def guidance_functions(options: dict) -> list[Callable]:
@@ -135,6 +154,7 @@ def guidance_functions(options: dict) -> list[Callable]:
 
 def _holds_conditioning(function: Callable) -> bool:
     """Whether the function was given conditioning when its node made it."""
+
     def is_conditioning(value: object) -> bool:
         return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "uuid" in value[0]
 

@@ -24,14 +24,20 @@ class LastKeyframe:
 
     `embedding`: CLIP image embedding `[1, 1, channels]`; `latent`: `[1, 4, h, w]`, unscaled; `frames`: clip length.
     """
+
     embedding: torch.Tensor
     latent: torch.Tensor
     frames: int
 
 
-def keyframe_conditioning(embeddings: tuple[torch.Tensor, torch.Tensor], latents: tuple[torch.Tensor, torch.Tensor],
-                          frames: int, fps: int, motion_bucket: int, augmentation: float
-                          ) -> tuple[Conditioning, Conditioning]:
+def keyframe_conditioning(
+    embeddings: tuple[torch.Tensor, torch.Tensor],
+    latents: tuple[torch.Tensor, torch.Tensor],
+    frames: int,
+    fps: int,
+    motion_bucket: int,
+    augmentation: float,
+) -> tuple[Conditioning, Conditioning]:
     """(positive, negative) for the first and the last keyframe; unconditional is zero embedding and zero latent.
 
     `embeddings`: two of `[1, 1, channels]`; `latents`: two of `[1, 4, h, w]`, the VAE's, not multiplied by its scale.
@@ -54,8 +60,10 @@ def backward_conditioning(conditioning: Conditioning, name: str) -> Conditioning
     for _, options in conditioning:
         last = options.get(_LAST_KEYFRAME)
         if last is None:
-            raise ValueError(f"{name}: expected conditioning that carries both keyframes, found conditioning without a "
-                             "last keyframe. Connect the output of Encode Keyframes.")
+            raise ValueError(
+                f"{name}: expected conditioning that carries both keyframes, found conditioning without a "
+                "last keyframe. Connect the output of Encode Keyframes."
+            )
         backward.append([last.embedding, {**options, "concat_latent_image": last.latent}])
     if not backward:
         raise ValueError(f"{name}: expected conditioning, found an empty list. Connect Encode Keyframes.")
@@ -78,26 +86,39 @@ def check_conditioning(conditioning: Conditioning, name: str) -> None:
     for embedding, options in conditioning:
         for key, feature in _UNSUPPORTED.items():
             if key in options or (key == "area" and options.get("set_area_to_bounds")):
-                raise ValueError(f"{name}: {feature} cannot be used with dual-direction sampling. Remove the node that "
-                                 "adds it, or use a plain KSampler.")
+                raise ValueError(
+                    f"{name}: {feature} cannot be used with dual-direction sampling. Remove the node that "
+                    "adds it, or use a plain KSampler."
+                )
         if _LAST_KEYFRAME in options:
             _check_numbers(embedding, options, name)
 
 
 def _check_numbers(embedding: torch.Tensor, options: dict, name: str) -> None:
     last, latent = options[_LAST_KEYFRAME], options.get("concat_latent_image")
-    tensors = [(embedding, 3), (latent, 4), *([(last.embedding, 3), (last.latent, 4)]
-                                              if isinstance(last, LastKeyframe) else [(None, 3)])]
+    tensors = [
+        (embedding, 3),
+        (latent, 4),
+        *([(last.embedding, 3), (last.latent, 4)] if isinstance(last, LastKeyframe) else [(None, 3)]),
+    ]
     for tensor, dimensions in tensors:
-        if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions or 0 in tensor.shape \
-                or not torch.isfinite(tensor).all():
-            raise ValueError(f"{name}: expected the embeddings and latents of two keyframes, found others, or NaN or "
-                             "infinity in them. Connect Encode Keyframes.")
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or tensor.ndim != dimensions
+            or 0 in tensor.shape
+            or not torch.isfinite(tensor).all()
+        ):
+            raise ValueError(
+                f"{name}: expected the embeddings and latents of two keyframes, found others, or NaN or "
+                "infinity in them. Connect Encode Keyframes."
+            )
     for key in _NUMBERS:
         number = options.get(key, 0)
         if not isinstance(number, numbers.Real) or not math.isfinite(number):
-            raise ValueError(f"{name}: expected a finite number as {key}, found {quoted(number)}. Check the nodes "
-                             "between Encode Keyframes and this one.")
+            raise ValueError(
+                f"{name}: expected a finite number as {key}, found {quoted(number)}. Check the nodes "
+                "between Encode Keyframes and this one."
+            )
 
 
 def check_latent(conditioning: Conditioning, name: str, samples: torch.Tensor) -> None:
@@ -111,9 +132,11 @@ def check_embedding(conditioning: Conditioning, name: str, width: int) -> None:
     for embedding, options in conditioning:
         for found in (embedding, options[_LAST_KEYFRAME].embedding):
             if found.shape[-1] != width:
-                raise ValueError(f"{name}: expected CLIP image embeddings of {width} numbers, as the model takes them, "
-                                 f"found {found.shape[-1]}. Connect clip_vision and model from the same Load SVD "
-                                 "Model.")
+                raise ValueError(
+                    f"{name}: expected CLIP image embeddings of {width} numbers, as the model takes them, "
+                    f"found {found.shape[-1]}. Connect clip_vision and model from the same Load SVD "
+                    "Model."
+                )
 
 
 def embedding_width(model) -> int:

@@ -24,8 +24,10 @@ def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
         count = image.shape[0] if image.ndim == 4 else f"a tensor of shape {tuple(image.shape)}"
         raise ValueError(f"{name}: expected one picture, found {count}. Pick one with ImageFromBatch.")
     if min(image.shape[1:3]) < _SMALLEST_SIDE:
-        raise ValueError(f"{name}: expected a picture of at least {_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels, found "
-                         f"{image.shape[2]}×{image.shape[1]}. Connect the keyframe itself.")
+        raise ValueError(
+            f"{name}: expected a picture of at least {_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels, found "
+            f"{image.shape[2]}×{image.shape[1]}. Connect the keyframe itself."
+        )
     if image.shape[3] not in (1, 3, 4):
         raise ValueError(f"{name}: expected 1, 3 or 4 channels, found {image.shape[3]}. Connect an ordinary image.")
     if image.is_complex():
@@ -35,8 +37,10 @@ def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
         raise ValueError(f"{name}: expected colours from 0 to 1, found NaN or infinity. Check the node before it.")
     darkest, brightest = float(image.min()), float(image.max())
     if darkest < -_OVERSHOOT or brightest > 1 + _OVERSHOOT:
-        raise ValueError(f"{name}: expected colours from 0 to 1, found {darkest:.4g} to {brightest:.4g}. Scale them in "
-                         "the node before it.")
+        raise ValueError(
+            f"{name}: expected colours from 0 to 1, found {darkest:.4g} to {brightest:.4g}. Scale them in "
+            "the node before it."
+        )
     return image.clamp(0, 1)
 
 
@@ -87,7 +91,7 @@ def _blur_before_resizing(pixels: torch.Tensor, size: int) -> torch.Tensor:
         sigma = max((pixels.shape[dimension] / size - 1) / 2, 0.001)
         taps = int(max(4 * sigma, 3)) | 1
         distances = torch.arange(taps, dtype=pixels.dtype, device=pixels.device) - taps // 2
-        kernel = torch.exp(-distances ** 2 / (2 * sigma ** 2))
+        kernel = torch.exp(-(distances**2) / (2 * sigma**2))
         kernel = (kernel / kernel.sum()).reshape((1, 1, taps, 1) if dimension == 2 else (1, 1, 1, taps))
         padding = (0, 0, taps // 2, taps // 2) if dimension == 2 else (taps // 2, taps // 2, 0, 0)
         padded = F.pad(pixels, padding, mode="reflect" if pixels.shape[dimension] > taps // 2 else "replicate")

@@ -17,9 +17,17 @@ from .remarks import remark
 from .schedules import check_sampler, noise_levels
 
 
-def dual_direction_ksampler(model, positive: list, negative: list, latent: dict, seed: int, denoise: float,
-                            settings: SamplerSettings, directions: DualDirectionSettings,
-                            callback: Callback | None = None) -> dict:
+def dual_direction_ksampler(
+    model,
+    positive: list,
+    negative: list,
+    latent: dict,
+    seed: int,
+    denoise: float,
+    settings: SamplerSettings,
+    directions: DualDirectionSettings,
+    callback: Callback | None = None,
+) -> dict:
     """The LATENT between the keyframes; `latent` itself is not changed.
 
     Sequential strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
@@ -36,9 +44,12 @@ def dual_direction_ksampler(model, positive: list, negative: list, latent: dict,
     check_batch_index(latent.get("batch_index"), len(samples))
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     callback = callback or clip_preview(model, max(len(sigmas) - 1, 1))
-    result = guider.sample(noise, samples, sampler, sigmas, latent.get("noise_mask"), callback,
-                           not comfy.utils.PROGRESS_BAR_ENABLED, seed)
+    result = guider.sample(
+        noise, samples, sampler, sigmas, latent.get("noise_mask"), callback, not comfy.utils.PROGRESS_BAR_ENABLED, seed
+    )
     if not torch.isfinite(result).all():
-        remark("Dual-direction sampling: the result holds NaN or infinity, and its frames will be black or broken. Run "
-               "it again, or start ComfyUI with --force-fp32.")
+        remark(
+            "Dual-direction sampling: the result holds NaN or infinity, and its frames will be black or broken. Run "
+            "it again, or start ComfyUI with --force-fp32."
+        )
     return {**latent, "samples": handed_on(result)}

@@ -17,11 +17,14 @@ _LARGEST_INDEX = 100_000
 def check_samples(samples: torch.Tensor) -> None:
     """Raises ValueError for latents that are no batch of frames, or hold NaN or infinity."""
     if samples.ndim != 4 or min(samples.shape) == 0:
-        raise ValueError(f"latent_image: expected latents of shape (frames, {_CHANNELS}, height, width), found "
-                         f"{tuple(samples.shape)}. Connect the latent of Encode Keyframes.")
+        raise ValueError(
+            f"latent_image: expected latents of shape (frames, {_CHANNELS}, height, width), found "
+            f"{tuple(samples.shape)}. Connect the latent of Encode Keyframes."
+        )
     if samples.dtype not in _FORMATS:
-        raise ValueError(f"latent_image: expected floating-point numbers, found {samples.dtype}. Check the node before "
-                         "it.")
+        raise ValueError(
+            f"latent_image: expected floating-point numbers, found {samples.dtype}. Check the node before it."
+        )
     if not torch.isfinite(samples).all():
         raise ValueError("latent_image: expected numbers, found NaN or infinity. Check the node before it.")
 
@@ -30,11 +33,15 @@ def check_shape(samples: torch.Tensor, frames: int, keyframe: torch.Tensor, name
     """Raises ValueError when keyframes were encoded for other latents; `keyframe`: the latent `[1, 4, h, w]` of one."""
     expected, found = (frames, *keyframe.shape[1:]), tuple(samples.shape)
     if frames != len(samples):
-        raise ValueError(f"latent_image: expected {frames} frames, as {name} was encoded for, found {len(samples)}. "
-                         "Connect the latent of the same Encode Keyframes.")
+        raise ValueError(
+            f"latent_image: expected {frames} frames, as {name} was encoded for, found {len(samples)}. "
+            "Connect the latent of the same Encode Keyframes."
+        )
     if found != expected:
-        raise ValueError(f"latent_image: expected latents of shape {expected}, as {name} was encoded for, found "
-                         f"{found}. Connect the latent of the same Encode Keyframes.")
+        raise ValueError(
+            f"latent_image: expected latents of shape {expected}, as {name} was encoded for, found "
+            f"{found}. Connect the latent of the same Encode Keyframes."
+        )
 
 
 def checked_mask(mask: Any) -> torch.Tensor | None:
@@ -44,10 +51,17 @@ def checked_mask(mask: Any) -> torch.Tensor | None:
     right = isinstance(mask, torch.Tensor) and 2 <= mask.ndim <= 4 and min(mask.shape) > 0 and not mask.is_complex()
     # Resizing goes a little over the edge; another range, such as 0…255, goes far.
     if not right or not ((mask.float() >= -0.5) & (mask.float() <= 1.5)).all():
-        found = f"something of type {type(mask).__name__}" if not isinstance(mask, torch.Tensor) else \
-            f"one of shape {tuple(mask.shape)}" if not right else "one with NaN or numbers beyond 0…1"
-        raise ValueError(f"latent_image: expected a noise mask of shape (frames, height, width), found {found}. Check "
-                         "Set Latent Noise Mask.")
+        found = (
+            f"something of type {type(mask).__name__}"
+            if not isinstance(mask, torch.Tensor)
+            else f"one of shape {tuple(mask.shape)}"
+            if not right
+            else "one with NaN or numbers beyond 0…1"
+        )
+        raise ValueError(
+            f"latent_image: expected a noise mask of shape (frames, height, width), found {found}. Check "
+            "Set Latent Noise Mask."
+        )
     return mask.float()
 
 
@@ -57,7 +71,10 @@ def check_batch_index(index: Sequence[int] | None, frames: int) -> None:
         return
     numbers_of = index.tolist() if hasattr(index, "tolist") else index
     right = isinstance(numbers_of, (list, tuple)) and len(numbers_of) == frames
-    if not right or not all(isinstance(number, numbers.Integral) and 0 <= number <= _LARGEST_INDEX
-                            for number in numbers_of):
-        raise ValueError(f"latent_image: expected a batch_index of {frames} whole numbers from 0 to {_LARGEST_INDEX}, "
-                         f"one for each frame, found {quoted(index)}. Connect the latent of Encode Keyframes.")
+    if not right or not all(
+        isinstance(number, numbers.Integral) and 0 <= number <= _LARGEST_INDEX for number in numbers_of
+    ):
+        raise ValueError(
+            f"latent_image: expected a batch_index of {frames} whole numbers from 0 to {_LARGEST_INDEX}, "
+            f"one for each frame, found {quoted(index)}. Connect the latent of Encode Keyframes."
+        )

@@ -51,16 +51,19 @@ def check_one_video_fits(model, shape: torch.Size, name: str = "latent_image", p
     needed = least_bytes(frames, height, width, channels, dtype)
     if needed > limit:
         raise ValueError(
-            f"{name}: expected a video that fits into the {limit / 2 ** 30:.1f} GiB of {model.load_device}, "
+            f"{name}: expected a video that fits into the {limit / 2**30:.1f} GiB of {model.load_device}, "
             f"found {frames} frames at {_LATENT_PIXELS * width}x{_LATENT_PIXELS * height}, which take at least "
-            f"{needed / 2 ** 30:.1f} GiB. {_advice(limit / (needed / height / width), shape, place)}")
+            f"{needed / 2**30:.1f} GiB. {_advice(limit / (needed / height / width), shape, place)}"
+        )
 
 
 def no_room(shape: torch.Size) -> str:
     """What to say when the device ran out of memory with one video, `[frames, 4, h, w]`, at a time."""
     frames, _, height, width = shape
-    return (f"Not even one video of {frames} frames at {_LATENT_PIXELS * width}x{_LATENT_PIXELS * height} fits into "
-            "the memory that is free: choose fewer frames or a smaller size")
+    return (
+        f"Not even one video of {frames} frames at {_LATENT_PIXELS * width}x{_LATENT_PIXELS * height} fits into "
+        "the memory that is free: choose fewer frames or a smaller size"
+    )
 
 
 def _advice(positions: float, shape: torch.Size, place: str) -> str:

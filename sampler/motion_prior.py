@@ -21,8 +21,10 @@ def backward_estimate(forward: torch.Tensor, last_keyframe: torch.Tensor) -> tor
     return reverse_time(last_keyframe.to(forward) + forward - forward[-1:])
 
 
-def with_backward_estimates(estimates: dict[Part, torch.Tensor],
-                            last_keyframe: torch.Tensor) -> dict[Part, torch.Tensor]:
+def with_backward_estimates(
+    estimates: dict[Part, torch.Tensor], last_keyframe: torch.Tensor
+) -> dict[Part, torch.Tensor]:
     """The forward estimates of each guidance half, and the backward ones that follow from them."""
-    return estimates | {(half, "backward"): backward_estimate(forward, last_keyframe)
-                        for (half, _), forward in estimates.items()}
+    return estimates | {
+        (half, "backward"): backward_estimate(forward, last_keyframe) for (half, _), forward in estimates.items()
+    }

@@ -14,17 +14,23 @@ ORDERS = ("batched", "paired", "sequential")
 _CALLS: dict[str, list[list[Part]]] = {
     # The host takes the last part of a call first when it has to split it: forward parts, whose maps the backward
     # ones need, stand last.
-    "batched": [[("negative", "backward"), ("positive", "backward"),
-                 ("negative", "forward"), ("positive", "forward")]],
-    "paired": [[("negative", "backward"), ("negative", "forward")],
-               [("positive", "backward"), ("positive", "forward")]],
-    "sequential": [[("negative", "forward")], [("negative", "backward")],
-                   [("positive", "forward")], [("positive", "backward")]],
+    "batched": [[("negative", "backward"), ("positive", "backward"), ("negative", "forward"), ("positive", "forward")]],
+    "paired": [
+        [("negative", "backward"), ("negative", "forward")],
+        [("positive", "backward"), ("positive", "forward")],
+    ],
+    "sequential": [
+        [("negative", "forward")],
+        [("negative", "backward")],
+        [("positive", "forward")],
+        [("positive", "backward")],
+    ],
 }
 
 
-def calls(order: str, guided: bool, directions: tuple[str, ...] = ("forward", "backward"),
-          apart: bool = False) -> list[list[Part]]:
+def calls(
+    order: str, guided: bool, directions: tuple[str, ...] = ("forward", "backward"), apart: bool = False
+) -> list[list[Part]]:
     """The UNet calls of one evaluation as lists of (guidance half, direction); without guidance only the positive.
 
     With one direction alone a call of two videos holds its two halves, which is the host's ordinary SVD step; with
@@ -34,8 +40,10 @@ def calls(order: str, guided: bool, directions: tuple[str, ...] = ("forward", "b
         work = [[("positive", direction), ("negative", direction)] for direction in ("forward", "backward")]
     else:
         work = _CALLS[order]
-    kept = [[(half, direction) for half, direction in call
-             if (guided or half == "positive") and direction in directions] for call in work]
+    kept = [
+        [(half, direction) for half, direction in call if (guided or half == "positive") and direction in directions]
+        for call in work
+    ]
     return [call for call in kept if call]
 
 

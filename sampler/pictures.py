@@ -16,8 +16,10 @@ def checked_frames(images: torch.Tensor, name: str) -> torch.Tensor:
     Raises ValueError, naming the input, for what is no batch of pictures.
     """
     if images.ndim != 4 or min(images.shape) == 0 or images.shape[3] == 2 or images.is_complex():
-        raise ValueError(f"{name}: expected pictures of shape (frames, height, width, channels), found "
-                         f"{tuple(images.shape)}. Connect the frames of a video.")
+        raise ValueError(
+            f"{name}: expected pictures of shape (frames, height, width, channels), found "
+            f"{tuple(images.shape)}. Connect the frames of a video."
+        )
     if not images.is_floating_point() or images.element_size() == 1:
         images = images.float()
     beyond = [value for value in (float(images.min()), float(images.max())) if not -0.5 <= value <= 1.5]

@@ -20,6 +20,7 @@ COLOURS = ((31, 98, 180), (200, 60, 50), (40, 140, 70))
 @dataclass(frozen=True)
 class Line:
     """One curve: `values` at `positions` on the x axis; NaN and infinity are gaps."""
+
     name: str
     positions: list[int]
     values: list[float]
@@ -30,6 +31,7 @@ class Plot:
     """A plot of lines over frames; `marks`: frames with a vertical line; `smallest_top`: the y axis reaches it; `note`:
     a warning beside the title.
     """
+
     title: str
     lines: list[Line]
     frames: int
@@ -79,8 +81,9 @@ class _Axes:
                     self._segment(run, colour, 2)
                     points += run
             for x, y in points if len(points) <= 100 else []:
-                self._draw.ellipse([(part - 3) * _SCALE for part in (x, y)] + [(part + 3) * _SCALE for part in (x, y)],
-                                   fill=colour)
+                self._draw.ellipse(
+                    [(part - 3) * _SCALE for part in (x, y)] + [(part + 3) * _SCALE for part in (x, y)], fill=colour
+                )
         self._legend()
 
     def _grid(self) -> None:
@@ -95,8 +98,11 @@ class _Axes:
         self._text((self._left + self._right) / 2, self._bottom + 24, "frame", anchor="ma")
 
     def _legend(self) -> None:
-        names = [(line.name, colour) for line, colour in zip(self._plot.lines, COLOURS)] \
-            if len(self._plot.lines) > 1 else []
+        names = (
+            [(line.name, colour) for line, colour in zip(self._plot.lines, COLOURS)]
+            if len(self._plot.lines) > 1
+            else []
+        )
         if self._plot.marks:
             names.append(("keyframe", _MARK))
         right = self._right
@@ -113,6 +119,7 @@ class _Axes:
     def _segment(self, points: list[tuple[float, float]], colour: tuple[int, int, int], width: int) -> None:
         self._draw.line([(x * _SCALE, y * _SCALE) for x, y in points], fill=colour, width=width * _SCALE)
 
-    def _text(self, x: float, y: float, text: str, size: int = 14, anchor: str = "la",
-              colour: tuple[int, int, int] = _INK) -> None:
+    def _text(
+        self, x: float, y: float, text: str, size: int = 14, anchor: str = "la", colour: tuple[int, int, int] = _INK
+    ) -> None:
         self._draw.text((x * _SCALE, y * _SCALE), text, fill=colour, font=font(size * _SCALE), anchor=anchor)

@@ -12,15 +12,29 @@ from .strategies import settings_of
 
 CUSTOM = "custom"
 _PAPER = {
-    "strategy": "dual-direction", "temporal_attention": "rotated", "fusion": "average", "guidance_min": 1.0,
-    "guidance_max": 3.0, "guidance_start": 0.0, "guidance_end": 1.0, "steps": 50, "sampler_name": "euler",
-    "scheduler": "karras", "reinjections": 5, "reinjection_share": 0.5,
+    "strategy": "dual-direction",
+    "temporal_attention": "rotated",
+    "fusion": "average",
+    "guidance_min": 1.0,
+    "guidance_max": 3.0,
+    "guidance_start": 0.0,
+    "guidance_end": 1.0,
+    "steps": 50,
+    "sampler_name": "euler",
+    "scheduler": "karras",
+    "reinjections": 5,
+    "reinjection_share": 0.5,
 }
 # What the inputs hold as long as nobody touches them.
 DEFAULTS = _PAPER
 # The sampler's own new noise in every step; at equal work re-injections gave nothing beside it (benchmarks/results).
-_FEW_STEPS = {**_PAPER, "fusion": "weighted", "sampler_name": "euler_ancestral", "scheduler": "align_your_steps",
-              "reinjections": 0}
+_FEW_STEPS = {
+    **_PAPER,
+    "fusion": "weighted",
+    "sampler_name": "euler_ancestral",
+    "scheduler": "align_your_steps",
+    "reinjections": 0,
+}
 PRESETS = {
     "paper": _PAPER,
     "balanced": {**_FEW_STEPS, "steps": 13},
@@ -32,6 +46,7 @@ PRESETS = {
 @dataclass(frozen=True)
 class SamplerSettings:
     """The host's sampler and the re-injections around it."""
+
     steps: int
     sampler_name: str
     scheduler: str
@@ -67,7 +82,9 @@ def with_preset(preset: str, chosen: dict) -> dict:
     settings = PRESETS[preset]
     for name, value in settings.items():
         if chosen[name] not in (value, DEFAULTS[name]):
-            raise ValueError(f"preset: {preset} sets {name} to {value}, but {name} was changed to {chosen[name]}. "
-                             f"Choose the preset {CUSTOM} to use your own settings, or put {name} back to "
-                             f"{DEFAULTS[name]}.")
+            raise ValueError(
+                f"preset: {preset} sets {name} to {value}, but {name} was changed to {chosen[name]}. "
+                f"Choose the preset {CUSTOM} to use your own settings, or put {name} back to "
+                f"{DEFAULTS[name]}."
+            )
     return {**chosen, **settings}

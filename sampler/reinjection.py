@@ -30,13 +30,23 @@ def sampler_passes(steps: int, reinjections: int, share: float) -> int:
 
 def reinjection_scale(sigma: float, next_sigma: float) -> float:
     """sqrt(σ_t² − σ_{t−1}²): the noise that takes a latent at σ_{t−1} back to σ_t."""
-    return (sigma ** 2 - next_sigma ** 2) ** 0.5
+    return (sigma**2 - next_sigma**2) ** 0.5
 
 
-def sample_with_reinjection(model, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict | None = None,
-                            callback: Callable[[dict], None] | None = None, disable: bool | None = None, *,
-                            sampler_function: SamplerFunction, reinjections: int, share: float,
-                            draw_noise: DrawNoise | None = None, **sampler_options) -> torch.Tensor:
+def sample_with_reinjection(
+    model,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    extra_args: dict | None = None,
+    callback: Callable[[dict], None] | None = None,
+    disable: bool | None = None,
+    *,
+    sampler_function: SamplerFunction,
+    reinjections: int,
+    share: float,
+    draw_noise: DrawNoise | None = None,
+    **sampler_options,
+) -> torch.Tensor:
     """Runs `sampler_function`, any k-diffusion sampler, with re-injections on the first steps.
 
     `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
@@ -54,9 +64,15 @@ def sample_with_reinjection(model, x: torch.Tensor, sigmas: torch.Tensor, extra_
         # A stochastic sampler starts a generator, or a Brownian path between its first and last σ, at each call.
         arguments = {**extra_args, "seed": stream_seed(seed, "pass", passes)}
         passes += 1
-        return sampler_function(model, x, sigmas[first:last + 1], extra_args=arguments,
-                                callback=_shifted(callback, first), disable=True if early else disable,
-                                **sampler_options)
+        return sampler_function(
+            model,
+            x,
+            sigmas[first : last + 1],
+            extra_args=arguments,
+            callback=_shifted(callback, first),
+            disable=True if early else disable,
+            **sampler_options,
+        )
 
     draw = 0
     for step in range(early):

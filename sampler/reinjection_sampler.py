@@ -16,15 +16,22 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
 
     def __init__(self, sampler: comfy.samplers.KSAMPLER, reinjections: int, share: float):
         if not hasattr(sampler, "sampler_function"):
-            raise ValueError(f"sampler: expected one of ComfyUI's samplers, found {type(sampler).__name__}, which runs "
-                             "in its own way. Choose one with KSamplerSelect.")
+            raise ValueError(
+                f"sampler: expected one of ComfyUI's samplers, found {type(sampler).__name__}, which runs "
+                "in its own way. Choose one with KSamplerSelect."
+            )
         if isinstance(sampler, ReinjectionSampler):
-            raise ValueError("sampler: expected a sampler without re-injections, found a Noise Re-injection Sampler. "
-                             "Connect its own sampler here and remove it: re-injections are set in one node.")
+            raise ValueError(
+                "sampler: expected a sampler without re-injections, found a Noise Re-injection Sampler. "
+                "Connect its own sampler here and remove it: re-injections are set in one node."
+            )
         self.reinjections, self.share = reinjections, share
         # The sampler's own options stay with it, whatever their names.
-        options = {"sampler_function": partial(making_single_steps(sampler.sampler_function), **sampler.extra_options),
-                   "reinjections": reinjections, "share": share}
+        options = {
+            "sampler_function": partial(making_single_steps(sampler.sampler_function), **sampler.extra_options),
+            "reinjections": reinjections,
+            "share": share,
+        }
         super().__init__(sample_with_reinjection, options, sampler.inpaint_options)
 
     def passes(self, steps: int) -> int:

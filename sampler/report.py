@@ -17,8 +17,10 @@ def report(frames: torch.Tensor, keyframes: list[int]) -> torch.Tensor:
     """
     frames = checked_frames(frames, "images")
     if len(keyframes) < 2:
-        raise ValueError(f"keyframes: expected at least two different positions, found {len(keyframes)}. A video of "
-                         "one segment has 0, -1.")
+        raise ValueError(
+            f"keyframes: expected at least two different positions, found {len(keyframes)}. A video of "
+            "one segment has 0, -1."
+        )
     pixels, count, whole = reduced(frames), len(frames), holds_numbers(frames)
     pixels[~whole] = float("nan")
     broken, note = int((~whole).sum()), ""
@@ -26,14 +28,27 @@ def report(frames: torch.Tensor, keyframes: list[int]) -> torch.Tensor:
         note = f"{broken} of {count} frames hold NaN or infinity"
         remark(f"images: {note}.")
     everywhere = list(range(count))
-    ends = [Line(name, everywhere, (100 * distance(pixels, pixels[position])).tolist())
-            for name, position in (("to the first keyframe", keyframes[0]), ("to the last keyframe", keyframes[-1]))]
+    ends = [
+        Line(name, everywhere, (100 * distance(pixels, pixels[position])).tolist())
+        for name, position in (("to the first keyframe", keyframes[0]), ("to the last keyframe", keyframes[-1]))
+    ]
     plots = [
-        Plot("Change from the frame before, % of full brightness",
-             [Line("change", everywhere[1:], (100 * change(pixels)).tolist())], count, keyframes,
-             smallest_top=1.0, note=note),
+        Plot(
+            "Change from the frame before, % of full brightness",
+            [Line("change", everywhere[1:], (100 * change(pixels)).tolist())],
+            count,
+            keyframes,
+            smallest_top=1.0,
+            note=note,
+        ),
         Plot("Distance to the keyframes, % of full brightness", ends, count, keyframes, smallest_top=1.0, note=note),
-        Plot("Ghosting suspected: 0 none, 1 half of each keyframe",
-             [Line("ghosting", everywhere, ghosting(pixels, keyframes).tolist())], count, keyframes,
-             smallest_top=1.0, note=note)]
+        Plot(
+            "Ghosting suspected: 0 none, 1 half of each keyframe",
+            [Line("ghosting", everywhere, ghosting(pixels, keyframes).tolist())],
+            count,
+            keyframes,
+            smallest_top=1.0,
+            note=note,
+        ),
+    ]
     return to_image(draw_plots(plots))

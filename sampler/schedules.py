@@ -29,8 +29,10 @@ def check_sampler(sampler_name: str, scheduler: str, sequential: bool) -> None:
     """Raises ValueError, naming the input, for a sampler or scheduler that there is not, or not for this strategy."""
     check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
     if sequential and sampler_name != "euler":
-        raise ValueError(f"sampler_name: expected euler, found {sampler_name}: the sequential strategies make their "
-                         "own steps. Choose euler, or another strategy.")
+        raise ValueError(
+            f"sampler_name: expected euler, found {sampler_name}: the sequential strategies make their "
+            "own steps. Choose euler, or another strategy."
+        )
     check_choice("scheduler", scheduler, schedulers())
 
 
@@ -41,11 +43,14 @@ def noise_levels(model, sampler_name: str, scheduler: str, steps: int, denoise: 
     ValueError, naming the input, for a run longer than a million steps.
     """
     if 0 < denoise < steps / _LONGEST_RUN:
-        raise ValueError(f"denoise: expected 0, or at least {steps / _LONGEST_RUN:g} with {steps} steps, found "
-                         f"{denoise:g}. Raise it.")
+        raise ValueError(
+            f"denoise: expected 0, or at least {steps / _LONGEST_RUN:g} with {steps} steps, found "
+            f"{denoise:g}. Raise it."
+        )
     if scheduler != ALIGN_YOUR_STEPS:
-        return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise,
-                                       model.model_options).sigmas
+        return comfy.samplers.KSampler(
+            model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
+        ).sigmas
     if denoise <= 0:
         return torch.zeros(0)
-    return align_your_steps(steps if denoise > 0.9999 else int(steps / denoise))[-(steps + 1):]
+    return align_your_steps(steps if denoise > 0.9999 else int(steps / denoise))[-(steps + 1) :]

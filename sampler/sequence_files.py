@@ -54,16 +54,14 @@ class FinishedClips:
         return None
 
     def write(self, key: str, latents: torch.Tensor) -> None:
-        """Keeps the latents; when that fails, by a full disk for instance, a warning says so and nothing else happens.
-        """
+        """Keeps the latents; when that fails, by a full disk for instance, a warning says so and nothing else happens."""
         try:
             save_tensors(self._path(key), {"latents": latents}, _metadata(key, latents), overwrite=True)
         except WeightsError as error:
             logger.warning("This clip is finished but cannot be kept for a later run: %s", error)
 
     def remove_oldest(self, kept: int) -> None:
-        """Removes all but the `kept` newest clips, and what earlier versions left half-written a day ago. Nothing else.
-        """
+        """Removes all but the `kept` newest clips, and what earlier versions left half-written a day ago. Nothing else."""
         clips = self._files(_FINISHED)
         old = sorted(clips, key=clips.get, reverse=True)[kept:]
         old += [path for path, written in self._files(_UNFINISHED).items() if time.time() - written > _DAY]

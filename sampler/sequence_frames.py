@@ -25,13 +25,13 @@ class Frames:
         """All frames of the next clip; its first frame is the last of the clip before and is shown once."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         decoded = self._vae.decode(latents)
-        shown = decoded[min(self._position, 1):][:self._frames - self._position]
+        shown = decoded[min(self._position, 1) :][: self._frames - self._position]
         if len(shown) == self._frames:
             self.images = shown
         else:
             if self.images is None:
                 self.images = shown.new_empty([self._frames, *shown.shape[1:]])
-            self.images[self._position:self._position + len(shown)] = shown
+            self.images[self._position : self._position + len(shown)] = shown
         self._position += len(shown)
         self.clips += 1
         return decoded
@@ -52,9 +52,11 @@ def check_frames_fit(segments: list[Segment], subdivisions: int, loop: bool, wid
     else:
         name, advice = "width", "Lower width and height"
     longest = max(subdivided_frames(segment.frames, subdivisions) for segment in segments)
-    raise ValueError(f"{name}: expected a video that fits into the {_gib(available)} GiB of memory that are free, "
-                     f"found {frames} frames (up to {longest} a segment), which take {_gib(needed)} GiB. {advice}, or "
-                     "give fewer keyframes at a time.")
+    raise ValueError(
+        f"{name}: expected a video that fits into the {_gib(available)} GiB of memory that are free, "
+        f"found {frames} frames (up to {longest} a segment), which take {_gib(needed)} GiB. {advice}, or "
+        "give fewer keyframes at a time."
+    )
 
 
 def needed_bytes(segments: list[Segment], subdivisions: int, loop: bool, width: int, height: int) -> int:

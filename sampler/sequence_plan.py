@@ -22,6 +22,7 @@ _LONGEST = 1024
 @dataclass(frozen=True)
 class Segment:
     """The clip from keyframe `first` to keyframe `last` (their indices), both among its `frames`."""
+
     first: int
     last: int
     frames: int
@@ -33,8 +34,10 @@ def plan_segments(keyframes: int, frames_per_segment: str, loop: bool) -> list[S
     Raises ValueError, naming the input, when there are too few keyframes or the numbers of frames cannot be used.
     """
     if keyframes < 2 and not loop:
-        raise ValueError(f"keyframes: expected at least 2 pictures, found {keyframes}. Join your pictures to one batch "
-                         "with ImageBatch, or switch loop on.")
+        raise ValueError(
+            f"keyframes: expected at least 2 pictures, found {keyframes}. Join your pictures to one batch "
+            "with ImageBatch, or switch loop on."
+        )
     segments = keyframes if loop else keyframes - 1
     frames = parse_frames_per_segment(frames_per_segment, segments)
     return [Segment(index, (index + 1) % keyframes, count) for index, count in enumerate(frames)]
@@ -49,19 +52,27 @@ def parse_frames_per_segment(text: str, segments: int) -> list[int]:
     try:
         frames = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise ValueError(f"frames_per_segment: expected one number, such as 25, or one for each segment, such as "
-                         f"8, 14, 8, found {quoted(text)}. Write numbers with commas between them.") from error
+        raise ValueError(
+            f"frames_per_segment: expected one number, such as 25, or one for each segment, such as "
+            f"8, 14, 8, found {quoted(text)}. Write numbers with commas between them."
+        ) from error
     if len(frames) == 1:
         frames *= segments
     if len(frames) != segments:
-        raise ValueError(f"frames_per_segment: expected one number or {segments}, one for each segment, found "
-                         f"{len(frames)}: {quoted(text)}. Write one number for all segments, or one for each.")
+        raise ValueError(
+            f"frames_per_segment: expected one number or {segments}, one for each segment, found "
+            f"{len(frames)}: {quoted(text)}. Write one number for all segments, or one for each."
+        )
     if min(frames) < _SHORTEST:
-        raise ValueError(f"frames_per_segment: expected at least {_SHORTEST} frames, the two keyframes, found "
-                         f"{quoted(min(frames))}. Raise it.")
+        raise ValueError(
+            f"frames_per_segment: expected at least {_SHORTEST} frames, the two keyframes, found "
+            f"{quoted(min(frames))}. Raise it."
+        )
     if max(frames) > _LONGEST:
-        raise ValueError(f"frames_per_segment: expected at most {_LONGEST} frames, found "
-                         f"{quoted(max(frames))}. Lower it: 25 for SVD-XT, 14 for SVD.")
+        raise ValueError(
+            f"frames_per_segment: expected at most {_LONGEST} frames, found "
+            f"{quoted(max(frames))}. Lower it: 25 for SVD-XT, 14 for SVD."
+        )
     return frames
 
 

@@ -28,12 +28,20 @@ _POST_CFG = "sampler_post_cfg_function"
 @dataclass(frozen=True)
 class KeyframeLatents:
     """Both keyframes as the sampled latents hold them: `[1, 4, h, w]`, multiplied by the VAE's scale."""
+
     first: torch.Tensor
     last: torch.Tensor
 
 
-def sequential_step(x: torch.Tensor, guided: torch.Tensor, unconditional: torch.Tensor, far_frame: int,
-                    keyframe: torch.Tensor, sigma: float, next_sigma: float) -> torch.Tensor:
+def sequential_step(
+    x: torch.Tensor,
+    guided: torch.Tensor,
+    unconditional: torch.Tensor,
+    far_frame: int,
+    keyframe: torch.Tensor,
+    sigma: float,
+    next_sigma: float,
+) -> torch.Tensor:
     """One direction's step σ → σ′ in forward time: `x`, `guided`, `unconditional` and the result `[frames, 4, h, w]`.
 
     `far_frame`: the frame (0 or −1) farthest from the direction's own keyframe, which becomes `keyframe`, the other
@@ -44,9 +52,17 @@ def sequential_step(x: torch.Tensor, guided: torch.Tensor, unconditional: torch.
     return estimate + next_sigma * (x - unconditional) / sigma
 
 
-def sample_sequential(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict | None = None,
-                      callback: Callable[[dict], None] | None = None, disable: bool | None = None, *,
-                      keyframes: KeyframeLatents, draw_noise: DrawNoise | None = None) -> torch.Tensor:
+def sample_sequential(
+    model: Callable,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    extra_args: dict | None = None,
+    callback: Callable[[dict], None] | None = None,
+    disable: bool | None = None,
+    *,
+    keyframes: KeyframeLatents,
+    draw_noise: DrawNoise | None = None,
+) -> torch.Tensor:
     """A k-diffusion sampler: all steps of algorithm 1 on a model that can evaluate one direction alone.
 
     `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
@@ -64,20 +80,29 @@ def sample_sequential(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, ex
             guided, unconditional = _one_direction(model, x, sigma * ones, direction, extra_args)
             if callback is not None:
                 callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": guided})
-            x = sequential_step(x, guided, unconditional, far_frame, _unmasked(keyframe, guided, far_frame, extra_args),
-                                sigma, next_sigma)
+            x = sequential_step(
+                x,
+                guided,
+                unconditional,
+                far_frame,
+                _unmasked(keyframe, guided, far_frame, extra_args),
+                sigma,
+                next_sigma,
+            )
     return x
 
 
 def _unmasked(keyframe: torch.Tensor, guided: torch.Tensor, far_frame: int, extra_args: dict) -> torch.Tensor:
     """The keyframe, but where a noise mask keeps the latent's own frame, that, as `guided` has it."""
     mask = extra_args.get("denoise_mask")
-    return keyframe if mask is None else torch.lerp(guided[[far_frame]], keyframe.to(guided),
-                                                    mask[[far_frame]].to(guided))
+    return (
+        keyframe if mask is None else torch.lerp(guided[[far_frame]], keyframe.to(guided), mask[[far_frame]].to(guided))
+    )
 
 
-def _one_direction(model: Callable, x: torch.Tensor, sigma: torch.Tensor, direction: str,
-                   extra_args: dict) -> tuple[torch.Tensor, torch.Tensor]:
+def _one_direction(
+    model: Callable, x: torch.Tensor, sigma: torch.Tensor, direction: str, extra_args: dict
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(guided, unconditional) estimates of one direction, in forward time."""
     unconditional = []
 
@@ -87,7 +112,10 @@ def _one_direction(model: Callable, x: torch.Tensor, sigma: torch.Tensor, direct
 
     options = dict(extra_args.get("model_options") or {})
     # CFG++ needs the unconditional estimate where guidance of 1 would leave it out.
-    options |= {ONE_DIRECTION: direction, "disable_cfg1_optimization": True,
-                _POST_CFG: [*options.get(_POST_CFG, []), keep]}
+    options |= {
+        ONE_DIRECTION: direction,
+        "disable_cfg1_optimization": True,
+        _POST_CFG: [*options.get(_POST_CFG, []), keep],
+    }
     guided = model(x, sigma, **{**extra_args, "model_options": options})
     return guided, unconditional[-1]

@@ -18,9 +18,11 @@ class SequentialSampler(comfy.samplers.KSAMPLER):
             found = getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")
             if getattr(sampler, "extra_options", None):
                 found += f" with {', '.join(map(str, sampler.extra_options))}"
-            raise ValueError(f"sampler: expected euler, found {found}: the sequential strategies make their own steps, "
-                             "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
-                             "strategy.")
+            raise ValueError(
+                f"sampler: expected euler, found {found}: the sequential strategies make their own steps, "
+                "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
+                "strategy."
+            )
         super().__init__(sample_sequential, {"keyframes": keyframes}, sampler.inpaint_options)
 
     def passes(self, steps: int) -> int:

@@ -25,8 +25,15 @@ def making_single_steps(sampler_function: SamplerFunction) -> SamplerFunction:
     return sampler_function
 
 
-def _sample(sampler_function: SamplerFunction, shown: bool, above_zero: bool, model, x: torch.Tensor,
-            sigmas: torch.Tensor, **arguments) -> torch.Tensor:
+def _sample(
+    sampler_function: SamplerFunction,
+    shown: bool,
+    above_zero: bool,
+    model,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    **arguments,
+) -> torch.Tensor:
     if len(sigmas) == 2 and sigmas[1] == 0 and above_zero:
         sigmas = torch.stack([sigmas[0], sigmas[0].clamp(max=_LOWEST_LEVEL), sigmas[1]])
     elif len(sigmas) == 2 and sigmas[1] > 0 and shown:

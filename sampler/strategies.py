@@ -17,8 +17,12 @@ STRATEGIES = {
     # directions are the base model with its own attention.
     "time reversal": {"backward_motion": False, "temporal_attention": "own"},
     # Jeon et al., "Motion Prior Distillation", arXiv 2602.12679. Only weighted fusion ends at the last keyframe.
-    "motion prior distillation": {"backward_motion": False, "temporal_attention": "own", "fusion": "weighted",
-                                  "motion_prior": True},
+    "motion prior distillation": {
+        "backward_motion": False,
+        "temporal_attention": "own",
+        "fusion": "weighted",
+        "motion_prior": True,
+    },
     "sequential": {**_SEQUENTIAL, "backward_motion": False, "temporal_attention": "own"},
     # The same steps with the fine-tuned weights of "Generative Inbetweening" in the backward direction.
     "sequential with backward motion": {**_SEQUENTIAL, "backward_motion": True},
@@ -26,20 +30,39 @@ STRATEGIES = {
 TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed["backward_motion"]]
 
 
-def settings_of(strategy: str, guidance_min: float, guidance_max: float, fusion: str, temporal_attention: str,
-                order_of_work: str, guidance_start: float = 0.0, guidance_end: float = 1.0) -> DualDirectionSettings:
+def settings_of(
+    strategy: str,
+    guidance_min: float,
+    guidance_max: float,
+    fusion: str,
+    temporal_attention: str,
+    order_of_work: str,
+    guidance_start: float = 0.0,
+    guidance_end: float = 1.0,
+) -> DualDirectionSettings:
     """The guider's settings for a strategy; what the strategy fixes overrides the user's choice.
 
     Raises ValueError, naming the input, for a choice that there is not.
     """
-    for name, value, choices in (("strategy", strategy, STRATEGIES), ("fusion", fusion, FUSIONS),
-                                 ("temporal_attention", temporal_attention, TEMPORAL_ATTENTIONS),
-                                 ("order_of_work", order_of_work, ("auto", *ORDERS))):
+    for name, value, choices in (
+        ("strategy", strategy, STRATEGIES),
+        ("fusion", fusion, FUSIONS),
+        ("temporal_attention", temporal_attention, TEMPORAL_ATTENTIONS),
+        ("order_of_work", order_of_work, ("auto", *ORDERS)),
+    ):
         check_choice(name, value, choices)
     if guidance_start > guidance_end:
-        raise ValueError(f"guidance_start: expected at most guidance_end, {guidance_end:g}, found {guidance_start:g}. "
-                         "Lower it, or raise guidance_end.")
-    chosen = {"guidance_min": guidance_min, "guidance_max": guidance_max, "fusion": fusion,
-              "temporal_attention": temporal_attention, "order_of_work": order_of_work,
-              "guidance_start": guidance_start, "guidance_end": guidance_end}
+        raise ValueError(
+            f"guidance_start: expected at most guidance_end, {guidance_end:g}, found {guidance_start:g}. "
+            "Lower it, or raise guidance_end."
+        )
+    chosen = {
+        "guidance_min": guidance_min,
+        "guidance_max": guidance_max,
+        "fusion": fusion,
+        "temporal_attention": temporal_attention,
+        "order_of_work": order_of_work,
+        "guidance_start": guidance_start,
+        "guidance_end": guidance_end,
+    }
     return DualDirectionSettings(**{**chosen, **STRATEGIES[strategy]})

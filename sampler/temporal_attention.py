@@ -28,11 +28,12 @@ from .time_reversal import reverse_sequences
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Replacement = Callable[..., torch.Tensor]
 TEMPORAL_ATTENTIONS = ("rotated", "own")
-_TOKENS_AT_ONCE = 2 ** 15
+_TOKENS_AT_ONCE = 2**15
 
 
 class Projections(Protocol):
     """The four linear layers of one attention, as ComfyUI's CrossAttention has them."""
+
     to_q: Callable[[torch.Tensor], torch.Tensor]
     to_k: Callable[[torch.Tensor], torch.Tensor]
     to_v: Callable[[torch.Tensor], torch.Tensor]
@@ -43,6 +44,7 @@ class Projections(Protocol):
 @dataclass(frozen=True)
 class Video:
     """One of the videos that a UNet call computes: its direction, and the conditioning that both directions share."""
+
     direction: Literal["forward", "backward"]
     conditioning: object
 
@@ -55,6 +57,7 @@ class UNetCall:
     attention makes its own map of. They are given up as they are used, unless `keeps_maps`. `frames`: those of each
     video, where they are to be checked.
     """
+
     videos: list[Video]
     temporal_attention: str = "rotated"
     maps: dict[tuple[str, object], torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
@@ -68,8 +71,14 @@ class UNetCall:
 
     def _twin(self, index: int) -> int | None:
         """Which video is the other direction of the same conditioning, if it is in this call."""
-        return next((other for other, video in enumerate(self.videos)
-                     if other != index and video.conditioning == self.videos[index].conditioning), None)
+        return next(
+            (
+                other
+                for other, video in enumerate(self.videos)
+                if other != index and video.conditioning == self.videos[index].conditioning
+            ),
+            None,
+        )
 
 
 class ForwardMapMissing(RuntimeError):
@@ -83,6 +92,7 @@ class VideosDivided(RuntimeError):
 @dataclass
 class BackwardProjections:
     """What the backward direction adds: ΔV and ΔO of one layer, and how much of them (0…1)."""
+
     to_v: Callable[[torch.Tensor], torch.Tensor]
     to_out: Callable[[torch.Tensor], torch.Tensor]
     strength: float = 1.0
@@ -94,6 +104,7 @@ class Tokens:
 
     Unless attention patches of other nodes have changed them.
     """
+
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
@@ -103,9 +114,15 @@ class Tokens:
         return [Tokens(*part) for part in zip(*(x.chunk(count) for x in (self.query, self.key, self.value)))]
 
 
-def dual_direction_attention(layer: str, projections: Projections, backward: BackwardProjections | None,
-                             tokens: torch.Tensor | Tokens, call: UNetCall, attend: Attend,
-                             replacement: Replacement | None = None) -> torch.Tensor:
+def dual_direction_attention(
+    layer: str,
+    projections: Projections,
+    backward: BackwardProjections | None,
+    tokens: torch.Tensor | Tokens,
+    call: UNetCall,
+    attend: Attend,
+    replacement: Replacement | None = None,
+) -> torch.Tensor:
     """One temporal self-attention over all videos of a UNet call, forward ones first.
 
     `tokens`: `[videos · positions, frames, channels]`, backward videos in reversed time; the result has the same

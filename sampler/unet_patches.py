@@ -18,13 +18,15 @@ _TEMPORAL_BLOCK = ".time_stack."
 
 def temporal_attention_layers(unet: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """{name: module} of the temporal self-attentions; 16 in SVD."""
-    return {name: module for name, module in unet.named_modules()
-            if _TEMPORAL_BLOCK in name and name.endswith(".attn1")}
+    return {
+        name: module for name, module in unet.named_modules() if _TEMPORAL_BLOCK in name and name.endswith(".attn1")
+    }
 
 
 @contextmanager
-def dual_direction_unet(unet: torch.nn.Module,
-                        backward_of: Callable[[str], BackwardProjections | None]) -> Iterator[None]:
+def dual_direction_unet(
+    unet: torch.nn.Module, backward_of: Callable[[str], BackwardProjections | None]
+) -> Iterator[None]:
     """Within it, calls that carry a UNetCall in their transformer options share their temporal attention.
 
     `backward_of(name)`: what the backward direction adds in one layer. Other calls are not touched, and on leaving,
@@ -60,15 +62,21 @@ def _replace_forward(module: torch.nn.Module, forward: Callable, replaced: list)
 def _video_forward(transformer: torch.nn.Module) -> Callable:
     original = transformer.forward
 
-    def forward(x, context=None, time_context=None, timesteps=None, image_only_indicator=None,
-                transformer_options=None):
+    def forward(
+        x, context=None, time_context=None, timesteps=None, image_only_indicator=None, transformer_options=None
+    ):
         options = {} if transformer_options is None else transformer_options
         call: UNetCall | None = options.get(UNET_CALL)
         # Another node may have divided the batch on its way here; the temporal layers cannot tell from their tokens.
-        if call is not None and call.frames is not None and \
-                (timesteps, x.shape[0]) != (call.frames, len(call.videos) * call.frames):
-            raise VideosDivided(f"expected {len(call.videos)} videos of {call.frames} frames, found {x.shape[0]} in "
-                                f"videos of {timesteps}")
+        if (
+            call is not None
+            and call.frames is not None
+            and (timesteps, x.shape[0]) != (call.frames, len(call.videos) * call.frames)
+        ):
+            raise VideosDivided(
+                f"expected {len(call.videos)} videos of {call.frames} frames, found {x.shape[0]} in "
+                f"videos of {timesteps}"
+            )
         return original(x, context, time_context, timesteps, image_only_indicator, options)
 
     return forward
@@ -82,8 +90,11 @@ def _block_forward(block: torch.nn.Module) -> Callable:
         replacement = _attn1_replacement(options) if UNET_CALL in options else None
         if replacement is not None:
             # The block would call it instead of its attention, and the method with it.
-            options = {**options, _REPLACEMENT: replacement,
-                       "patches_replace": {**options["patches_replace"], "attn1": {}}}
+            options = {
+                **options,
+                _REPLACEMENT: replacement,
+                "patches_replace": {**options["patches_replace"], "attn1": {}},
+            }
         return original(x, context=context, transformer_options=options)
 
     return forward
@@ -109,16 +120,19 @@ def _temporal_forward(name: str, module: torch.nn.Module, backward: BackwardProj
 
         def attend(q, k, v):
             # Looked up at every call: other packs exchange the host's attention while it runs.
-            return host_attention.optimized_attention(q, k, v, module.heads, attn_precision=module.attn_precision,
-                                                      transformer_options=options)
+            return host_attention.optimized_attention(
+                q, k, v, module.heads, attn_precision=module.attn_precision, transformer_options=options
+            )
 
         # Attention patches of other nodes hand on three tensors, without them there is one.
         key = x if context is None else context
         tokens = Tokens(x, key, key if value is None else value)
         if tokens.query.shape[:2] != tokens.value.shape[:2] and call.temporal_attention != "own":
             patches = options.get("patches", {}).get("attn1_patch", [])
-            raise ValueError(f"model: {nodes_behind(patches)} merges or tiles the frames, whose attention map cannot "
-                             "be rotated then. Disconnect it from the model, or choose temporal_attention own.")
+            raise ValueError(
+                f"model: {nodes_behind(patches)} merges or tiles the frames, whose attention map cannot "
+                "be rotated then. Disconnect it from the model, or choose temporal_attention own."
+            )
         replacement = _replacement(module, options)
         return dual_direction_attention(name, module, backward, tokens, call, attend, replacement)
 

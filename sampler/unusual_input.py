@@ -15,18 +15,25 @@ _SAME = 1 / 255
 def remark_on_frames(frames: int, name: str) -> None:
     """Says when a clip is much shorter or longer than those of training (SVD 14 frames, SVD-XT 25)."""
     if not _FEWEST <= frames <= _MOST:
-        remark(f"{name}: {frames} frames are far from what the models were trained on, 14 (SVD) or 25 (SVD-XT). Expect "
-               "a poorer video.")
+        remark(
+            f"{name}: {frames} frames are far from what the models were trained on, 14 (SVD) or 25 (SVD-XT). Expect "
+            "a poorer video."
+        )
 
 
 def remark_on_aspect(picture: torch.Tensor, width: int, height: int, fit: str, name: str) -> None:
     """Says when cutting or distorting a picture `[1, h, w, channels]` to the video's aspect takes much of it."""
     ratio = (picture.shape[2] * height) / (picture.shape[1] * width)
     if max(ratio, 1 / ratio) > _ASPECTS.get(fit, float("inf")):
-        what = f"{1 - min(ratio, 1 / ratio):.0%} of it is cut off" if fit == "crop" else \
-            f"it is distorted by {max(ratio, 1 / ratio):.2g} times"
-        remark(f"{name}: {picture.shape[2]}×{picture.shape[1]} has another aspect than the video's {width}×{height}: "
-               f"{what}. Change width and height, or fit.")
+        what = (
+            f"{1 - min(ratio, 1 / ratio):.0%} of it is cut off"
+            if fit == "crop"
+            else f"it is distorted by {max(ratio, 1 / ratio):.2g} times"
+        )
+        remark(
+            f"{name}: {picture.shape[2]}×{picture.shape[1]} has another aspect than the video's {width}×{height}: "
+            f"{what}. Change width and height, or fit."
+        )
 
 
 def remark_on_equal(first: torch.Tensor, last: torch.Tensor, name: str) -> None:
@@ -35,8 +42,9 @@ def remark_on_equal(first: torch.Tensor, last: torch.Tensor, name: str) -> None:
         remark(f"{name}: both keyframes of a clip are the same picture. Expect a video that hardly moves.")
 
 
-def remark_on_keyframes(first: torch.Tensor, last: torch.Tensor, width: int, height: int, frames: int,
-                        fit: str) -> None:
+def remark_on_keyframes(
+    first: torch.Tensor, last: torch.Tensor, width: int, height: int, frames: int, fit: str
+) -> None:
     """The remarks on what Encode Keyframes was given."""
     remark_on_frames(frames, "frames")
     remark_on_aspect(first, width, height, fit, "first_keyframe")
@@ -44,8 +52,9 @@ def remark_on_keyframes(first: torch.Tensor, last: torch.Tensor, width: int, hei
     remark_on_equal(first, last, "last_keyframe")
 
 
-def remark_on_sequence(pictures: list[torch.Tensor], segments: list[Segment], width: int, height: int,
-                       fit: str) -> None:
+def remark_on_sequence(
+    pictures: list[torch.Tensor], segments: list[Segment], width: int, height: int, fit: str
+) -> None:
     """The remarks on what Inbetween Keyframe Sequence was given; a batch has one aspect."""
     remark_on_aspect(pictures[0], width, height, fit, "keyframes")
     for segment in segments:

@@ -38,6 +38,7 @@ def inputs_of(workflow: dict, class_type: str) -> dict:
 @dataclass
 class Run:
     """What the server told about one run: (value, max) of each node's progress bar, and each node's output."""
+
     id: str = ""
     progress: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     outputs: dict[str, dict] = field(default_factory=dict)
@@ -63,11 +64,13 @@ class Run:
 @dataclass
 class Server:
     """A running ComfyUI at `url`, with its folders below `base`."""
+
     url: str
     base: Path
 
     def ask(self, method: str, path: str, **arguments) -> tuple[int, object]:
         """(status, answer) of one request; the answer is read as JSON where it is JSON, else it is bytes."""
+
         async def request():
             async with aiohttp.ClientSession(self.url) as session:
                 async with session.request(method, path, **arguments) as answer:
@@ -99,6 +102,7 @@ class Server:
     async def _run(self, workflow: dict, run: Run, interrupt_after: int | None = None, seen: list | None = None):
         client, reports, tasks = uuid.uuid4().hex, 0, []
         async with aiohttp.ClientSession(self.url, timeout=aiohttp.ClientTimeout(total=None)) as session:
+
             async def interrupt():
                 async with session.post("/interrupt", json={}) as answer:
                     answer.raise_for_status()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 _spec = importlib.util.spec_from_file_location(
-    "benchmark_host", Path(__file__).resolve().parents[1] / "benchmarks" / "host.py")
+    "benchmark_host", Path(__file__).resolve().parents[1] / "benchmarks" / "host.py"
+)
 _host = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_host)
 

@@ -1,4 +1,5 @@
 """Checkouts to run dev.py in: their requirements are one small package, their ComfyUI is a few files."""
+
 from __future__ import annotations
 
 import os

@@ -16,5 +16,6 @@ def counting() -> LiveBytes:
     """Counts the bytes of all tensors made inside it."""
     gc.collect()
     # Sparse tensors of other tests have no storage of their own.
-    return LiveBytes(each for each in gc.get_objects()
-                     if isinstance(each, torch.Tensor) and each.layout == torch.strided)
+    return LiveBytes(
+        each for each in gc.get_objects() if isinstance(each, torch.Tensor) and each.layout == torch.strided
+    )

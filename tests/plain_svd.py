@@ -55,13 +55,17 @@ class PlainDirections:
         guider.set_cfg(1.0)
         with self._maps_as_tensors(model.model.diffusion_model, direction, half):
             nothing = torch.zeros_like(x)
-            return self.scaled(guider.sample(nothing, nothing, comfy.samplers.KSAMPLER(evaluate),
-                                             torch.tensor([sigma, 0.0]), disable_pbar=True))
+            return self.scaled(
+                guider.sample(
+                    nothing, nothing, comfy.samplers.KSAMPLER(evaluate), torch.tensor([sigma, 0.0]), disable_pbar=True
+                )
+            )
 
     @contextmanager
     def _maps_as_tensors(self, unet, direction: str, half: int):
-        layers = {name: layer for name, layer in unet.named_modules()
-                  if ".time_stack." in name and name.endswith(".attn1")}
+        layers = {
+            name: layer for name, layer in unet.named_modules() if ".time_stack." in name and name.endswith(".attn1")
+        }
         assert layers
         for name, layer in layers.items():
             layer.forward = self._temporal_attention(name, layer, direction, half)
@@ -91,8 +95,13 @@ def guided(halves: tuple[torch.Tensor, torch.Tensor], fusion: str) -> torch.Tens
     """v_u + g (v_c − v_u): g of 2 with average fusion, from 1 to 3 with weighted."""
     conditional, unconditional = halves
     frames = len(conditional)
-    return torch.stack([unconditional[i] + (2 if fusion == "average" else 1 + 2 * i / (frames - 1))
-                        * (conditional[i] - unconditional[i]) for i in range(frames)])
+    return torch.stack(
+        [
+            unconditional[i]
+            + (2 if fusion == "average" else 1 + 2 * i / (frames - 1)) * (conditional[i] - unconditional[i])
+            for i in range(frames)
+        ]
+    )
 
 
 def fused(forward: torch.Tensor, backward: torch.Tensor, fusion: str) -> torch.Tensor:
@@ -123,8 +132,9 @@ def plainly_by_motion_prior(directions: PlainDirections, x: torch.Tensor, sigmas
     return x
 
 
-def plainly_sequential(estimates, x: torch.Tensor, sigmas: list[float], first: torch.Tensor, last: torch.Tensor,
-                       seed: int) -> torch.Tensor:
+def plainly_sequential(
+    estimates, x: torch.Tensor, sigmas: list[float], first: torch.Tensor, last: torch.Tensor, seed: int
+) -> torch.Tensor:
     """ViBiDSampler's algorithm 1 as its release has it, with the reversal of time written out (arXiv 2410.05651)."""
     for step in range(len(sigmas) - 1):
         sigma, following = sigmas[step], sigmas[step + 1]
@@ -132,7 +142,7 @@ def plainly_sequential(estimates, x: torch.Tensor, sigmas: list[float], first: t
         conditional[-1] = last
         x = conditional + following * (x - unconditional) / sigma
         noise = seeded_noise(x.shape, stream_seed(seed, "re-noising", step))
-        x = x + (sigma ** 2 - following ** 2) ** 0.5 * noise
+        x = x + (sigma**2 - following**2) ** 0.5 * noise
         x = x.flip(0)
         conditional, unconditional = estimates(x, sigma, "backward")
         conditional[-1] = first

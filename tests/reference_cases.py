@@ -32,6 +32,7 @@ VAE_SCALE = 0.18215
 @dataclass
 class Case:
     """One recorded run: its settings and tensors (named as in the authors' pipeline)."""
+
     name: str
     settings: dict
     tensors: dict[str, torch.Tensor]
@@ -86,7 +87,7 @@ def load_models(backward_motion: str = "tiny_backward_motion", strength: float =
     base = next(name for name in _folders() if not name.endswith(("-xt", "reverse-motion"))) + "/"
     InbetweenConvertBackwardMotion.execute(base, folder("reverse-motion"), backward_motion, "fp32", True)
     model, clip_vision, vae = InbetweenLoadSVD.execute(folder("-xt")).args
-    model, = InbetweenLoadBackwardMotion.execute(model, f"{backward_motion}.safetensors", strength).args
+    (model,) = InbetweenLoadBackwardMotion.execute(model, f"{backward_motion}.safetensors", strength).args
     return model, clip_vision, vae
 
 
@@ -96,12 +97,24 @@ def encode_case(case: Case, clip_vision, vae, monkeypatch):
     monkeypatch.setattr(encode, "seeded_noise", lambda shape, seed: noise.reshape(shape))
     s = case.settings
     return InbetweenEncodeKeyframes.execute(
-        clip_vision, vae, case.picture("first"), case.picture("last"), s["width"], s["height"], s["frames"],
-        s.get("fps", 7), s.get("bucket", 127), s.get("aug", 0.02), 0, "crop").args
+        clip_vision,
+        vae,
+        case.picture("first"),
+        case.picture("last"),
+        s["width"],
+        s["height"],
+        s["frames"],
+        s.get("fps", 7),
+        s.get("bucket", 127),
+        s.get("aug", 0.02),
+        0,
+        "crop",
+    ).args
 
 
 class RecordedNoise:
     """NOISE for SamplerCustomAdvanced: the recorded first latents."""
+
     seed = 0
 
     def __init__(self, noise: torch.Tensor):
@@ -114,31 +127,60 @@ class RecordedNoise:
 @dataclass
 class Result:
     """A run's tensors, named and shaped as the recorded ones, and the host's latent."""
+
     tensors: dict[str, torch.Tensor]
     samples: dict
 
 
-def sample_case(case: Case, model, positive, negative, latent, order: str = "paired", strategy: str = "dual-direction",
-                temporal_attention: str = "rotated", sigmas: torch.Tensor | None = None) -> Result:
+def sample_case(
+    case: Case,
+    model,
+    positive,
+    negative,
+    latent,
+    order: str = "paired",
+    strategy: str = "dual-direction",
+    temporal_attention: str = "rotated",
+    sigmas: torch.Tensor | None = None,
+) -> Result:
     """The recorded run through the guider, the re-injection sampler and the host's SamplerCustomAdvanced."""
     s, seen = case.settings, {}
     model = model.clone()
     model.set_model_unet_function_wrapper(_recorder(seen))
-    guider, = InbetweenDualDirectionGuider.execute(
-        model, positive, negative, s.get("min_cfg", 1.0), s.get("max_cfg", 3.0),
-        "weighted" if s["weighted_average"] else "average", strategy, temporal_attention, order).args
-    sampler, = KSamplerSelect.execute("euler").args
-    sampler, = InbetweenReinjectionSampler.execute(sampler, s["inject_steps"], s["inject_ratio"]).args
+    (guider,) = InbetweenDualDirectionGuider.execute(
+        model,
+        positive,
+        negative,
+        s.get("min_cfg", 1.0),
+        s.get("max_cfg", 3.0),
+        "weighted" if s["weighted_average"] else "average",
+        strategy,
+        temporal_attention,
+        order,
+    ).args
+    (sampler,) = KSamplerSelect.execute("euler").args
+    (sampler,) = InbetweenReinjectionSampler.execute(sampler, s["inject_steps"], s["inject_ratio"]).args
     injected = case.tensors.get("injected_noise")
     sampler.extra_options["draw_noise"] = lambda shape, draw: injected[draw].reshape(shape)
     sigmas = case.tensors["sigmas"] if sigmas is None else sigmas
-    samples, _ = SamplerCustomAdvanced.execute(RecordedNoise(case.tensors["initial_noise"][0]), guider, sampler, sigmas,
-                                               latent).args
-    outputs = {f"step0_{direction}_v_uncond_cond": torch.stack([seen[half, direction][0][1]
-                                                                for half in ("negative", "positive")])
-               for direction in ("forward", "backward") if ("positive", direction) in seen}
-    return Result({**outputs, "evaluated_latents": torch.stack([noisy for noisy, _ in seen["positive", "forward"]]),
-                   "final_latents": samples["samples"] * VAE_SCALE}, samples)
+    samples, _ = SamplerCustomAdvanced.execute(
+        RecordedNoise(case.tensors["initial_noise"][0]), guider, sampler, sigmas, latent
+    ).args
+    outputs = {
+        f"step0_{direction}_v_uncond_cond": torch.stack(
+            [seen[half, direction][0][1] for half in ("negative", "positive")]
+        )
+        for direction in ("forward", "backward")
+        if ("positive", direction) in seen
+    }
+    return Result(
+        {
+            **outputs,
+            "evaluated_latents": torch.stack([noisy for noisy, _ in seen["positive", "forward"]]),
+            "final_latents": samples["samples"] * VAE_SCALE,
+        },
+        samples,
+    )
 
 
 def schedule(case: Case, model) -> torch.Tensor:
@@ -151,11 +193,15 @@ def _recorder(seen: dict):
         x, sigma = arguments["input"], arguments["timestep"].reshape(-1, 1, 1, 1)[0]
         denoised = apply_model(x, arguments["timestep"], **arguments["c"])
         options = arguments["c"]["transformer_options"]
-        parts = zip(options["cond_or_uncond"], options[UNET_CALL].videos, x.chunk(len(options["cond_or_uncond"])),
-                    denoised.chunk(len(options["cond_or_uncond"])))
+        parts = zip(
+            options["cond_or_uncond"],
+            options[UNET_CALL].videos,
+            x.chunk(len(options["cond_or_uncond"])),
+            denoised.chunk(len(options["cond_or_uncond"])),
+        )
         for uncond, video, noisy, estimate in parts:
             # denoised = x/(σ²+1) − v·σ/√(σ²+1)
-            v = (noisy / (sigma ** 2 + 1) - estimate) * (sigma ** 2 + 1) ** 0.5 / sigma
+            v = (noisy / (sigma**2 + 1) - estimate) * (sigma**2 + 1) ** 0.5 / sigma
             seen.setdefault((("positive", "negative")[uncond], video.direction), []).append((noisy, v))
         return denoised
 

@@ -30,9 +30,12 @@ def prepare(base: Path) -> Path:
         shutil.copyfile(DEMO / picture, base / "input" / picture)
     paths = base / "models.yaml"
     # The first folder of its kind is the one that Convert Backward Motion Weights writes to.
-    paths.write_text("tests:\n    is_default: true\n"
-                     f"    backward_motion: {json.dumps(str(base / 'models' / 'backward_motion'))}\n"
-                     f"    diffusers: {json.dumps(str(ROOT / 'tests' / 'reference'))}\n", encoding="utf-8")
+    paths.write_text(
+        "tests:\n    is_default: true\n"
+        f"    backward_motion: {json.dumps(str(base / 'models' / 'backward_motion'))}\n"
+        f"    diffusers: {json.dumps(str(ROOT / 'tests' / 'reference'))}\n",
+        encoding="utf-8",
+    )
     return paths
 
 

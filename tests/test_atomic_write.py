@@ -35,11 +35,13 @@ def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
 @pytest.fixture
 def writer(tmp_path):
     """A living process that has written half of `big.safetensors`."""
-    script = (f"import sys, time; sys.path.insert(0, {str(PACK)!r})\nfrom pathlib import Path\n"
-              "from weights.atomic_write import atomic_write\n"
-              "with atomic_write(Path('big.safetensors')) as temporary:\n"
-              "    temporary.write_bytes(b'x' * 1000); (temporary.parent / '.tmpAbCdEf').write_bytes(b'y')\n"
-              "    print('half', flush=True); time.sleep(60)")
+    script = (
+        f"import sys, time; sys.path.insert(0, {str(PACK)!r})\nfrom pathlib import Path\n"
+        "from weights.atomic_write import atomic_write\n"
+        "with atomic_write(Path('big.safetensors')) as temporary:\n"
+        "    temporary.write_bytes(b'x' * 1000); (temporary.parent / '.tmpAbCdEf').write_bytes(b'y')\n"
+        "    print('half', flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "half\n"
     yield process
@@ -59,8 +61,10 @@ def test_what_a_killed_writer_left_goes_at_the_next_write_there_and_a_living_one
 
 
 def test_only_our_own_old_files_are_removed(tmp_path):
-    ours, young, foreign = (tmp_path / name for name in (
-        ".a.safetensors.0a1b2c3d.partial", ".b.safetensors.0a1b2c3d.partial", "download.partial"))
+    ours, young, foreign = (
+        tmp_path / name
+        for name in (".a.safetensors.0a1b2c3d.partial", ".b.safetensors.0a1b2c3d.partial", "download.partial")
+    )
     for path in (ours, young, foreign):
         path.write_bytes(b"half")
     for path in (ours, foreign):
@@ -139,7 +143,7 @@ def test_the_longest_name_that_a_disk_takes(tmp_path):
     assert len(os.listdir(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("name", ["\ud800", "a\nb", "a\0b", "x" * 10 ** 7, "'\"\\", "\x1b[2J"])
+@pytest.mark.parametrize("name", ["\ud800", "a\nb", "a\0b", "x" * 10**7, "'\"\\", "\x1b[2J"])
 def test_a_name_from_outside_can_be_written_anywhere(name):
     for shown in (quoted(name), plain_name(name)):
         assert shown.encode() and shown.isprintable() and len(shown) < 130 and shown[0] in "'\""

@@ -93,20 +93,27 @@ def test_model_that_is_no_svd(encoded, models):
         InbetweenLoadBackwardMotion.execute(bank, GOOD, 1.0)
 
 
-
-
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """A copy of a diffusers folder that the host finds as `copy/`."""
     import folder_paths
+
     shutil.copytree(REFERENCE / "tiny-svd-xt", tmp_path / "copy")
     paths = [str(tmp_path), *folder_paths.get_folder_paths("diffusers")]
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusers", (paths, {"folder"}))
     return tmp_path / "copy"
 
 
-@pytest.mark.parametrize("lost", ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
-                                  "image_encoder/model.safetensors", "unet/config.json", "image_encoder/config.json"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "image_encoder/model.safetensors",
+        "unet/config.json",
+        "image_encoder/config.json",
+    ],
+)
 def test_folder_with_a_missing_file(copied, lost):
     (copied / lost).unlink()
     with pytest.raises(WeightsError, match="model_name: Expected .*found n"):
@@ -151,6 +158,7 @@ def test_unwritable_output(models, files, monkeypatch):
     blocked = files / "blocked"
     blocked.write_text("a file where a folder is needed")
     import folder_paths
+
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "backward_motion", ([str(blocked)], {".safetensors"}))
     with pytest.raises(WeightsError, match="Could not write"):
         InbetweenConvertBackwardMotion.execute("tiny-svd/", "tiny-svd-reverse-motion/", "new", "fp16", False)
@@ -180,8 +188,10 @@ def test_other_number_of_frames_than_encoded(models, encoded):
         sample(models[0], (positive, negative, {"samples": torch.zeros(6, 4, 8, 8)}))
 
 
-@pytest.mark.parametrize("key, value, feature", [("area", (4, 4, 0, 0), "areas"), ("control", object(), "ControlNet"),
-                                                 ("gligen", object(), "GLIGEN")])
+@pytest.mark.parametrize(
+    "key, value, feature",
+    [("area", (4, 4, 0, 0), "areas"), ("control", object(), "ControlNet"), ("gligen", object(), "GLIGEN")],
+)
 def test_conditioning_without_a_meaning_backward(models, encoded, key, value, feature):
     positive, negative, latent = encoded
     with pytest.raises(ValueError, match=f"positive: {feature} cannot be used"):
@@ -200,9 +210,14 @@ def test_sampler_that_is_none_of_the_hosts():
         InbetweenReinjectionSampler.execute(object(), 1, 0.5)
 
 
-@pytest.mark.parametrize("changes, message", [({"frames": 1}, "frames: expected at least 2"),
-                                              ({"width": 100}, "width: expected a multiple of 8, found 100"),
-                                              ({"height": 63}, "height: expected a multiple of 8, found 63")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"frames": 1}, "frames: expected at least 2"),
+        ({"width": 100}, "width: expected a multiple of 8, found 100"),
+        ({"height": 63}, "height: expected a multiple of 8, found 63"),
+    ],
+)
 def test_sizes_that_cannot_be(models, changes, message):
     with pytest.raises(ValueError, match=message):
         encode(models, **changes)

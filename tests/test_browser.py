@@ -18,14 +18,23 @@ from window_layout import check_layout
 
 pytest_plugins = ["server_fixture"]
 
-SAMPLING = ["generative_inbetweening", "generative_inbetweening_advanced", "training_free", "keyframe_sequence",
-            "seamless_loop"]
+SAMPLING = [
+    "generative_inbetweening",
+    "generative_inbetweening_advanced",
+    "training_free",
+    "keyframe_sequence",
+    "seamless_loop",
+]
 WORKFLOWS = [*SAMPLING, "convert_backward_motion"]
 SEEDS = ("seed", "noise_seed")
 # What newer hosts gave to their own nodes, with its default.
 NEWER_INPUTS = {("CreateVideo", "bit_depth"): 8, ("SaveVideo", "format.codec"): "auto"}
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-             "--autoplay-policy=no-user-gesture-required"]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--autoplay-policy=no-user-gesture-required",
+]
 SECONDS = 1000
 
 READY = """() => window.app && app.graph && app.extensionManager
@@ -89,8 +98,10 @@ def window(server: Server) -> Iterator[Page]:
         page = browser.new_page(viewport={"width": 2400, "height": 1100}, base_url=server.url)
         page.set_default_timeout(120 * SECONDS)
         page.add_init_script('localStorage.vueNodesBannerDismissed = "true"')
-        page.request.post("/settings", data={"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False,
-                                             "Comfy.Graph.CanvasInfo": False})
+        page.request.post(
+            "/settings",
+            data={"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False},
+        )
         page.goto("/")
         page.wait_for_function(READY)
         page.wait_for_timeout(1 * SECONDS)
@@ -130,15 +141,19 @@ def demo_values(name: str) -> dict[str, dict]:
     """{title of a node: its values for the demo's models}."""
     if name not in SAMPLING:
         return {"Convert Backward Motion Weights": {"base": BASE_UNET, "fine_tuned": FINE_TUNED_UNET}}
-    return {node["_meta"]["title"]: {key: value for key, value in node["inputs"].items() if not isinstance(value, list)}
-            for node in api_workflow(name).values()}
+    return {
+        node["_meta"]["title"]: {key: value for key, value in node["inputs"].items() if not isinstance(value, list)}
+        for node in api_workflow(name).values()
+    }
 
 
 def for_the_demo(window: Page, name: str) -> dict:
     """A shipped graph with the demo's files and settings in its widgets."""
     graph, values = shipped(window, name), demo_values(name)
-    titles = window.evaluate("types => types.map(type => LiteGraph.registered_node_types[type]?.title)",
-                             [node["type"] for node in graph["nodes"]])
+    titles = window.evaluate(
+        "types => types.map(type => LiteGraph.registered_node_types[type]?.title)",
+        [node["type"] for node in graph["nodes"]],
+    )
     for node, title in zip(graph["nodes"], titles):
         wanted = values.get(node.get("title", title), {})
         widgets = [item["name"] for item in node["inputs"] if "widget" in item]
@@ -166,17 +181,25 @@ def without_ids(workflow: dict) -> dict:
     """An API workflow by node titles and without newer inputs, so that two with different ids can be compared."""
     titles = {node: content["_meta"]["title"] for node, content in workflow.items()}
     assert len(set(titles.values())) == len(titles)
-    return {titles[node]: (content["class_type"], {
-        key: (titles[value[0]], value[1]) if isinstance(value, list) else value
-        for key, value in content["inputs"].items()
-        if (content["class_type"], key, value) not in [(*key, value) for key, value in NEWER_INPUTS.items()]})
-        for node, content in workflow.items()}
+    return {
+        titles[node]: (
+            content["class_type"],
+            {
+                key: (titles[value[0]], value[1]) if isinstance(value, list) else value
+                for key, value in content["inputs"].items()
+                if (content["class_type"], key, value) not in [(*key, value) for key, value in NEWER_INPUTS.items()]
+            },
+        )
+        for node, content in workflow.items()
+    }
 
 
 def essentials(graph: dict) -> dict:
     """What a graph says of nodes, links and groups, without newer inputs and the size of nodes that got such."""
-    found = {"links": sorted(graph["links"]),
-             "groups": [[group["title"], group["bounding"]] for group in graph["groups"]]}
+    found = {
+        "links": sorted(graph["links"]),
+        "groups": [[group["title"], group["bounding"]] for group in graph["groups"]],
+    }
     for node in graph["nodes"]:
         kind, values = node["type"], node.get("widgets_values", [])
         newer = {name: value for (of, name), value in NEWER_INPUTS.items() if of == kind}
@@ -206,12 +229,13 @@ def test_workflow_opens_runs_and_shows_its_result(window, screenshots, name):
     assert kind == "execution_success", details
     assert window.evaluate("() => app.graph.nodes.filter(node => node.has_errors).length") == 0
     node = {"convert_backward_motion": "PreviewAny"}.get(name, "SaveVideo")
-    output, = window.evaluate("type => app.graph.nodes.filter(node => node.type === type)"
-                              ".map(node => app.nodeOutputs[node.id])", node)
+    (output,) = window.evaluate(
+        "type => app.graph.nodes.filter(node => node.type === type).map(node => app.nodeOutputs[node.id])", node
+    )
     if name in SAMPLING:
-        size, = [values for values in demo_values(name).values() if "width" in values]
+        (size,) = [values for values in demo_values(name).values() if "width" in values]
         window.wait_for_function(f"({VIDEO})().length > 0")
-        (source, *shown), = window.evaluate(VIDEO)
+        ((source, *shown),) = window.evaluate(VIDEO)
         assert output["images"][0]["filename"] in source
         assert shown == [size["width"], size["height"]]
     else:
@@ -246,8 +270,10 @@ def test_help_page_opens_beside_the_graph(window, screenshots):
     window.screenshot(path=screenshots / "help_page.png")
 
 
-@pytest.mark.parametrize(("name", "file"), [*((name, "svd_xt.safetensors") for name in SAMPLING),
-                                            ("convert_backward_motion", "svd.safetensors")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [*((name, "svd_xt.safetensors") for name in SAMPLING), ("convert_backward_motion", "svd.safetensors")],
+)
 def test_missing_models_are_offered(window, screenshots, name, file):
     load(window, shipped(window, name))
     dialog, notice = window.get_by_role("dialog").last, window.get_by_role("button", name="View details")

@@ -31,8 +31,12 @@ pytest_plugins = ["server_fixture"]
 
 # Where each node is shown.
 NODES = {
-    "generative_inbetweening": ["InbetweenLoadSVD", "InbetweenLoadBackwardMotion", "InbetweenEncodeKeyframes",
-                                "InbetweenDualDirectionKSampler"],
+    "generative_inbetweening": [
+        "InbetweenLoadSVD",
+        "InbetweenLoadBackwardMotion",
+        "InbetweenEncodeKeyframes",
+        "InbetweenDualDirectionKSampler",
+    ],
     "generative_inbetweening_advanced": ["InbetweenDualDirectionGuider", "InbetweenReinjectionSampler"],
     "convert_backward_motion": ["InbetweenConvertBackwardMotion"],
     "keyframe_sequence": ["InbetweenKeyframeSequence", "InbetweenContactSheet", "InbetweenReport"],
@@ -76,8 +80,9 @@ def graph(request, window: Page) -> str:  # noqa: F811
             kind, details = window.evaluate(RUN)
             assert kind == "execution_success", details
         for node in NODES[request.param]:
-            window.screenshot(path=ROOT / PICTURES / f"{node}.jpg", type="jpeg", quality=80,
-                              clip=window.evaluate(NODE_ALONE, node))
+            window.screenshot(
+                path=ROOT / PICTURES / f"{node}.jpg", type="jpeg", quality=80, clip=window.evaluate(NODE_ALONE, node)
+            )
     window.evaluate(SHOW)
     return request.param
 

@@ -9,8 +9,16 @@ from generative_inbetweening.benchmarks.budget_methods import CANDIDATES, COMPAR
 from generative_inbetweening.benchmarks.quality_methods import settings_from
 
 CLIPS = ["1", "2", "3"]
-VIDEOS = {"paper": 700, "balanced": 52, "fast": 28, "training-free": 28, "time-reversal": 700, "time-reversal-fast": 28,
-          "sequential": 100, "sequential-backward-motion": 100}
+VIDEOS = {
+    "paper": 700,
+    "balanced": 52,
+    "fast": 28,
+    "training-free": 28,
+    "time-reversal": 700,
+    "time-reversal-fast": 28,
+    "sequential": 100,
+    "sequential-backward-motion": 100,
+}
 
 
 def videos(method) -> int:
@@ -36,12 +44,21 @@ def rows(tmp_path):
         for level, clip in enumerate(CLIPS):
             path = tmp_path / "rows" / "world" / name / f"{clip}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({
-                "cvvdp": 6.0 + level + gain, "motion_error": [0.0, 3.0 - gain, None, 3.0 - gain, 0.0],
-                "ghosting": [0.0, 0.5, 0.5, 0.5, 0.0], "psnr": [40.0, 25.0, 25.0, 25.0, 40.0],
-                "ssim": [1.0, 0.9, 0.9, 0.9, 1.0], "keyframe_error": 1.0,
-                "evaluations": VIDEOS.get(name, 0) / 4, "unet_videos": VIDEOS.get(name, 0),
-                "seconds": 1.0}))
+            path.write_text(
+                json.dumps(
+                    {
+                        "cvvdp": 6.0 + level + gain,
+                        "motion_error": [0.0, 3.0 - gain, None, 3.0 - gain, 0.0],
+                        "ghosting": [0.0, 0.5, 0.5, 0.5, 0.0],
+                        "psnr": [40.0, 25.0, 25.0, 25.0, 40.0],
+                        "ssim": [1.0, 0.9, 0.9, 0.9, 1.0],
+                        "keyframe_error": 1.0,
+                        "evaluations": VIDEOS.get(name, 0) / 4,
+                        "unet_videos": VIDEOS.get(name, 0),
+                        "seconds": 1.0,
+                    }
+                )
+            )
     return tmp_path
 
 
@@ -49,7 +66,8 @@ def test_summary_holds_means_intervals_and_paired_differences(rows):
     labels = {name: name for name in ("paper", "balanced", "fast")}
     result = json.loads(json.dumps(budget_report.summary(rows, labels, CLIPS), allow_nan=False))
     assert result["clips"] == 3 and {name: each["unet_videos"] for name, each in result["presets"].items()} == {
-        name: VIDEOS[name] for name in labels}
+        name: VIDEOS[name] for name in labels
+    }
     for name, gain in (("paper", 0.0), ("balanced", 0.5), ("fast", -0.25)):
         each = result["presets"][name]
         assert each["cvvdp"]["mean"] == pytest.approx(7 + gain)
@@ -58,7 +76,8 @@ def test_summary_holds_means_intervals_and_paired_differences(rows):
         if name != "paper":
             # Clip by clip the difference is always the same, however far the clips are apart.
             assert each["minus_paper"]["cvvdp"] == pytest.approx(
-                    {"mean": gain, "low": gain, "high": gain, "clips": 3}, abs=1e-6)
+                {"mean": gain, "low": gain, "high": gain, "clips": 3}, abs=1e-6
+            )
     assert set(result["peers"]) == {"cross-fade", "reconstruction"}
 
 
@@ -68,7 +87,8 @@ def test_differences_pair_the_clips_that_both_methods_have(rows):
     result = budget_report.summary(rows, {name: name for name in ("paper", "balanced", "fast")}, CLIPS)
     for name, gain, clips in (("balanced", 0.5, 2), ("fast", -0.25, 1)):
         assert result["presets"][name]["minus_paper"]["cvvdp"] == pytest.approx(
-                {"mean": gain, "low": gain, "high": gain, "clips": clips}, abs=1e-6)
+            {"mean": gain, "low": gain, "high": gain, "clips": clips}, abs=1e-6
+        )
     table = budget_report.markdown(result)
     assert "| fast, 2 clips |" in table and "| balanced |" in table
 

@@ -19,10 +19,20 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # A choice of newer hosts that brings inputs of its own, such as SaveVideo's format.
 DYNAMIC_CHOICE = "COMFY_DYNAMICCOMBO_V3"
 # Chosen by the user among the user's own files.
-FILES = {"svd_xt.safetensors", "svd_backward_motion.safetensors", "first.png", "last.png",
-         "RealESRGAN_x4plus.safetensors", "film_net_fp16.safetensors"}
-COMMON = ["InbetweenLoadSVD", "InbetweenLoadBackwardMotion", "InbetweenEncodeKeyframes",
-          "InbetweenDualDirectionKSampler"]
+FILES = {
+    "svd_xt.safetensors",
+    "svd_backward_motion.safetensors",
+    "first.png",
+    "last.png",
+    "RealESRGAN_x4plus.safetensors",
+    "film_net_fp16.safetensors",
+}
+COMMON = [
+    "InbetweenLoadSVD",
+    "InbetweenLoadBackwardMotion",
+    "InbetweenEncodeKeyframes",
+    "InbetweenDualDirectionKSampler",
+]
 
 
 def graph_of(name: str) -> dict:
@@ -72,9 +82,14 @@ def values_of(node: dict) -> dict[str, object]:
 def to_api(graph: dict) -> dict:
     """The graph as the server takes it."""
     sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    return {str(key): {"class_type": node["type"], "inputs": values_of(node) | {
-        item["name"]: sources[item["link"]] for item in node["inputs"] if item["link"] is not None}}
-        for key, node in nodes_of(graph).items()}
+    return {
+        str(key): {
+            "class_type": node["type"],
+            "inputs": values_of(node)
+            | {item["name"]: sources[item["link"]] for item in node["inputs"] if item["link"] is not None},
+        }
+        for key, node in nodes_of(graph).items()
+    }
 
 
 def test_links_join_what_fits(graph, object_info):
@@ -102,7 +117,7 @@ def test_inputs_are_those_of_the_nodes(graph, object_info):
             assert "widget" in item or item["link"] or name in info["input"].get("optional", {}), name
         # Newer hosts hand on what their last nodes got.
         outputs = [item["type"] for item in node["outputs"]]
-        assert outputs == info["output"][:len(outputs)]
+        assert outputs == info["output"][: len(outputs)]
         assert len(outputs) == len(info["output"]) or not node["type"].startswith("Inbetween") and info["output_node"]
 
 
@@ -153,9 +168,16 @@ def test_manager_can_offer_the_pack_with_rife():
 
 def doubling_upscaler() -> dict[str, torch.Tensor]:
     """Real-ESRGAN Compact weights that add nothing to the enlarged input: each pixel becomes 2 × 2."""
-    return {"body.0.weight": torch.zeros(4, 3, 3, 3), "body.0.bias": torch.zeros(4), "body.1.weight": torch.zeros(4),
-            "body.2.weight": torch.zeros(4, 4, 3, 3), "body.2.bias": torch.zeros(4), "body.3.weight": torch.zeros(4),
-            "body.4.weight": torch.zeros(12, 4, 3, 3), "body.4.bias": torch.zeros(12)}
+    return {
+        "body.0.weight": torch.zeros(4, 3, 3, 3),
+        "body.0.bias": torch.zeros(4),
+        "body.1.weight": torch.zeros(4),
+        "body.2.weight": torch.zeros(4, 4, 3, 3),
+        "body.2.bias": torch.zeros(4),
+        "body.3.weight": torch.zeros(4),
+        "body.4.weight": torch.zeros(12, 4, 3, 3),
+        "body.4.bias": torch.zeros(12),
+    }
 
 
 def test_upscaled_video_is_the_video_enlarged(server: Server):

@@ -99,7 +99,7 @@ def test_it_looks_and_runs_as_shipped(window, screenshots, name):  # noqa: F811
         assert kind == "execution_success", details
         window.wait_for_function(f"({VIDEO})().length > 0")
         size = inputs_of(api_workflow("generative_inbetweening"), "InbetweenEncodeKeyframes")
-        (_, *shown), = window.evaluate(VIDEO)
+        ((_, *shown),) = window.evaluate(VIDEO)
         assert shown == [2 * size["width"], 2 * size["height"]]
     photograph(window, screenshots / f"{name}.jpg")
     check_layout(window)

@@ -15,9 +15,11 @@ from nodes import VAEDecode
 FRAMES, HEIGHT, WIDTH = 5, 3, 4
 ROUNDING = {"rtol": 1e-4, "atol": 2e-5}
 # As CUDA and torch, newer torch, and Apple's GPUs say it.
-NO_MEMORY = [comfy.model_management.OOM_EXCEPTION("out of memory"),
-             getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),
-             RuntimeError("MPS backend out of memory (MPS allocated: 8.87 GB)")]
+NO_MEMORY = [
+    comfy.model_management.OOM_EXCEPTION("out of memory"),
+    getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.87 GB)"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,10 @@ def test_pieces_give_the_whole_clip(vae, latents, at_once):
 
 def test_vae_decode_gives_the_whole_clip_where_memory_is_short(vae, latents, whole, monkeypatch):
     free_frames(vae, latents, 2.5, monkeypatch)
-    pieces, = VAEDecode().decode(vae, {"samples": latents})
+    (pieces,) = VAEDecode().decode(vae, {"samples": latents})
     assert torch.allclose(pieces, whole, **ROUNDING)
     # What the host's own VAE does there.
-    host, = VAEDecode().decode(as_host(vae), {"samples": latents})
+    (host,) = VAEDecode().decode(as_host(vae), {"samples": latents})
     assert (host - whole).abs().max() > 100 * (pieces - whole).abs().max()
 
 
@@ -87,7 +89,7 @@ def test_running_out_of_memory_takes_smaller_pieces(vae, latents, whole, room, e
             VAEDecode().decode(vae, {"samples": latents})
         assert seen[-1] == 1
     else:
-        frames, = VAEDecode().decode(vae, {"samples": latents})
+        (frames,) = VAEDecode().decode(vae, {"samples": latents})
         assert torch.allclose(frames, whole, **ROUNDING) and max(seen) == FRAMES
 
 
@@ -128,6 +130,7 @@ def test_keyframes_are_encoded_where_memory_is_short(models, encoded, error, mon
             if failures[what] == 1:
                 raise error
             return call(*arguments, **options)
+
         return attempt
 
     _, clip_vision, vae = models
@@ -142,8 +145,8 @@ def test_keyframes_are_encoded_where_memory_is_short(models, encoded, error, mon
 
 def test_the_host_decodes_when_ordinary_memory_is_short_too(vae, latents, monkeypatch, caplog):
     free_frames(vae, latents, 2.5, monkeypatch)
-    monkeypatch.setattr("generative_inbetweening.weights.clip_vae.kept_bytes", lambda *_: 2 ** 60)
-    frames, = VAEDecode().decode(vae, {"samples": latents})
+    monkeypatch.setattr("generative_inbetweening.weights.clip_vae.kept_bytes", lambda *_: 2**60)
+    (frames,) = VAEDecode().decode(vae, {"samples": latents})
     assert torch.equal(frames, VAEDecode().decode(as_host(vae), {"samples": latents})[0])
     assert "each as a clip of its own" in caplog.text
 

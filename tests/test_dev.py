@@ -1,4 +1,5 @@
 """The commands of dev.py as a user runs them: what they refuse, and the real demo and server."""
+
 from __future__ import annotations
 
 import contextlib

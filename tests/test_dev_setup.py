@@ -1,4 +1,5 @@
 """The set-up of dev.py: made once, repaired after every kind of interruption, explained where it cannot be made."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -91,8 +92,11 @@ def test_killed_setup_is_completed_by_the_next_call(checkout: Checkout) -> None:
 def test_two_setups_at_once_wait_for_each_other(checkout: Checkout) -> None:
     both = [
         subprocess.Popen(
-            checkout.command("benchmark", "probe"), env=checkout.environment(), stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, encoding="utf-8",
+            checkout.command("benchmark", "probe"),
+            env=checkout.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
         )
         for _ in range(2)
     ]
@@ -206,14 +210,20 @@ def test_a_browser_is_installed_on_machines_for_ci_only(
 
 
 def test_what_a_user_converts_is_not_written_into_the_demo(checkout: Checkout, setup_comfyui: object) -> None:
-    base_folder, places, host = (importlib.import_module(f"copied_tools.{name}")
-                                 for name in ("base_folder", "places", "host"))
+    base_folder, places, host = (
+        importlib.import_module(f"copied_tools.{name}") for name in ("base_folder", "places", "host")
+    )
     base_folder.MODEL_PATHS.parent.mkdir(parents=True, exist_ok=True)
     base_folder.write_model_paths(host.Host(places.COMFYUI, Path(sys.executable)))
-    folders = [line.split(": ", 1)[1] for line in base_folder.MODEL_PATHS.read_text("utf-8").splitlines()
-               if line.strip().startswith("backward_motion:")]
-    assert [json.loads(folder) for folder in folders] == [str(places.BASE / "models" / "backward_motion"),
-                                                          str(places.DEMO)]
+    folders = [
+        line.split(": ", 1)[1]
+        for line in base_folder.MODEL_PATHS.read_text("utf-8").splitlines()
+        if line.strip().startswith("backward_motion:")
+    ]
+    assert [json.loads(folder) for folder in folders] == [
+        str(places.BASE / "models" / "backward_motion"),
+        str(places.DEMO),
+    ]
 
 
 def test_another_wheel_under_the_same_name_is_refused(complete: Checkout) -> None:

@@ -8,19 +8,17 @@ from types import SimpleNamespace
 import folder_paths
 import pytest
 from comfyui_server import ROOT, api_workflow, inputs_of
-from generative_inbetweening.nodes import (
-    InbetweenConvertBackwardMotion,
-    InbetweenLoadBackwardMotion,
-    InbetweenLoadSVD,
-)
+from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.tools.follow_workflow import WorkflowFailed
 from generative_inbetweening.weights.errors import WeightsError
 from generative_inbetweening.weights.host_paths import register_backward_motion_folder
 
 pytest_plugins = ["server_fixture"]
 
-XT, SVD = (f"https://huggingface.co/stabilityai/stable-video-diffusion-img2vid{end}" for end in (
-    "-xt/resolve/main/svd_xt.safetensors", "/resolve/main/svd.safetensors"))
+XT, SVD = (
+    f"https://huggingface.co/stabilityai/stable-video-diffusion-img2vid{end}"
+    for end in ("-xt/resolve/main/svd_xt.safetensors", "/resolve/main/svd.safetensors")
+)
 AUTHORS = "https://drive.google.com/drive/folders/1H7vgiNVbxSeeleyJOqhoyRbJ97kGWGOK"
 
 
@@ -40,23 +38,32 @@ def choices(node, name: str) -> list[str]:
 
 
 def test_empty_lists_say_what_goes_where_and_choosing_that_gives_the_link(empty):
-    model, = choices(InbetweenLoadSVD, "model_name")
-    backward, = choices(InbetweenLoadBackwardMotion, "backward_motion")
-    base, = choices(InbetweenConvertBackwardMotion, "base")
+    (model,) = choices(InbetweenLoadSVD, "model_name")
+    (backward,) = choices(InbetweenLoadBackwardMotion, "backward_motion")
+    (base,) = choices(InbetweenConvertBackwardMotion, "base")
     assert "svd_xt.safetensors into models/checkpoints" in model and "svd.safetensors into models/checkpoints" in base
     assert "Convert Backward Motion Weights" in backward
     # The file is looked for first, so that the model is not looked at.
     any_model = SimpleNamespace(model=None, model_options={}, load_device=None)
-    for run, words in ((lambda: InbetweenLoadSVD.execute(model), XT),
-                       (lambda: InbetweenLoadBackwardMotion.execute(any_model, backward, 1.0), AUTHORS),
-                       (lambda: InbetweenConvertBackwardMotion.execute(base, base, "name", "fp16", False), SVD)):
+    for run, words in (
+        (lambda: InbetweenLoadSVD.execute(model), XT),
+        (lambda: InbetweenLoadBackwardMotion.execute(any_model, backward, 1.0), AUTHORS),
+        (lambda: InbetweenConvertBackwardMotion.execute(base, base, "name", "fp16", False), SVD),
+    ):
         with pytest.raises(WeightsError, match=re.escape(words)):
             run()
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("svd_xt.safetensors", XT), ("svd.safetensors", SVD), ("another.safetensors", XT),
-    ("svd_reverse_motion_with_attnflip/", AUTHORS), ("another/", "Put it there and press R")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("svd_xt.safetensors", XT),
+        ("svd.safetensors", SVD),
+        ("another.safetensors", XT),
+        ("svd_reverse_motion_with_attnflip/", AUTHORS),
+        ("another/", "Put it there and press R"),
+    ],
+)
 def test_missing_model_is_named_with_its_link(empty, name, words):
     with pytest.raises(WeightsError, match=f"model_name: Expected .*{re.escape(name)} in models/.*{re.escape(words)}"):
         InbetweenLoadSVD.execute(name)
@@ -64,8 +71,10 @@ def test_missing_model_is_named_with_its_link(empty, name, words):
 
 def refusal(name: str, file: str, link: str) -> str:
     """What the server says of a file that is not there: our sentence, on newer hosts the list of those that are."""
-    return (f"failed: {name}: .*{re.escape(file)}.*{re.escape(link)}"
-            f"|refused .*Value not in list: {name}: '{re.escape(file)}' not in ")
+    return (
+        f"failed: {name}: .*{re.escape(file)}.*{re.escape(link)}"
+        f"|refused .*Value not in list: {name}: '{re.escape(file)}' not in "
+    )
 
 
 def test_server_says_it_for_the_shipped_graph(server):

@@ -101,8 +101,10 @@ def test_more_than_the_neighbour_has_is_refused(models, sampled):  # noqa: F811
 
 
 def test_held_frames_are_those_of_the_neighbours():
-    before, after = (FinishedClip(name, torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 4, 2, 2) + offset)
-                     for name, offset in (("before", 10), ("after", 20)))
+    before, after = (
+        FinishedClip(name, torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 4, 2, 2) + offset)
+        for name, offset in (("before", 10), ("after", 20))
+    )
     guides = Guides(2, before, after)
     assert guides and guides.frames(4) == 8 and guides.keys == [2, "before", "after"]
     latent = guides.held(torch.zeros(8, 4, 2, 2))
@@ -120,9 +122,15 @@ def test_which_segments_are_guided_and_by_what():
     assert guides_of(2, finished[:2], 3, 2, False) == Guides(2, finished[1])
 
 
-@pytest.mark.parametrize("changes, decoded", [
-    ({}, 2), ({"guiding_frames": 1}, 2), ({"guiding_frames": 1, "loop": True}, 3),
-    ({"guiding_frames": 1, "subdivisions": 1}, 6)])
+@pytest.mark.parametrize(
+    "changes, decoded",
+    [
+        ({}, 2),
+        ({"guiding_frames": 1}, 2),
+        ({"guiding_frames": 1, "loop": True}, 3),
+        ({"guiding_frames": 1, "subdivisions": 1}, 6),
+    ],
+)
 def test_every_clip_is_decoded_once(models, monkeypatch, changes, decoded):  # noqa: F811
     calls, decode = [], models[2].decode
     monkeypatch.setattr(models[2], "decode", lambda latents: (calls.append(latents), decode(latents))[1])

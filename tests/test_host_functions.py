@@ -14,11 +14,7 @@ from comfy_extras.nodes_eps import EpsilonScaling
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
-from generative_inbetweening.nodes import (
-    InbetweenDualDirectionKSampler,
-    InbetweenLoadBackwardMotion,
-    InbetweenLoadSVD,
-)
+from generative_inbetweening.nodes import InbetweenDualDirectionKSampler, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.sampler.order_of_work import ORDERS
 from generative_inbetweening.sampler.unet_patches import UNET_CALL
 from memory_tools import calling
@@ -32,10 +28,10 @@ ALL = ["dual-direction", "time reversal", "motion prior distillation", "sequenti
 
 def test_svds_own_guidance_is_ours_with_weighted_fusion(models, encoded):
     ours = sample(models[0], encoded, fusion="weighted")
-    model, = VideoLinearCFGGuidance().patch(models[0], 1.0)
+    (model,) = VideoLinearCFGGuidance().patch(models[0], 1.0)
     assert torch.allclose(sample(model, encoded, fusion="weighted"), ours, **ROUNDING)
     # Its ramp ends at the number that it is given, with average fusion the one scale of both directions.
-    other, = VideoLinearCFGGuidance().patch(models[0], 2.0)
+    (other,) = VideoLinearCFGGuidance().patch(models[0], 2.0)
     assert torch.allclose(sample(other, encoded), sample(models[0], encoded), **ROUNDING)
 
 
@@ -96,8 +92,13 @@ def test_a_function_that_calls_the_model_gets_the_same_estimate(models, encoded,
 
     def calls_again(arguments):
         for cond, estimate in (("cond", "cond_denoised"), ("uncond", "uncond_denoised"), ("cond", "cond_denoised")):
-            again, = comfy.samplers.calc_cond_batch(arguments["model"], [arguments[cond]], arguments["input"],
-                                                    arguments["sigma"], arguments["model_options"])
+            (again,) = comfy.samplers.calc_cond_batch(
+                arguments["model"],
+                [arguments[cond]],
+                arguments["input"],
+                arguments["sigma"],
+                arguments["model_options"],
+            )
             differences.append((again - arguments[estimate]).abs().max() / arguments[estimate].abs().max())
         return arguments["denoised"]
 
@@ -119,8 +120,11 @@ def test_a_wrapper_may_set_another_scale(models, encoded):
 
     model.add_wrapper(WRAPPERS.PREDICT_NOISE, override)
     for fusion in ("average", "weighted"):
-        assert torch.allclose(sample(model, encoded, fusion=fusion),
-                              sample(models[0], encoded, fusion=fusion, guidance_min=1.0, guidance_max=1.0), **ROUNDING)
+        assert torch.allclose(
+            sample(model, encoded, fusion=fusion),
+            sample(models[0], encoded, fusion=fusion, guidance_min=1.0, guidance_max=1.0),
+            **ROUNDING,
+        )
 
 
 def test_attention_input_patches_act_on_the_temporal_layers(models, encoded):
@@ -137,7 +141,8 @@ def test_a_patch_sees_both_guidance_halves_of_one_direction(models, encoded, exp
     seen = []
     model = models[0].clone()
     model.set_model_attn1_output_patch(
-        lambda out, options: seen.append((tuple(options["cond_or_uncond"]), out.shape[0])) or out)
+        lambda out, options: seen.append((tuple(options["cond_or_uncond"]), out.shape[0])) or out
+    )
     for order in ("batched", "paired"):
         assert torch.allclose(sample(model, encoded, order_of_work=order), expected, **ROUNDING)
     assert {halves for halves, _ in seen} == {(1, 0)}
@@ -156,12 +161,20 @@ def test_one_video_a_call_says_what_a_patch_cannot_do(models, encoded, caplog):
 
 def one_video_at_a_time(call, x, timesteps, conditioning: dict, videos: int) -> torch.Tensor:
     """The call's videos in calls of their own."""
+
     def part(value, index):
         return value.chunk(videos)[index] if torch.is_tensor(value) and len(value) % videos == 0 else value
 
-    return torch.cat([call(part(x, index), part(timesteps, index),
-                           **{key: part(value, index) for key, value in conditioning.items()})
-                      for index in range(videos)])
+    return torch.cat(
+        [
+            call(
+                part(x, index),
+                part(timesteps, index),
+                **{key: part(value, index) for key, value in conditioning.items()},
+            )
+            for index in range(videos)
+        ]
+    )
 
 
 def dividing(model, way: str):
@@ -178,7 +191,11 @@ def dividing(model, way: str):
     def of_unet(executor, x, timesteps, context, y, control, options, **more):
         return one_video_at_a_time(
             lambda x, timesteps, context, y, **more: executor(x, timesteps, context, y, control, options, **more),
-            x, timesteps, {"context": context, "y": y, **more}, len(options["uuids"]))
+            x,
+            timesteps,
+            {"context": context, "y": y, **more},
+            len(options["uuids"]),
+        )
 
     if way == "inside":
         model.add_wrapper_with_key(WRAPPERS.DIFFUSION_MODEL, "divides", of_unet)
@@ -216,10 +233,13 @@ def test_a_node_that_divides_a_video_is_named(models, encoded):
 
 
 def test_several_nodes_at_once_in_every_order(models, encoded, expected):
-    model, = VideoLinearCFGGuidance().patch(models[0], 1.0)
-    for node, inputs in ((EpsilonScaling, (1.005,)), (PerturbedAttentionGuidance, (1.0,)),
-                         (PatchModelAddDownscale, (3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic"))):
-        model, = node.execute(model, *inputs).args
+    (model,) = VideoLinearCFGGuidance().patch(models[0], 1.0)
+    for node, inputs in (
+        (EpsilonScaling, (1.005,)),
+        (PerturbedAttentionGuidance, (1.0,)),
+        (PatchModelAddDownscale, (3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic")),
+    ):
+        (model,) = node.execute(model, *inputs).args
     first, *others = [sample(model, encoded, order_of_work=order) for order in ORDERS]
     assert not torch.allclose(first, expected, **ROUNDING)
     for other in others:
@@ -228,8 +248,9 @@ def test_several_nodes_at_once_in_every_order(models, encoded, expected):
 
 def videos_computed(model, calls: list) -> None:
     def count(executor, *arguments, **more):
-        calls.append(len(arguments[-1]["uuids"] if isinstance(arguments[-1], dict) else
-                         more["transformer_options"]["uuids"]))
+        calls.append(
+            len(arguments[-1]["uuids"] if isinstance(arguments[-1], dict) else more["transformer_options"]["uuids"])
+        )
         return executor(*arguments, **more)
 
     model.add_wrapper_with_key(WRAPPERS.DIFFUSION_MODEL, "count", count)
@@ -238,11 +259,11 @@ def videos_computed(model, calls: list) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_easy_cache_leaves_out_whole_evaluations(models, encoded, order):
     calls = []
-    model, = EasyCacheNode.execute(models[0], 3.0, 0.15, 0.95, False).args
+    (model,) = EasyCacheNode.execute(models[0], 3.0, 0.15, 0.95, False).args
     videos_computed(model, calls)
     result = sample(model, encoded, steps=10, order_of_work=order)
     assert torch.isfinite(result).all() and sum(calls) % 4 == 0 and 8 <= sum(calls) < 32
-    nothing, = EasyCacheNode.execute(models[0], 0.0, 0.15, 0.95, False).args
+    (nothing,) = EasyCacheNode.execute(models[0], 0.0, 0.15, 0.95, False).args
     assert torch.allclose(sample(nothing, encoded), sample(models[0], encoded), **ROUNDING)
 
 
@@ -251,21 +272,23 @@ def test_easy_cache_saves_and_costs_what_it_does_in_the_hosts_ksampler(monkeypat
     for kind in ("checkpoints", "backward_motion"):
         monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(DEMO)], {".safetensors"}))
     model, *encoders = InbetweenLoadSVD.execute("demo_svd.safetensors").args
-    model, = InbetweenLoadBackwardMotion.execute(model, "demo_backward_motion.safetensors", 1.0).args
+    (model,) = InbetweenLoadBackwardMotion.execute(model, "demo_backward_motion.safetensors", 1.0).args
     encoded, videos, off = encode((model, *encoders), frames=8), [], []
     for run in (plain_ksampler, sample):
         results = []
         for cached in (False, True):
             calls, patched = [], model.clone()
             if cached:
-                patched, = EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args
+                (patched,) = EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args
             videos_computed(patched, calls)
             results.append(run(patched, encoded, steps=20))
             videos.append(sum(calls))
         off.append(float((results[1] - results[0]).norm() / results[0].norm()))
     with capsys.disabled():
-        print(f"\nEasyCache: {videos[3]} of {videos[2]} videos, latents {off[1]:.3f} off; the host's KSampler "
-              f"{videos[1]} of {videos[0]}, {off[0]:.3f} off")
+        print(
+            f"\nEasyCache: {videos[3]} of {videos[2]} videos, latents {off[1]:.3f} off; the host's KSampler "
+            f"{videos[1]} of {videos[0]}, {off[0]:.3f} off"
+        )
     assert videos[3] < videos[2] == 80 and videos[1] < videos[0] == 40
     assert videos[3] / videos[2] <= videos[1] / videos[0] + 0.1 and off[1] < 0.1
 
@@ -273,7 +296,7 @@ def test_easy_cache_saves_and_costs_what_it_does_in_the_hosts_ksampler(monkeypat
 @pytest.mark.parametrize("node", [EasyCacheNode, LazyCacheNode])
 @pytest.mark.parametrize("strategy", ["sequential", "sequential with backward motion"])
 def test_caches_are_refused_where_directions_take_turns(models, encoded, node, strategy):
-    model, = node.execute(models[0], 0.2, 0.15, 0.95, False).args
+    (model,) = node.execute(models[0], 0.2, 0.15, 0.95, False).args
     with pytest.raises(ValueError, match="^model: (EasyCache|LazyCache) cannot be used.*choose another strategy"):
         sample(model, encoded, strategy=strategy)
 
@@ -301,19 +324,24 @@ def test_nothing_is_read_from_the_device_in_an_evaluation(models, encoded, monke
 
 
 def test_free_memory_is_asked_of_the_models_patcher(models, encoded, monkeypatch, caplog):
-    gib = 2.0 ** 30
-    monkeypatch.setattr(type(models[0]), "get_free_memory", lambda self, device: 10 ** 6 * gib, raising=False)
+    gib = 2.0**30
+    monkeypatch.setattr(type(models[0]), "get_free_memory", lambda self, device: 10**6 * gib, raising=False)
     # More than any machine's own figure.
-    monkeypatch.setattr(models[0].model, "memory_required", lambda *_, **__: 10 ** 5 * gib)
+    monkeypatch.setattr(models[0].model, "memory_required", lambda *_, **__: 10**5 * gib)
     with caplog.at_level("INFO"):
         sample(models[0], encoded, order_of_work="auto", steps=1)
     assert "paired videos, 1000000.0 GiB free" in caplog.text
 
 
 @pytest.mark.parametrize("strategy", ALL)
-@pytest.mark.parametrize("error", [torch.AcceleratorError("CUDA error: out of memory"),
-                                   RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)")],
-                         ids=["cuda", "mps"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+    ],
+    ids=["cuda", "mps"],
+)
 def test_running_out_of_memory_steps_down_in_every_strategy(models, encoded, strategy, error):
     def too_large(videos):
         if videos > 1:
@@ -321,7 +349,10 @@ def test_running_out_of_memory_steps_down_in_every_strategy(models, encoded, str
 
     assert torch.allclose(
         sample(calling(models[0], too_large), encoded, strategy=strategy, order_of_work="batched", steps=2),
-        sample(models[0], encoded, strategy=strategy, steps=2), rtol=1e-3, atol=5e-3)
+        sample(models[0], encoded, strategy=strategy, steps=2),
+        rtol=1e-3,
+        atol=5e-3,
+    )
     assert unpatched(models[0])
 
 

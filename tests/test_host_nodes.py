@@ -19,33 +19,87 @@ import nodes as host
 
 # Changes the video where it changes the host's, with the same inputs, and leaves it alone where it leaves the host's.
 ACTS = [
-    "APG", "ARVideoI2V", "CFGNorm", "CFGOverride", "CFGZeroStar", "ChromaRadianceOptions", "DifferentialDiffusion",
-    "EasyCache", "Epsilon Scaling", "FreSca", "FreeU", "FreeU_V2", "HyperTile", "HypernetworkLoader",
-    "LTXVModalityGuidance", "LTXVSpatioTemporalGuidance", "LatentApplyOperationCFG", "LazyCache", "LoraLoader",
-    "LoraLoaderBypass", "LoraLoaderBypassModelOnly", "LoraLoaderModelOnly", "LoraModelLoader", "Mahiro",
-    "MiniMaxH3SigmaShift", "ModelAttentionBackend", "ModelComputeDtype",
-    "ModelSamplingAuraFlow", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingDiscrete",
-    "ModelSamplingFlux", "ModelSamplingLTXV", "ModelSamplingSD3", "ModelSamplingStableCascade", "MultiGPU_WorkUnits",
-    "NAGuidance", "PatchModelAddDownscale", "PerturbedAttentionGuidance", "RescaleCFG", "ScaleROPE",
-    "SelectModelDevice", "SkipLayerGuidanceDiT", "SkipLayerGuidanceSD3", "TCFG", "TomePatchModel",
-    "UNetCrossAttentionMultiply", "UNetSelfAttentionMultiply", "UNetTemporalAttentionMultiply",
-    "VideoLinearCFGGuidance", "VideoTriangleCFGGuidance", "WanAnimate2Cache",
-    "wanBlockSwap"]
+    "APG",
+    "ARVideoI2V",
+    "CFGNorm",
+    "CFGOverride",
+    "CFGZeroStar",
+    "ChromaRadianceOptions",
+    "DifferentialDiffusion",
+    "EasyCache",
+    "Epsilon Scaling",
+    "FreSca",
+    "FreeU",
+    "FreeU_V2",
+    "HyperTile",
+    "HypernetworkLoader",
+    "LTXVModalityGuidance",
+    "LTXVSpatioTemporalGuidance",
+    "LatentApplyOperationCFG",
+    "LazyCache",
+    "LoraLoader",
+    "LoraLoaderBypass",
+    "LoraLoaderBypassModelOnly",
+    "LoraLoaderModelOnly",
+    "LoraModelLoader",
+    "Mahiro",
+    "MiniMaxH3SigmaShift",
+    "ModelAttentionBackend",
+    "ModelComputeDtype",
+    "ModelSamplingAuraFlow",
+    "ModelSamplingContinuousEDM",
+    "ModelSamplingContinuousV",
+    "ModelSamplingDiscrete",
+    "ModelSamplingFlux",
+    "ModelSamplingLTXV",
+    "ModelSamplingSD3",
+    "ModelSamplingStableCascade",
+    "MultiGPU_WorkUnits",
+    "NAGuidance",
+    "PatchModelAddDownscale",
+    "PerturbedAttentionGuidance",
+    "RescaleCFG",
+    "ScaleROPE",
+    "SelectModelDevice",
+    "SkipLayerGuidanceDiT",
+    "SkipLayerGuidanceSD3",
+    "TCFG",
+    "TomePatchModel",
+    "UNetCrossAttentionMultiply",
+    "UNetSelfAttentionMultiply",
+    "UNetTemporalAttentionMultiply",
+    "VideoLinearCFGGuidance",
+    "VideoTriangleCFGGuidance",
+    "WanAnimate2Cache",
+    "wanBlockSwap",
+]
 # {node: what our sentence says of it}.
 REFUSED = {
-    "ContextWindowsManual": "ContextWindowsManual", "LTXVContextWindows": "LTXVContextWindows",
-    "PerpNeg": "PerpNeg .*conditioning of its own", "SelfAttentionGuidance": "replaced by .*SelfAttentionGuidance",
-    "SkipLayerGuidanceDiTSimple": "SkipLayerGuidanceDiTSimple", "WanContextWindowsManual": "WanContextWindowsManual"}
+    "ContextWindowsManual": "ContextWindowsManual",
+    "LTXVContextWindows": "LTXVContextWindows",
+    "PerpNeg": "PerpNeg .*conditioning of its own",
+    "SelfAttentionGuidance": "replaced by .*SelfAttentionGuidance",
+    "SkipLayerGuidanceDiTSimple": "SkipLayerGuidanceDiTSimple",
+    "WanContextWindowsManual": "WanContextWindowsManual",
+}
 # The node itself refuses SVD, or fails in the host's KSampler, too, or asks for parts of another kind of model.
 NOT_FOR_SVD = {
-    "AnimaLLLiteApply": "patches of Anima", "FluxKVCache": "attention of Flux",
-    "HiDreamO1PatchSeamSmoothing": "sampling of HiDream", "LTXVReferenceAudio": "sound for LTX",
-    "ModelNoiseScale": "sampling of flow models", "TemporalScoreRescaling": "one picture: fails on several frames",
+    "AnimaLLLiteApply": "patches of Anima",
+    "FluxKVCache": "attention of Flux",
+    "HiDreamO1PatchSeamSmoothing": "sampling of HiDream",
+    "LTXVReferenceAudio": "sound for LTX",
+    "ModelNoiseScale": "sampling of flow models",
+    "TemporalScoreRescaling": "one picture: fails on several frames",
     "TripoSplatSamplingPreview": "previews of TripoSplat",
-    "QwenImageDiffsynthControlnet": "patches of Qwen-Image", "RenormCFG": "one picture: fails on several frames",
-    "SUPIRApply": "patches of SDXL", "TrainLoraNode": "a training, no sampling", "USOStyleReference": "patches of Flux",
-    "WanInfiniteTalkToVideo": "patches of Wan", "WanUni3CControlnetApply": "patches of Wan",
-    "ZImageFunControlnet": "patches of Z-Image"}
+    "QwenImageDiffsynthControlnet": "patches of Qwen-Image",
+    "RenormCFG": "one picture: fails on several frames",
+    "SUPIRApply": "patches of SDXL",
+    "TrainLoraNode": "a training, no sampling",
+    "USOStyleReference": "patches of Flux",
+    "WanInfiniteTalkToVideo": "patches of Wan",
+    "WanUni3CControlnetApply": "patches of Wan",
+    "ZImageFunControlnet": "patches of Z-Image",
+}
 # Leave weight patches on the model and nothing else, as the LoRA loaders do; the host takes a minute for each of them.
 WEIGHTS_OF_TWO_MODELS = "ModelMerge"
 # tests/test_precision.py runs it: with its default, compiling takes minutes.
@@ -91,9 +145,20 @@ def values(models, encoded, tmp_path_factory) -> dict:
     other = models[0].clone()
     other.add_patches({f"{LAYER}.weight": ("diff", (up @ down.T,))})
     tonemap = host.NODE_CLASS_MAPPINGS["LatentOperationTonemapReinhard"].execute(1.0).args[0]
-    return {"MODEL": [models[0], other], "VAE": models[2], "IMAGE": pictures()[0], "CONDITIONING": encoded[1],
-            "LATENT": encoded[2], "LATENT_OPERATION": tonemap, "LORA_MODEL": lora, "CLIP": None,
-            "lora_name": "lora.safetensors", "hypernetwork_name": "hypernetwork.pt", "width": SIZE, "height": SIZE}
+    return {
+        "MODEL": [models[0], other],
+        "VAE": models[2],
+        "IMAGE": pictures()[0],
+        "CONDITIONING": encoded[1],
+        "LATENT": encoded[2],
+        "LATENT_OPERATION": tonemap,
+        "LORA_MODEL": lora,
+        "CLIP": None,
+        "lora_name": "lora.safetensors",
+        "hypernetwork_name": "hypernetwork.pt",
+        "width": SIZE,
+        "height": SIZE,
+    }
 
 
 def applied(name: str, values: dict, **changes):

@@ -32,8 +32,19 @@ ANYTHING_ELSE = [None, (), [3], {}, object(), torch.ones(2), SURROGATES]
 def wrong_values(item: io.Input) -> list:
     if isinstance(item, (io.Int.Input, io.Float.Input)):
         step = 1 if isinstance(item, io.Int.Input) else 1e-3
-        wrong = ["64", NAN, INFINITE, -INFINITE, True, 10 ** 5000, -10 ** 5000, np.float32(NAN), item.min - step,
-                 item.max + step, 1e300]
+        wrong = [
+            "64",
+            NAN,
+            INFINITE,
+            -INFINITE,
+            True,
+            10**5000,
+            -(10**5000),
+            np.float32(NAN),
+            item.min - step,
+            item.max + step,
+            1e300,
+        ]
         return wrong + ([3.5, np.float64(3.5)] if isinstance(item, io.Int.Input) else [])
     if isinstance(item, io.Boolean.Input):
         return ["yes", 2, NAN]
@@ -46,13 +57,23 @@ def connected(models):
     positive, negative, latent = encode(models)
     first, last = pictures()
     backward_motion_folder()
-    return {"model": models[0], "clip_vision": models[1], "vae": models[2], "first_keyframe": first,
-            "last_keyframe": last, "keyframes": torch.cat([first, last]), "images": torch.cat([first, last]),
-            "positive": positive, "negative": negative, "latent_image": latent}
+    return {
+        "model": models[0],
+        "clip_vision": models[1],
+        "vae": models[2],
+        "first_keyframe": first,
+        "last_keyframe": last,
+        "keyframes": torch.cat([first, last]),
+        "images": torch.cat([first, last]),
+        "positive": positive,
+        "negative": negative,
+        "latent_image": latent,
+    }
 
 
 def good_values(node, connected) -> dict:
     import comfy.samplers
+
     values = {}
     for item in node.define_schema().inputs:
         if isinstance(item, WIDGETS):
@@ -93,8 +114,10 @@ def test_something_else_than_the_link_should_bring_is_named(node, connected):
     values = good_values(node, connected)
     for item in (item for item in node.define_schema().inputs if not isinstance(item, WIDGETS)):
         # What other packs call models and VAEs.
-        others = [types.SimpleNamespace(model_options={}, model=None),
-                  types.SimpleNamespace(encode=len, decode=len, encode_image=len)]
+        others = [
+            types.SimpleNamespace(model_options={}, model=None),
+            types.SimpleNamespace(encode=len, decode=len, encode_image=len),
+        ]
         for wrong in [*ANYTHING_ELSE, 3, True, *(others if item.get_io_type() in MODELS else [])]:
             with pytest.raises(ValueError, match=f"^{item.id}: expected .*, found ") as error:
                 node.execute(**{**values, item.id: wrong})
@@ -115,13 +138,13 @@ def test_whole_numbers_may_come_as_floats_and_numpys_numbers(connected):
 
 def test_numpys_largest_seed_and_truth_are_taken():
     items = {item.id: item for item in InbetweenKeyframeSequence.define_schema().inputs}
-    assert checked_value(items["seed"], np.uint64(2 ** 64 - 1)) == 2 ** 64 - 1
+    assert checked_value(items["seed"], np.uint64(2**64 - 1)) == 2**64 - 1
     assert checked_value(items["loop"], np.bool_(True)) is True
 
 
 def test_sampler_takes_whole_floats_and_the_largest_seed(connected):
     values = {name: connected[name] for name in ("model", "positive", "negative", "latent_image")}
-    settings = {**DEFAULTS, "steps": 1.0, "seed": 2 ** 64 - 1, "reinjections": 0.0, "guidance_max": 3}
+    settings = {**DEFAULTS, "steps": 1.0, "seed": 2**64 - 1, "reinjections": 0.0, "guidance_max": 3}
     result = InbetweenDualDirectionKSampler.execute(**values, **settings).args[0]["samples"]
     again = InbetweenDualDirectionKSampler.execute(**values, **{**settings, "steps": 1}).args[0]["samples"]
     assert torch.equal(result, again) and result.isfinite().all()

@@ -32,8 +32,11 @@ def inspected(path, capsys) -> str:
 
 def with_image_decoder(path: Path) -> Path:
     """The checkpoint as Stability AI's `svd_xt_image_decoder.safetensors` is: nothing temporal in its VAE."""
-    kept = {key: tensor for key, tensor in read_tensors(path).items()
-            if not (key.startswith(kinds.VAE_PREFIX) and ("time" in key or key.endswith("mix_factor")))}
+    kept = {
+        key: tensor
+        for key, tensor in read_tensors(path).items()
+        if not (key.startswith(kinds.VAE_PREFIX) and ("time" in key or key.endswith("mix_factor")))
+    }
     other = path.with_name("svd_xt_image_decoder.safetensors")
     save_file(kept, other)
     return other
@@ -53,13 +56,21 @@ def test_whole_model(checkpoint, capsys, monkeypatch):
 def read_width(path: Path) -> int:
     unet = path if path.is_file() else path / "unet" / "diffusion_pytorch_model.safetensors"
     with SafetensorsFile(unet) as file:
-        return next(stored.shape[0] for key, stored in file.stored.items()
-                    if key in (kinds.UNET_PREFIX + "input_blocks.0.0.weight", "conv_in.weight"))
+        return next(
+            stored.shape[0]
+            for key, stored in file.stored.items()
+            if key in (kinds.UNET_PREFIX + "input_blocks.0.0.weight", "conv_in.weight")
+        )
 
 
-@pytest.mark.parametrize("part, words", [
-    ("unet", "the UNet of Stable Video Diffusion, alone"), ("vae", "the VAE of Stable Video Diffusion, alone"),
-    ("image_encoder", "a CLIP image encoder, which may be that of Stable Video Diffusion")])
+@pytest.mark.parametrize(
+    "part, words",
+    [
+        ("unet", "the UNet of Stable Video Diffusion, alone"),
+        ("vae", "the VAE of Stable Video Diffusion, alone"),
+        ("image_encoder", "a CLIP image encoder, which may be that of Stable Video Diffusion"),
+    ],
+)
 def test_parts(part, words, capsys):
     assert words in inspected(XT / part, capsys)
     assert words in inspected(next((XT / part).glob("*.safetensors")), capsys)
@@ -88,15 +99,23 @@ def test_pipeline_with_a_checkpoint_beside_its_parts(tmp_path, capsys):
     assert "demo_svd.safetensors: a whole Stable Video Diffusion model\n  UNet: SVD's, 64 channels wide" in text
 
 
-@pytest.mark.parametrize("key, words", [
-    ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA"), ("double_blocks.0.img_attn.qkv.weight", "a Flux"),
-    ("model.diffusion_model.input_blocks.0.0.weight", "Stable Diffusion 1, 2 or XL"),
-    ("encoder.conv_in.weight", "not known here"), ("text_model.encoder.layers.0.mlp.fc1.weight", "a text encoder"),
-    ("decoder.conv_in.weight", "no part of Stable Video Diffusion|VAE")])
+@pytest.mark.parametrize(
+    "key, words",
+    [
+        ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA"),
+        ("double_blocks.0.img_attn.qkv.weight", "a Flux"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "Stable Diffusion 1, 2 or XL"),
+        ("encoder.conv_in.weight", "not known here"),
+        ("text_model.encoder.layers.0.mlp.fc1.weight", "a text encoder"),
+        ("decoder.conv_in.weight", "no part of Stable Video Diffusion|VAE"),
+    ],
+)
 def test_other_files(tmp_path, capsys, key, words):
     tensors = {key: torch.zeros(4, 4, 3, 3)}
-    save_file(tensors | ({"decoder.mid.block_1.conv1.weight": torch.zeros(1)} if key.startswith("decoder") else {}),
-              tmp_path / "x.safetensors")
+    save_file(
+        tensors | ({"decoder.mid.block_1.conv1.weight": torch.zeros(1)} if key.startswith("decoder") else {}),
+        tmp_path / "x.safetensors",
+    )
     text = inspected(tmp_path / "x.safetensors", capsys)
     assert "no part of Stable Video Diffusion" in text and any(word in text for word in words.split("|"))
 
@@ -107,8 +126,11 @@ def test_image_decoder_is_named_with_what_to_take_instead(checkpoint, tmp_path, 
     assert "an image VAE, which decodes every frame alone" in text and "take svd.safetensors or svd_xt" in text
     host = use_empty_folders(tmp_path, monkeypatch)
     shutil.move(other, host / "checkpoints")
-    with pytest.raises(ValueError, match=r"model_name: .*svd_xt_image_decoder\.safetensors with an image decoder.*"
-                                         "Choose svd.safetensors or svd_xt.safetensors"):
+    with pytest.raises(
+        ValueError,
+        match=r"model_name: .*svd_xt_image_decoder\.safetensors with an image decoder.*"
+        "Choose svd.safetensors or svd_xt.safetensors",
+    ):
         InbetweenLoadSVD.execute(other.name)
 
 
@@ -116,17 +138,27 @@ def test_image_decoder_in_a_folder(tmp_path, monkeypatch):
     host = use_empty_folders(tmp_path, monkeypatch)
     shutil.copytree(XT, host / "diffusers" / "copy")
     path = host / "diffusers" / "copy" / "vae" / "diffusion_pytorch_model.safetensors"
-    save_file({key.replace("spatial_res_block.", ""): tensor for key, tensor in read_tensors(path).items()
-               if "temporal" not in key and "time" not in key}, path)
+    save_file(
+        {
+            key.replace("spatial_res_block.", ""): tensor
+            for key, tensor in read_tensors(path).items()
+            if "temporal" not in key and "time" not in key
+        },
+        path,
+    )
     with pytest.raises(ValueError, match="model_name: .*copy/ with an image decoder"):
         InbetweenLoadSVD.execute("copy/")
 
 
 def test_checkpoint_of_another_model_says_what_it_seems_to_be(tmp_path, monkeypatch):
     host = use_empty_folders(tmp_path, monkeypatch)
-    save_file({name: torch.zeros(4, 4, 3, 3) for name in (
-        "model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight")},
-        host / "checkpoints" / "sd.safetensors")
+    save_file(
+        {
+            name: torch.zeros(4, 4, 3, 3)
+            for name in ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight")
+        },
+        host / "checkpoints" / "sd.safetensors",
+    )
     with pytest.raises(ValueError, match="without its CLIP image encoder. It seems to be a model of Stable Diffusion"):
         InbetweenLoadSVD.execute("sd.safetensors")
 

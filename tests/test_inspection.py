@@ -25,14 +25,14 @@ def square_moving() -> torch.Tensor:
     """A bright square that crosses a textured ground, `[9, 96, 96, 3]`."""
     frames = noise(0).repeat(COUNT, 1, 1, 1) * 0.5
     for index in range(COUNT):
-        frames[index, 30:60, 8 * index:8 * index + 24] = torch.tensor([1.0, 0.9, 0.2])
+        frames[index, 30:60, 8 * index : 8 * index + 24] = torch.tensor([1.0, 0.9, 0.2])
     return frames
 
 
 def panning() -> torch.Tensor:
     """A view that moves over a wide texture."""
     wide = noise(1, width=SIZE * 2)
-    return torch.stack([wide[:, 10 * index:10 * index + SIZE] for index in range(COUNT)])
+    return torch.stack([wide[:, 10 * index : 10 * index + SIZE] for index in range(COUNT)])
 
 
 def cross_fade(frames: torch.Tensor) -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_contact_sheet_shows_every_frame_in_its_place():
         assert torch.allclose(sheet[top + 64, left + 128], colour, atol=0.01)
         border = torch.tensor([255, 176, 0]) / 255 if index in (0, 4) else colour
         assert torch.allclose(sheet[top + 1, left + 128], border, atol=0.01)
-        label = sheet[top + 128:top + 152, left:left + 256]
+        label = sheet[top + 128 : top + 152, left : left + 256]
         assert (label - label[0, -1]).abs().max() > 0.5
 
 
@@ -141,7 +141,7 @@ def test_report_draws_what_it_measures():
     """The red ink of "distance to the last keyframe" reaches the top where that distance is largest, at frame 0."""
     frames = torch.linspace(0, 1, COUNT).reshape(-1, 1, 1, 1).expand(COUNT, 32, 32, 3)
     plots = InbetweenReport.execute(frames, "0, -1").args[0][0]
-    red = (plots[HEIGHT:2 * HEIGHT] - torch.tensor([200, 60, 50]) / 255).abs().amax(dim=-1) < 0.1
+    red = (plots[HEIGHT : 2 * HEIGHT] - torch.tensor([200, 60, 50]) / 255).abs().amax(dim=-1) < 0.1
     # Below the legend.
     rows, columns = torch.nonzero(red[46:], as_tuple=True)
     assert columns[rows.argmin()] < 120 < WIDTH - 120 < columns[rows.argmax()]
@@ -166,8 +166,14 @@ def test_broken_frames_are_shown_as_such(value, broken, caplog):
     assert lines == [f"images: {count} of 9 frames hold NaN or infinity."] * 2
     # The words beside the title, and each broken frame's label, are red; nothing else is.
     assert near(plots.args[0][0, :40, 600:], (190, 30, 30)).any()
-    labels = [near(sheet.args[0][0, 6 + row * 286 + 256:6 + row * 286 + 280, 6 + column * 262:6 + column * 262 + 256],
-                   (255, 90, 80)).any() for row in range(3) for column in range(3)]
+    labels = [
+        near(
+            sheet.args[0][0, 6 + row * 286 + 256 : 6 + row * 286 + 280, 6 + column * 262 : 6 + column * 262 + 256],
+            (255, 90, 80),
+        ).any()
+        for row in range(3)
+        for column in range(3)
+    ]
     assert [bool(label) for label in labels] == [index in range(COUNT)[broken] for index in range(COUNT)]
 
 
@@ -176,7 +182,7 @@ def test_numbers_beside_a_gap_are_drawn():
     frames = torch.linspace(0, 1, COUNT).reshape(-1, 1, 1, 1).expand(COUNT, 32, 32, 3).clone()
     frames[4] = float("nan")
     plots = InbetweenReport.execute(frames, "0, -1").args[0][0]
-    columns = near(plots[HEIGHT + 46:2 * HEIGHT - 50], (200, 60, 50)).any(dim=0).nonzero()[:, 0]
+    columns = near(plots[HEIGHT + 46 : 2 * HEIGHT - 50], (200, 60, 50)).any(dim=0).nonzero()[:, 0]
     assert columns.min() < 120 and columns.max() > WIDTH - 120
     assert not ((columns > WIDTH // 2 - 10) & (columns < WIDTH // 2 + 40)).any()
 

@@ -41,8 +41,17 @@ def run(*command: object, cwd: Path, **environment: object) -> str:
     # A git hook that runs the tests must not lead the commands to its own repository.
     clean = {name: value for name, value in clean_environment(**environment).items() if not name.startswith("GIT_")}
     words = [str(part) for part in command]
-    result = subprocess.run(words, cwd=cwd, env=clean, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", timeout=240)
+    result = subprocess.run(
+        words,
+        cwd=cwd,
+        env=clean,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        timeout=240,
+    )
     if result.returncode:
         print(" ".join(words), result.stdout, sep="\n")
     result.check_returncode()
@@ -81,8 +90,12 @@ def clean_comfyui(folder: Path) -> Path:
     shutil.copytree(HOST, comfyui, ignore=lambda place, _: NOT_COPIED if Path(place) == HOST else ())
     for name in ("custom_nodes", "models/checkpoints", "models/backward_motion", "input", "output"):
         (comfyui / name).mkdir(parents=True)
-    for name, place in (("first.png", "input"), ("last.png", "input"), ("demo_svd.safetensors", "models/checkpoints"),
-                        ("demo_backward_motion.safetensors", "models/backward_motion")):
+    for name, place in (
+        ("first.png", "input"),
+        ("last.png", "input"),
+        ("demo_svd.safetensors", "models/checkpoints"),
+        ("demo_backward_motion.safetensors", "models/backward_motion"),
+    ):
         shutil.copyfile(ROOT / "demo" / name, comfyui / place / name)
     return comfyui
 
@@ -91,12 +104,27 @@ def clean_comfyui(folder: Path) -> Path:
 def started(comfyui: Path) -> Iterator[Server]:
     """Its server, started as a user starts it."""
     port, log = free_port(), comfyui.parent / "server.log"
-    options = ("--cpu", "--listen", ADDRESS, "--port", str(port), "--disable-auto-launch", "--disable-api-nodes",
-               "--database-url", "sqlite:///:memory:")
+    options = (
+        "--cpu",
+        "--listen",
+        ADDRESS,
+        "--port",
+        str(port),
+        "--disable-auto-launch",
+        "--disable-api-nodes",
+        "--database-url",
+        "sqlite:///:memory:",
+    )
     with open(log, "wb") as stream:
-        process = subprocess.Popen([sys.executable, "main.py", *options], cwd=comfyui, stdin=subprocess.DEVNULL,
-                                   stdout=stream, stderr=subprocess.STDOUT, start_new_session=os.name != "nt",
-                                   env=clean_environment(PYTHONIOENCODING="utf-8", PYTHONUNBUFFERED="1"))
+        process = subprocess.Popen(
+            [sys.executable, "main.py", *options],
+            cwd=comfyui,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=os.name != "nt",
+            env=clean_environment(PYTHONIOENCODING="utf-8", PYTHONUNBUFFERED="1"),
+        )
     try:
         wait_until_ready(process, port, log)
         yield Server(f"http://{ADDRESS}:{port}", comfyui)
@@ -164,7 +192,11 @@ def test_unpacked_archive_works(archive: Path, tmp_path: Path):
 def test_no_page_needs_the_folders_name():
     """A clone and an installation from the registry lie in folders of different names."""
     names = f"({PACK_NAME}|{REGISTRY_NAME})"
-    for path in [ROOT / "README.md", *(ROOT / "web").rglob("*.md"), *(ROOT / "locales").rglob("*.json"),
-                 *(ROOT / "workflows").glob("*.json")]:
+    for path in [
+        ROOT / "README.md",
+        *(ROOT / "web").rglob("*.md"),
+        *(ROOT / "locales").rglob("*.json"),
+        *(ROOT / "workflows").glob("*.json"),
+    ]:
         needed = re.search(rf"(custom_nodes/{names}/|Templates\W+{names}).*", path.read_text(encoding="utf-8"))
         assert not needed, f"{path.name}: {needed[0]}"

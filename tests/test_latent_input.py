@@ -31,16 +31,30 @@ def untouched(models):
     assert not calls
 
 
-@pytest.mark.parametrize("samples, found", [
-    (torch.ones(FRAMES, 16, 8, 8), r"\(4, 16, 8, 8\)"), (torch.ones(FRAMES, 4, 8), r"\(4, 4, 8\)"),
-    (torch.zeros(8), r"\(8,\)"), (torch.zeros(()), r"\(\)"), (torch.zeros(1, 16, FRAMES, 8, 8), r"\(1, 16, 4, 8, 8\)"),
-    (torch.zeros(FRAMES, 4, 0, 8), r"\(4, 4, 0, 8\)"), (torch.zeros(FRAMES, 4, 8, 0), r"\(4, 4, 8, 0\)"),
-    (torch.zeros(0, 4, 8, 8), r"\(0, 4, 8, 8\)"), (torch.zeros(FRAMES, 4, 16, 8), r"\(4, 4, 16, 8\)"),
-    (torch.zeros(FRAMES, 4, 8, 9), r"\(4, 4, 8, 9\)"), (torch.full((FRAMES, 4, 8, 8), NAN), "NaN or infinity"),
-    (torch.full((FRAMES, 4, 8, 8), float("inf")), "NaN or infinity"), (torch.zeros(6, 4, 8, 8), "6"),
-    *((torch.ones(FRAMES, 4, 8, 8, dtype=dtype), str(dtype))
-      for dtype in (torch.complex64, torch.int64, torch.bool, torch.float8_e4m3fn)),
-    (torch.ones(FRAMES, 4, 8, 8, device="meta"), "type dict"), (torch.ones(FRAMES, 4, 8, 8).to_sparse(), "type dict")])
+@pytest.mark.parametrize(
+    "samples, found",
+    [
+        (torch.ones(FRAMES, 16, 8, 8), r"\(4, 16, 8, 8\)"),
+        (torch.ones(FRAMES, 4, 8), r"\(4, 4, 8\)"),
+        (torch.zeros(8), r"\(8,\)"),
+        (torch.zeros(()), r"\(\)"),
+        (torch.zeros(1, 16, FRAMES, 8, 8), r"\(1, 16, 4, 8, 8\)"),
+        (torch.zeros(FRAMES, 4, 0, 8), r"\(4, 4, 0, 8\)"),
+        (torch.zeros(FRAMES, 4, 8, 0), r"\(4, 4, 8, 0\)"),
+        (torch.zeros(0, 4, 8, 8), r"\(0, 4, 8, 8\)"),
+        (torch.zeros(FRAMES, 4, 16, 8), r"\(4, 4, 16, 8\)"),
+        (torch.zeros(FRAMES, 4, 8, 9), r"\(4, 4, 8, 9\)"),
+        (torch.full((FRAMES, 4, 8, 8), NAN), "NaN or infinity"),
+        (torch.full((FRAMES, 4, 8, 8), float("inf")), "NaN or infinity"),
+        (torch.zeros(6, 4, 8, 8), "6"),
+        *(
+            (torch.ones(FRAMES, 4, 8, 8, dtype=dtype), str(dtype))
+            for dtype in (torch.complex64, torch.int64, torch.bool, torch.float8_e4m3fn)
+        ),
+        (torch.ones(FRAMES, 4, 8, 8, device="meta"), "type dict"),
+        (torch.ones(FRAMES, 4, 8, 8).to_sparse(), "type dict"),
+    ],
+)
 def test_latents_that_cannot_be_sampled_are_named(untouched, encoded, samples, found):
     with pytest.raises(ValueError, match=rf"^latent_image: expected .*, found .*{found}.*\. .*\.$"):
         run(untouched, encoded, samples=samples)
@@ -49,13 +63,19 @@ def test_latents_that_cannot_be_sampled_are_named(untouched, encoded, samples, f
 def test_the_guider_names_them_too(untouched, encoded):
     positive, negative, _ = encoded
     names = ("guidance_min", "guidance_max", "fusion", "strategy", "temporal_attention", "order_of_work")
-    guider = InbetweenDualDirectionGuider.execute(untouched, positive, negative,
-                                                  **{name: ONE_STEP[name] for name in names}).args[0]
+    guider = InbetweenDualDirectionGuider.execute(
+        untouched, positive, negative, **{name: ONE_STEP[name] for name in names}
+    ).args[0]
     sigmas = BasicScheduler.execute(untouched, "karras", 2, 1.0).args[0]
     for samples in (torch.ones(FRAMES, 16, 8, 8), torch.zeros(FRAMES, 4, 16, 8), torch.full((FRAMES, 4, 8, 8), NAN)):
         with pytest.raises(ValueError, match="^latent_image: expected .*, found "):
-            SamplerCustomAdvanced.execute(RandomNoise.execute(1).args[0], guider,
-                                          KSamplerSelect.execute("euler").args[0], sigmas, {"samples": samples})
+            SamplerCustomAdvanced.execute(
+                RandomNoise.execute(1).args[0],
+                guider,
+                KSamplerSelect.execute("euler").args[0],
+                sigmas,
+                {"samples": samples},
+            )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -67,27 +87,49 @@ def test_latents_of_other_number_formats(models, encoded, dtype):
     assert found.isfinite().all() and found.shape == expected.shape
 
 
-@pytest.mark.parametrize("mask", [
-    torch.ones(8, 8), torch.ones(1, 8, 8), torch.ones(64, 64), torch.ones(3, 32, 32), torch.ones(9, 8, 8),
-    torch.ones(FRAMES, 1, 8, 8), torch.rand(8, 16).half(), torch.ones(2, 8, 8).bool(), torch.ones(2, 8, 8).int(),
-    torch.ones(2, 8, 8, dtype=torch.float8_e4m3fn)],
-    ids=lambda mask: f"{tuple(mask.shape)} {mask.dtype}")
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.ones(8, 8),
+        torch.ones(1, 8, 8),
+        torch.ones(64, 64),
+        torch.ones(3, 32, 32),
+        torch.ones(9, 8, 8),
+        torch.ones(FRAMES, 1, 8, 8),
+        torch.rand(8, 16).half(),
+        torch.ones(2, 8, 8).bool(),
+        torch.ones(2, 8, 8).int(),
+        torch.ones(2, 8, 8, dtype=torch.float8_e4m3fn),
+    ],
+    ids=lambda mask: f"{tuple(mask.shape)} {mask.dtype}",
+)
 def test_masks_act_as_in_the_hosts_sampler(models, encoded, mask):
     """The latent's own frames stay where the mask is 0, whatever the mask's length and size."""
     held = torch.randn(FRAMES, 4, 8, 8, generator=torch.manual_seed(3))
     mask = mask.clone()
-    mask[..., :mask.shape[-1] // 2] = 0
+    mask[..., : mask.shape[-1] // 2] = 0
     samples = run(models[0], encoded, samples=held, noise_mask=mask)["samples"]
     assert samples.isfinite().all()
     assert torch.allclose(samples[..., :3], held[..., :3], atol=5e-3)
     assert not torch.allclose(samples[..., 5:], held[..., 5:], atol=0.1)
 
 
-@pytest.mark.parametrize("mask", [torch.ones(8), torch.ones(()), torch.zeros(0, 8, 8), torch.ones(FRAMES, 0, 8),
-                                  torch.full((8, 8), NAN), torch.ones(2, 2, 8, 8, 8), "mask",
-                                  torch.full((8, 8), 255.0), torch.ones(8, 8, dtype=torch.uint8) * 255,
-                                  torch.full((8, 8), NAN).to(torch.float8_e5m2)],
-                         ids=lambda mask: str(getattr(mask, "shape", mask)))
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.ones(8),
+        torch.ones(()),
+        torch.zeros(0, 8, 8),
+        torch.ones(FRAMES, 0, 8),
+        torch.full((8, 8), NAN),
+        torch.ones(2, 2, 8, 8, 8),
+        "mask",
+        torch.full((8, 8), 255.0),
+        torch.ones(8, 8, dtype=torch.uint8) * 255,
+        torch.full((8, 8), NAN).to(torch.float8_e5m2),
+    ],
+    ids=lambda mask: str(getattr(mask, "shape", mask)),
+)
 def test_masks_that_cannot_be_are_named(untouched, encoded, mask):
     with pytest.raises(ValueError, match=r"^latent_image: expected a noise mask .*, found .*\. .*\.$"):
         run(untouched, encoded, noise_mask=mask)
@@ -101,8 +143,9 @@ def test_batch_index_chooses_the_noise_as_in_the_hosts_sampler(models, encoded, 
     assert same == (list(index) == [0, 1, 2, 3])
 
 
-@pytest.mark.parametrize("index", [[0], [0, 1, 2, 3, 4], [0, 1, 2, -1], [0, 1, 2, 10 ** 9], [0, 1, 2, 0.5],
-                                   ["a"] * 4, 4, [None] * 4])
+@pytest.mark.parametrize(
+    "index", [[0], [0, 1, 2, 3, 4], [0, 1, 2, -1], [0, 1, 2, 10**9], [0, 1, 2, 0.5], ["a"] * 4, 4, [None] * 4]
+)
 def test_batch_index_that_cannot_be_is_named(untouched, encoded, index):
     with pytest.raises(ValueError, match=r"^latent_image: expected a batch_index .*, found .*\. .*\.$"):
         run(untouched, encoded, batch_index=index)
@@ -127,22 +170,33 @@ def test_embeddings_of_another_clip_are_named(untouched, encoded):
         run(untouched, (positive, wide, latent))
 
 
-@pytest.mark.parametrize("key, value", [
-    ("fps", NAN), ("fps", "7"), ("motion_bucket_id", float("inf")), ("augmentation_level", None), ("strength", NAN),
-    ("concat_latent_image", None), ("concat_latent_image", torch.full((1, 4, 8, 8), NAN)),
-    ("concat_latent_image", torch.zeros(4, 8, 8)), ("inbetween_last_keyframe", "picture")],
-    ids=lambda value: str(getattr(value, "shape", value)))
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("fps", NAN),
+        ("fps", "7"),
+        ("motion_bucket_id", float("inf")),
+        ("augmentation_level", None),
+        ("strength", NAN),
+        ("concat_latent_image", None),
+        ("concat_latent_image", torch.full((1, 4, 8, 8), NAN)),
+        ("concat_latent_image", torch.zeros(4, 8, 8)),
+        ("inbetween_last_keyframe", "picture"),
+    ],
+    ids=lambda value: str(getattr(value, "shape", value)),
+)
 def test_conditioning_that_another_node_has_broken_is_named(untouched, encoded, key, value):
     for index, name in enumerate(("positive", "negative")):
         broken = list(encoded)
-        (embedding, options), = encoded[index]
+        ((embedding, options),) = encoded[index]
         broken[index] = [[embedding, {**options, key: value}]]
         with pytest.raises(ValueError, match=f"^{name}: expected .*, found .*"):
             run(untouched, broken)
 
 
-@pytest.mark.parametrize("change", [lambda embedding: embedding * NAN, lambda embedding: embedding[0],
-                                    lambda embedding: embedding[:, :0]])
+@pytest.mark.parametrize(
+    "change", [lambda embedding: embedding * NAN, lambda embedding: embedding[0], lambda embedding: embedding[:, :0]]
+)
 def test_embeddings_that_another_node_has_broken_are_named(untouched, encoded, change):
     positive, negative, latent = encoded
     with pytest.raises(ValueError, match="^positive: expected the embeddings"):
@@ -152,8 +206,9 @@ def test_embeddings_that_another_node_has_broken_are_named(untouched, encoded, c
 def test_nan_from_the_model_is_told(models, encoded, caplog):
     """The host's sampler gives such latents, too; a line says why the frames will be black."""
     model = models[0].clone()
-    model.set_model_unet_function_wrapper(lambda apply_model, arguments: NAN * apply_model(
-        arguments["input"], arguments["timestep"], **arguments["c"]))
+    model.set_model_unet_function_wrapper(
+        lambda apply_model, arguments: NAN * apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+    )
     assert run(model, encoded)["samples"].isnan().all()
     assert [record for record in caplog.records if "NaN" in record.getMessage()]
     caplog.clear()

@@ -38,7 +38,7 @@ def test_the_error_names_the_largest_size_that_fits(models, monkeypatch):
     check_one_video_fits(models[0], torch.Size([25, 4, 40, 72]))
 
 
-@pytest.mark.parametrize("positions", [64, 500, 3000, 9215, 10 ** 6])
+@pytest.mark.parametrize("positions", [64, 500, 3000, 9215, 10**6])
 def test_the_largest_size_is_within_the_limit_and_the_next_is_not(positions):
     width, height = largest_size(positions, 72, 128)
     assert width % 64 == height % 64 == 0 and width * height // 64 <= positions

@@ -28,10 +28,13 @@ def same_numbers():
 
 
 def projections(context_channels: int = CHANNELS):
-    return SimpleNamespace(to_q=nn.Linear(CHANNELS, CHANNELS, bias=False),
-                           to_k=nn.Linear(context_channels, CHANNELS, bias=False),
-                           to_v=nn.Linear(context_channels, CHANNELS, bias=False),
-                           to_out=nn.Linear(CHANNELS, CHANNELS), heads=HEADS)
+    return SimpleNamespace(
+        to_q=nn.Linear(CHANNELS, CHANNELS, bias=False),
+        to_k=nn.Linear(context_channels, CHANNELS, bias=False),
+        to_v=nn.Linear(context_channels, CHANNELS, bias=False),
+        to_out=nn.Linear(CHANNELS, CHANNELS),
+        heads=HEADS,
+    )
 
 
 def split_heads(tokens):
@@ -54,15 +57,18 @@ def as_in_the_paper(forward, backward, layer, difference, strength):
 
     tuned_v = nn.functional.linear(backward, layer.to_v.weight + strength * difference.to_v.weight)
     tuned_out = layer.to_out.weight + strength * difference.to_out.weight
-    return (layer.to_out(output(attention_map, layer.to_v(forward))),
-            nn.functional.linear(output(rotated, tuned_v), tuned_out, layer.to_out.bias))
+    return (
+        layer.to_out(output(attention_map, layer.to_v(forward))),
+        nn.functional.linear(output(rotated, tuned_v), tuned_out, layer.to_out.bias),
+    )
 
 
 @torch.no_grad()
 def test_sharing_q_and_k_is_rotating_the_map():
     layer = projections()
-    difference = BackwardProjections(nn.Linear(CHANNELS, CHANNELS, bias=False),
-                                     nn.Linear(CHANNELS, CHANNELS, bias=False), 0.7)
+    difference = BackwardProjections(
+        nn.Linear(CHANNELS, CHANNELS, bias=False), nn.Linear(CHANNELS, CHANNELS, bias=False), 0.7
+    )
     forward, backward = torch.randn(2, POSITIONS, FRAMES, CHANNELS)
     expected = as_in_the_paper(forward, backward, layer, difference, 0.7)
     # Backward first in the batch: the order there must not matter.
@@ -71,9 +77,10 @@ def test_sharing_q_and_k_is_rotating_the_map():
     assert torch.allclose(found, torch.cat(expected[::-1]), atol=1e-6) and not together.maps
 
     maps = {}
-    apart = [dual_direction_attention("a", layer, difference, tokens, UNetCall([Video(direction, 1)], maps=maps),
-                                      attend)
-             for direction, tokens in (("forward", forward), ("backward", backward))]
+    apart = [
+        dual_direction_attention("a", layer, difference, tokens, UNetCall([Video(direction, 1)], maps=maps), attend)
+        for direction, tokens in (("forward", forward), ("backward", backward))
+    ]
     assert torch.allclose(torch.cat(apart), torch.cat(expected), atol=1e-6) and not maps
 
 
@@ -101,8 +108,9 @@ def test_own_maps_are_ordinary_attention():
 
 def test_backward_without_its_forward_map_is_refused():
     with pytest.raises(ForwardMapMissing):
-        dual_direction_attention("a", projections(), None, torch.randn(POSITIONS, FRAMES, CHANNELS),
-                                 UNetCall([Video("backward", 1)]), attend)
+        dual_direction_attention(
+            "a", projections(), None, torch.randn(POSITIONS, FRAMES, CHANNELS), UNetCall([Video("backward", 1)]), attend
+        )
 
 
 def test_maps_are_probabilities():
@@ -154,9 +162,16 @@ def test_reinjection_goes_back_to_the_noise_level():
         return x
 
     steps = []
-    reinjection.sample_with_reinjection(None, 8 * seeded_noise((64, 4, 32, 32), 0), sigmas, {"seed": 3},
-                                        lambda state: steps.append(state["i"]), sampler_function=one_step,
-                                        reinjections=2, share=0.5)
+    reinjection.sample_with_reinjection(
+        None,
+        8 * seeded_noise((64, 4, 32, 32), 0),
+        sigmas,
+        {"seed": 3},
+        lambda state: steps.append(state["i"]),
+        sampler_function=one_step,
+        reinjections=2,
+        share=0.5,
+    )
     assert steps == [0, 0, 0, 1, 1, 1, 2, 3]
     assert [sigma for _, sigma, _ in passes] == [8, 8, 8, 4, 4, 4, 2, 1]
     # The denoiser here removes a share of everything; what re-injection adds brings the level back to σ.
@@ -164,8 +179,9 @@ def test_reinjection_goes_back_to_the_noise_level():
     assert len({seed for *_, seed in passes[:6]}) == 6
 
 
-@pytest.mark.parametrize("steps, share, expected", [(50, 0.5, 25), (8, 0.5, 4), (5, 0.4, 2), (10, 0.3, 3), (3, 1.0, 3),
-                                                    (7, 0.0, 0)])
+@pytest.mark.parametrize(
+    "steps, share, expected", [(50, 0.5, 25), (8, 0.5, 4), (5, 0.4, 2), (10, 0.3, 3), (3, 1.0, 3), (7, 0.0, 0)]
+)
 def test_share_of_the_steps_is_rounded_down(steps, share, expected):
     assert reinjection.reinjected_steps(steps, share) == expected
     assert reinjection.sampler_passes(steps, 5, share) == steps + 5 * expected
@@ -176,8 +192,9 @@ def test_no_reinjection_is_the_sampler_itself():
         return x * len(sigmas)
 
     x, sigmas = torch.ones(1), torch.tensor([2.0, 1.0, 0.0])
-    found = reinjection.sample_with_reinjection(None, x, sigmas, {"seed": 5}, None, sampler_function=sampler,
-                                                reinjections=0, share=0.5)
+    found = reinjection.sample_with_reinjection(
+        None, x, sigmas, {"seed": 5}, None, sampler_function=sampler, reinjections=0, share=0.5
+    )
     assert found == 3
 
 
@@ -188,7 +205,9 @@ def test_every_order_of_work_computes_all_four_videos():
         assert set(parts) == everything and len(parts) == 4
         assert max(map(len, order_of_work.calls(order, guided=True))) == largest
         assert {part for call in order_of_work.calls(order, guided=False) for part in call} == {
-            ("positive", "forward"), ("positive", "backward")}
+            ("positive", "forward"),
+            ("positive", "backward"),
+        }
 
 
 def test_order_of_work_follows_memory():
@@ -203,6 +222,7 @@ def test_order_of_work_follows_memory():
 
 def test_progress_learns_what_a_step_costs():
     seen = []
+
     def callback(done, x0, x, total):
         seen.append((done + 1, total))
 
@@ -220,16 +240,16 @@ def test_noise_depends_on_its_seed_alone():
     assert torch.equal(seeded_noise((3, 4), 7), seeded_noise((3, 4), 7))
     assert not torch.equal(seeded_noise((3, 4), 7), seeded_noise((3, 4), 8))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.isfinite(seeded_noise((2,), 2 ** 64 - 1)).all()
+    assert torch.isfinite(seeded_noise((2,), 2**64 - 1)).all()
 
 
 def test_streams_of_a_seed_have_seeds_that_every_generator_takes():
     streams = [("pass", 0), ("pass", 1), ("pass", 11), ("re-injection", 1), ("clip", 1, 1)]
-    seeds = [stream_seed(seed, *stream) for seed in (0, 1, 11, 2 ** 64 - 1) for stream in streams]
-    assert seeds == [stream_seed(seed, *stream) for seed in (0, 1, 11, 2 ** 64 - 1) for stream in streams]
+    seeds = [stream_seed(seed, *stream) for seed in (0, 1, 11, 2**64 - 1) for stream in streams]
+    assert seeds == [stream_seed(seed, *stream) for seed in (0, 1, 11, 2**64 - 1) for stream in streams]
     # A generator on a CPU takes 32 bits of its seed.
-    assert len({seed % 2 ** 32 for seed in seeds}) == len(seeds)
-    assert all(0 <= seed < 2 ** 62 for seed in seeds)
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds)
+    assert all(0 <= seed < 2**62 for seed in seeds)
 
 
 @pytest.mark.parametrize("fit, corner, middle", [("crop", 1.0, 0.5), ("stretch", 0.0, 0.5), ("pad", 0.0, 0.5)])

@@ -7,11 +7,7 @@ import time
 import folder_paths
 import pytest
 import torch
-from generative_inbetweening.nodes import (
-    InbetweenConvertBackwardMotion,
-    InbetweenLoadBackwardMotion,
-    InbetweenLoadSVD,
-)
+from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.weights import unet_keys
 from generative_inbetweening.weights.safetensors_files import read_metadata, read_tensors
 from host_folders import choices, use_empty_folders
@@ -80,13 +76,23 @@ def as_file_in(kind: str, prefix: str, comfy: bool):
         names = unet_keys.diffusers_to_comfy(tensors) if comfy else {key: key for key in tensors}
         save_file({prefix + names[key]: tensor for key, tensor in tensors.items()}, models / kind / "one.safetensors")
         return "one.safetensors"
+
     put.__name__ = f"as_file_in_{kind}"
     return put
 
 
-LAYOUTS = [as_unet_folder, as_two_flat_files, as_weights_alone, as_folder_that_holds_unet, as_pipeline,
-           as_linked_folder, as_folder_with_a_linked_part, as_file_in("checkpoints", "model.diffusion_model.", True),
-           as_file_in("diffusion_models", "diffusion_model.", True), as_file_in("unet", "", False)]
+LAYOUTS = [
+    as_unet_folder,
+    as_two_flat_files,
+    as_weights_alone,
+    as_folder_that_holds_unet,
+    as_pipeline,
+    as_linked_folder,
+    as_folder_with_a_linked_part,
+    as_file_in("checkpoints", "model.diffusion_model.", True),
+    as_file_in("diffusion_models", "diffusion_model.", True),
+    as_file_in("unet", "", False),
+]
 
 
 @pytest.mark.parametrize("put", LAYOUTS, ids=lambda put: put.__name__)
@@ -183,17 +189,23 @@ def test_file_that_was_replaced_on_disk_is_read_again(models):
     shutil.copytree(REFERENCE / folder("-xt"), models / "diffusers" / "xt")
     shutil.copytree(TUNED, models / "diffusers" / "tuned")
     convert("svd/", "tuned/")
-    asked = ((InbetweenLoadSVD, {"model_name": "xt/"}),
-             (InbetweenLoadBackwardMotion, {"backward_motion": "new.safetensors", "strength": 1.0}),
-             (InbetweenConvertBackwardMotion, {"base": "svd/", "fine_tuned": "tuned/", "file_name": "new"}))
+    asked = (
+        (InbetweenLoadSVD, {"model_name": "xt/"}),
+        (InbetweenLoadBackwardMotion, {"backward_motion": "new.safetensors", "strength": 1.0}),
+        (InbetweenConvertBackwardMotion, {"base": "svd/", "fine_tuned": "tuned/", "file_name": "new"}),
+    )
     before = [fingerprint(node, **inputs) for node, inputs in asked]
     assert before == [fingerprint(node, **inputs) for node, inputs in asked]
-    for path in (models / "diffusers" / "xt" / "image_encoder" / "model.safetensors",
-                 models / "diffusers" / "tuned" / "unet" / WEIGHTS):
+    for path in (
+        models / "diffusers" / "xt" / "image_encoder" / "model.safetensors",
+        models / "diffusers" / "tuned" / "unet" / WEIGHTS,
+    ):
         tensors = read_tensors(path)
         save_file({key: tensor + 1 for key, tensor in tensors.items()}, path)
-    save_file({key: tensor * 2 for key, tensor in read_tensors(
-        models / "backward_motion" / "new.safetensors").items()}, models / "backward_motion" / "new.safetensors")
+    save_file(
+        {key: tensor * 2 for key, tensor in read_tensors(models / "backward_motion" / "new.safetensors").items()},
+        models / "backward_motion" / "new.safetensors",
+    )
     after = [fingerprint(node, **inputs) for node, inputs in asked]
     assert all(old != new for old, new in zip(before, after))
 
@@ -246,6 +258,7 @@ def test_nothing_stays_mapped_or_open(models, tmp_path):
     model = InbetweenLoadBackwardMotion.execute(loaded[0], "new.safetensors", 1.0).args[0]
     with open("/proc/self/maps") as file:
         assert str(tmp_path) not in file.read()
-    assert not [name for name in os.listdir("/proc/self/fd")
-                if str(tmp_path) in os.path.realpath(f"/proc/self/fd/{name}")]
+    assert not [
+        name for name in os.listdir("/proc/self/fd") if str(tmp_path) in os.path.realpath(f"/proc/self/fd/{name}")
+    ]
     assert torch.equal(loaded[0].model.diffusion_model.out[2].weight, model.model.diffusion_model.out[2].weight)

@@ -25,7 +25,7 @@ from generative_inbetweening.sampler.noise import seeded_noise
 from generative_inbetweening.sampler.reinjection_sampler import ReinjectionSampler
 from small_model import encode, sample
 
-LARGEST = 2 ** 64 - 1
+LARGEST = 2**64 - 1
 SIGMAS = torch.tensor([80.0, 20.0, 10.0, 5.0, 1.0, 0.0])
 # Five times the standard deviation of the correlation of independent draws of 32,768 numbers.
 UNCORRELATED = 0.028
@@ -79,9 +79,10 @@ def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def sampled(zeros, encoded, sampler, seed: int, sigmas: torch.Tensor = SIGMAS) -> torch.Tensor:
     """The latents through the Dual-Direction Guider, the host's RandomNoise and its SamplerCustomAdvanced."""
-    guider, = InbetweenDualDirectionGuider.execute(zeros[0], *encoded[:2], 1.0, 3.0, "average", "dual-direction",
-                                                   "rotated", "paired").args
-    noise, = RandomNoise.execute(seed).args
+    (guider,) = InbetweenDualDirectionGuider.execute(
+        zeros[0], *encoded[:2], 1.0, 3.0, "average", "dual-direction", "rotated", "paired"
+    ).args
+    (noise,) = RandomNoise.execute(seed).args
     return SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, encoded[2]).args[0]["samples"]
 
 
@@ -94,7 +95,7 @@ def initial_noise(encoded, seed: int) -> torch.Tensor:
 def test_noise_is_independent_with_every_sampler_of_the_host(zeros, encoded, name, reinjections):
     if name == "ar_video":
         pytest.skip("takes five-dimensional latents only")
-    sampler, = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object(name), reinjections, 0.6).args
+    (sampler,) = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object(name), reinjections, 0.6).args
     sampled(zeros, encoded, sampler, 3)
     assert_independent(zeros[1], SIGMAS.tolist(), initial_noise(encoded, 3))
 
@@ -102,8 +103,12 @@ def test_noise_is_independent_with_every_sampler_of_the_host(zeros, encoded, nam
 def sampler_nodes() -> list:
     """The host's nodes that make a SAMPLER from numbers and choices."""
     modules = comfy_extras.nodes_custom_sampler, comfy_extras.nodes_advanced_samplers
-    return [node for module in modules for name, node in inspect.getmembers(module, inspect.isclass)
-            if name.startswith("Sampler") and list(getattr(node, "RETURN_TYPES", ())) == ["SAMPLER"]]
+    return [
+        node
+        for module in modules
+        for name, node in inspect.getmembers(module, inspect.isclass)
+        if name.startswith("Sampler") and list(getattr(node, "RETURN_TYPES", ())) == ["SAMPLER"]
+    ]
 
 
 def made_by(node, model):
@@ -122,14 +127,14 @@ def made_by(node, model):
 @pytest.mark.parametrize("reinjections", [0, 2])
 @pytest.mark.parametrize("node", sampler_nodes(), ids=lambda node: node.__name__)
 def test_noise_is_independent_with_every_sampler_node_of_the_host(zeros, encoded, node, reinjections):
-    sampler, = InbetweenReinjectionSampler.execute(made_by(node, zeros[0]), reinjections, 0.6).args
+    (sampler,) = InbetweenReinjectionSampler.execute(made_by(node, zeros[0]), reinjections, 0.6).args
     sampled(zeros, encoded, sampler, 3)
     assert_independent(zeros[1], SIGMAS.tolist(), initial_noise(encoded, 3))
 
 
 def test_noise_is_independent_with_a_sampler_that_draws_from_the_global_generator(zeros, encoded):
     sampler = comfy.samplers.ksampler("euler", {"s_churn": 2.0})
-    sampler, = InbetweenReinjectionSampler.execute(sampler, 2, 0.6).args
+    (sampler,) = InbetweenReinjectionSampler.execute(sampler, 2, 0.6).args
     sampled(zeros, encoded, sampler, 3)
     assert_independent(zeros[1], [sigma for sigma, _ in zeros[1]], initial_noise(encoded, 3))
 
@@ -140,7 +145,7 @@ def test_noise_is_independent_with_a_sampler_of_the_host_alone(zeros, encoded, n
     assert_independent(zeros[1], SIGMAS.tolist(), initial_noise(encoded, 3))
 
 
-@pytest.mark.parametrize("seed", [0, 2 ** 32 - 1, 2 ** 63, LARGEST - 1, LARGEST])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**63, LARGEST - 1, LARGEST])
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_2m_sde", "ddim"])
 def test_noise_is_independent_with_every_seed(zeros, encoded, name, seed):
     sample(zeros[0], encoded, seed=seed, sampler_name=name, scheduler="karras", steps=4, reinjections=2)
@@ -150,13 +155,14 @@ def test_noise_is_independent_with_every_seed(zeros, encoded, name, seed):
 
 def test_noise_is_independent_in_a_run_of_several_parts(zeros, encoded):
     """Each part but the first goes on without noise, by the host with seed 0, as the first one may have had it."""
-    guider, = InbetweenDualDirectionGuider.execute(zeros[0], *encoded[:2], 1.0, 3.0, "average", "dual-direction",
-                                                   "rotated", "paired").args
-    sampler, = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object("euler_ancestral"), 1, 1.0).args
+    (guider,) = InbetweenDualDirectionGuider.execute(
+        zeros[0], *encoded[:2], 1.0, 3.0, "average", "dual-direction", "rotated", "paired"
+    ).args
+    (sampler,) = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object("euler_ancestral"), 1, 1.0).args
     latent, noise = encoded[2], RandomNoise.execute(0).args[0]
     for sigmas in (SIGMAS[:3], SIGMAS[2:4], SIGMAS[3:]):
         latent = SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args[0]
-        noise, = DisableNoise.execute().args
+        (noise,) = DisableNoise.execute().args
     assert_independent(zeros[1], SIGMAS.tolist(), initial_noise(encoded, 0))
 
 
@@ -181,8 +187,14 @@ def test_every_sampler_of_the_host_makes_a_single_step(zeros, encoded, name, sig
                 function({"denoised": denoised, "uncond_denoised": denoised, "cond_denoised": denoised})
             return denoised
 
-    x = sampler(Model(), sigmas[0] * initial_noise(encoded, 0), sigmas, extra_args={"seed": 1, "model_options": {}},
-                callback=lambda state: None, disable=True)
+    x = sampler(
+        Model(),
+        sigmas[0] * initial_noise(encoded, 0),
+        sigmas,
+        extra_args={"seed": 1, "model_options": {}},
+        callback=lambda state: None,
+        disable=True,
+    )
     mean = (1 - sigmas[1] / sigmas[0]).item() * estimate
     assert mean - 1 < x.mean().item() <= estimate + 1
 
@@ -190,8 +202,9 @@ def test_every_sampler_of_the_host_makes_a_single_step(zeros, encoded, name, sig
 @pytest.mark.parametrize("strategy", ["sequential", "sequential with backward motion"])
 def test_new_noise_between_sequential_half_steps_is_independent(models, encoded, strategy, monkeypatch):
     drawn = []
-    monkeypatch.setattr(sequential, "seeded_noise",
-                        lambda shape, seed: drawn.append(seeded_noise(shape, seed)) or drawn[-1])
+    monkeypatch.setattr(
+        sequential, "seeded_noise", lambda shape, seed: drawn.append(seeded_noise(shape, seed)) or drawn[-1]
+    )
     sample(models[0], encode(models), strategy=strategy, seed=LARGEST, steps=3)
     noise = [prepare_noise(drawn[0], LARGEST), *drawn]
     assert len(noise) == 4
@@ -201,16 +214,17 @@ def test_new_noise_between_sequential_half_steps_is_independent(models, encoded,
 def test_augmentation_noise_is_not_the_first_latents_of_the_same_seed(models, monkeypatch):
     """Both have as many numbers from a generator as the smaller one has."""
     drawn = []
-    monkeypatch.setattr(encoding, "add_augmentation_noise",
-                        lambda picture, noise, level: drawn.append(noise) or picture * 2 - 1)
+    monkeypatch.setattr(
+        encoding, "add_augmentation_noise", lambda picture, noise, level: drawn.append(noise) or picture * 2 - 1
+    )
     latent = encode(models, seed=5, noise_augmentation=0.02)[2]["samples"]
     assert len(drawn) == 2 and torch.equal(*drawn)
     first = prepare_noise(latent, 5).flatten()
-    assert abs(correlation(drawn[0].flatten()[:len(first)], first)) < 0.2
+    assert abs(correlation(drawn[0].flatten()[: len(first)], first)) < 0.2
 
 
 def test_two_noise_reinjection_samplers_in_a_row_are_one_sentence():
-    once, = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object("euler"), 2, 0.5).args
+    (once,) = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object("euler"), 2, 0.5).args
     with pytest.raises(ValueError, match="^sampler: expected a sampler without re-injections, found a Noise Re-inj"):
         InbetweenReinjectionSampler.execute(once, 1, 0.5)
 
@@ -220,15 +234,17 @@ def test_options_of_the_wrapped_sampler_may_have_the_names_of_ours(zeros, encode
         assert share == "its own"
         return sample_euler(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable)
 
-    sampler, = InbetweenReinjectionSampler.execute(comfy.samplers.KSAMPLER(shared, {"share": "its own"}), 1, 0.6).args
+    (sampler,) = InbetweenReinjectionSampler.execute(comfy.samplers.KSAMPLER(shared, {"share": "its own"}), 1, 0.6).args
     sampled(zeros, encoded, sampler, 1)
     assert len(zeros[1]) == 8
 
 
 def test_sequential_sampling_does_not_drop_options_of_its_sampler(zeros, encoded):
-    guider, = InbetweenDualDirectionGuider.execute(zeros[0], *encoded[:2], 1.0, 3.0, "average", "sequential", "own",
-                                                   "paired").args
-    noise, = RandomNoise.execute(1).args
+    (guider,) = InbetweenDualDirectionGuider.execute(
+        zeros[0], *encoded[:2], 1.0, 3.0, "average", "sequential", "own", "paired"
+    ).args
+    (noise,) = RandomNoise.execute(1).args
     with pytest.raises(ValueError, match="sampler: expected euler, found euler with s_churn"):
-        SamplerCustomAdvanced.execute(noise, guider, comfy.samplers.ksampler("euler", {"s_churn": 1.0}), SIGMAS,
-                                      encoded[2])
+        SamplerCustomAdvanced.execute(
+            noise, guider, comfy.samplers.ksampler("euler", {"s_churn": 1.0}), SIGMAS, encoded[2]
+        )

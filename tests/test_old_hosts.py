@@ -79,7 +79,7 @@ def sentences(lines: list[str]) -> list[str]:
 def test_one_sentence_says_which_version_is_needed(answers, lacking):
     loaded, nodes, lines = answers[lacking]
     assert not loaded and not nodes
-    sentence, = sentences(lines)
+    (sentence,) = sentences(lines)
     assert sentence.startswith("ComfyUI-GenerativeInbetweening") and "\n" not in sentence
     assert "0.3.75 or newer" in sentence and "Nothing else" in sentence
     assert not [line for line in lines if "Traceback" in line]
@@ -88,7 +88,7 @@ def test_one_sentence_says_which_version_is_needed(answers, lacking):
 def test_an_older_host_that_takes_the_nodes_is_named(answers):
     loaded, nodes, lines = answers["days"]
     assert loaded and len(nodes) >= 10
-    sentence, = sentences(lines)
+    (sentence,) = sentences(lines)
     assert "0.3.75 or newer" in sentence and "0.3.60" in sentence
 
 
@@ -100,10 +100,12 @@ def test_nothing_is_said_where_nothing_is_lacking(answers, lacking):
 
 
 def test_import_without_a_host_is_quiet():
-    script = ("import importlib.util, logging, sys; logging.basicConfig(level=0)\n"
-              f"spec = importlib.util.spec_from_file_location('pack', {str(ROOT / '__init__.py')!r}, "
-              f"submodule_search_locations=[{str(ROOT)!r}])\n"
-              "module = importlib.util.module_from_spec(spec); sys.modules['pack'] = module\n"
-              "spec.loader.exec_module(module)")
+    script = (
+        "import importlib.util, logging, sys; logging.basicConfig(level=0)\n"
+        f"spec = importlib.util.spec_from_file_location('pack', {str(ROOT / '__init__.py')!r}, "
+        f"submodule_search_locations=[{str(ROOT)!r}])\n"
+        "module = importlib.util.module_from_spec(spec); sys.modules['pack'] = module\n"
+        "spec.loader.exec_module(module)"
+    )
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -15,15 +15,30 @@ def numbered(code: int) -> Exception:
     return error
 
 
-@pytest.mark.parametrize("error", [comfy.model_management.OOM_EXCEPTION("no room"), torch.AcceleratorError(CUDA_SAYS),
-                                   numbered(2), RuntimeError(MPS_SAYS)], ids=["cuda", "accelerator", "code", "apple"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        comfy.model_management.OOM_EXCEPTION("no room"),
+        torch.AcceleratorError(CUDA_SAYS),
+        numbered(2),
+        RuntimeError(MPS_SAYS),
+    ],
+    ids=["cuda", "accelerator", "code", "apple"],
+)
 def test_out_of_memory_is_known(error):
     assert is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("error", [numbered(700), RuntimeError("shape mismatch"), ValueError(MPS_SAYS),
-                                   torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
-                                   comfy.model_management.InterruptProcessingException()],
-                         ids=["other code", "shape", "other class", "illegal access", "interrupt"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        numbered(700),
+        RuntimeError("shape mismatch"),
+        ValueError(MPS_SAYS),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        comfy.model_management.InterruptProcessingException(),
+    ],
+    ids=["other code", "shape", "other class", "illegal access", "interrupt"],
+)
 def test_other_errors_are_not(error):
     assert not is_out_of_memory(error)

@@ -35,8 +35,13 @@ from nodes import VAEDecode
 # Two float32 runs of the same sum in another order differ from the exact one by about the same, not by exactly it.
 NOISE_FLOORS = 4
 # Mean and largest difference where there is no run in float64.
-FIXED_LIMITS = {"embed": (5e-3, 1.0), "concat": (1e-4, 1.0), "step0": (1e-3, 1.0), "final": (1e-2, 0.1),
-                "decoded": (1e-3, 1.0)}
+FIXED_LIMITS = {
+    "embed": (5e-3, 1.0),
+    "concat": (1e-4, 1.0),
+    "step0": (1e-3, 1.0),
+    "final": (1e-2, 0.1),
+    "decoded": (1e-3, 1.0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +94,13 @@ def assert_the_authors(case, **found: torch.Tensor) -> None:
 def test_keyframes_are_encoded_as_the_authors_do(case, encoded):
     positive, negative, latent = encoded
     last = next(value for value in positive[0][1].values() if dataclasses.is_dataclass(value))
-    assert_the_authors(case, embed_first=positive[0][0], embed_last=last.embedding,
-                       concat_first=positive[0][1]["concat_latent_image"], concat_last=last.latent)
+    assert_the_authors(
+        case,
+        embed_first=positive[0][0],
+        embed_last=last.embedding,
+        concat_first=positive[0][1]["concat_latent_image"],
+        concat_last=last.latent,
+    )
     assert not negative[0][0].any() and not negative[0][1]["concat_latent_image"].any()
     assert latent["samples"].shape == case.tensors["final_latents"].shape[1:]
 
@@ -116,10 +126,9 @@ def test_video_is_the_authors_in_every_order_of_work(case, encoded, models, orde
 def test_frames_are_decoded_as_the_authors_do(case, models):
     if "decoded_frames" not in case.tensors:
         pytest.skip("this recording has no decoded frames")
-    frames, = VAEDecode().decode(models[2], {"samples": case.tensors["final_latents"][0] / 0.18215})
+    (frames,) = VAEDecode().decode(models[2], {"samples": case.tensors["final_latents"][0] / 0.18215})
     shown = {name: tensor.clamp(-1, 1) for name, tensor in case.tensors.items() if name.startswith("decoded_frames")}
-    assert_the_authors(dataclasses.replace(case, tensors=shown),
-                       decoded_frames=(frames * 2 - 1).movedim(-1, 0)[None])
+    assert_the_authors(dataclasses.replace(case, tensors=shown), decoded_frames=(frames * 2 - 1).movedim(-1, 0)[None])
 
 
 @pytest.fixture(scope="module")
@@ -158,21 +167,27 @@ def test_with_maps_turned_wrongly_the_video_is_another(one_case, models, monkeyp
     case, encoded = one_case
     # P·v: neither axis reversed. P·reverse(v): the keys' axis only.
     reverse = temporal_attention.reverse_sequences
-    turns = {"not rotated": lambda tokens: tokens,
-             "one axis only": lambda tokens, seen=[]: tokens if seen.append(0) or len(seen) % 2 == 0
-             else reverse(tokens)}
+    turns = {
+        "not rotated": lambda tokens: tokens,
+        "one axis only": lambda tokens, seen=[]: tokens if seen.append(0) or len(seen) % 2 == 0 else reverse(tokens),
+    }
     monkeypatch.setattr(temporal_attention, "reverse_sequences", turns[variant])
     _assert_another_video(sample_case(case, models[0], *encoded), case)
 
 
 def test_fine_tuned_weights_as_a_replacement_give_another_video(one_case, models, recorded):
     case, encoded = one_case
-    tuned, own = (read_tensors(recorded / folder(name) / "unet" / "diffusion_pytorch_model.safetensors")
-                  for name in ("reverse-motion", "-xt"))
-    replacement = {name: tuned[key].float() - own[key].float()
-                   for key, name in unet_keys.diffusers_to_comfy(tuned).items() if is_backward_motion_key(name)}
+    tuned, own = (
+        read_tensors(recorded / folder(name) / "unet" / "diffusion_pytorch_model.safetensors")
+        for name in ("reverse-motion", "-xt")
+    )
+    replacement = {
+        name: tuned[key].float() - own[key].float()
+        for key, name in unet_keys.diffusers_to_comfy(tuned).items()
+        if is_backward_motion_key(name)
+    }
     write_backward_motion(backward_motion_folder() / "replacement.safetensors", replacement, {}, True, torch.float32)
-    model, = InbetweenLoadBackwardMotion.execute(models[0], "replacement.safetensors", 1.0).args
+    (model,) = InbetweenLoadBackwardMotion.execute(models[0], "replacement.safetensors", 1.0).args
     _assert_another_video(sample_case(case, model, *encoded), case)
 
 
@@ -180,8 +195,10 @@ def test_fine_tuned_weights_as_a_replacement_give_another_video(one_case, models
 def test_with_another_micro_conditioning_the_video_is_another(one_case, models, noise_floor, setting, value):
     case, (positive, negative, latent) = one_case
     assert positive[0][1][setting] != value
-    others = ([[embedding, {**options, setting: value}] for embedding, options in conditioning]
-              for conditioning in (positive, negative))
+    others = (
+        [[embedding, {**options, setting: value}] for embedding, options in conditioning]
+        for conditioning in (positive, negative)
+    )
     _assert_another_video(sample_case(case, models[0], *others, latent), case)
 
 

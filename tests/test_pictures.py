@@ -18,8 +18,9 @@ WIDE = torch.rand(1, 72, 96, 3, generator=torch.manual_seed(0))
 
 
 def encoded_pictures(models, first, last, fit="crop", clip_vision=None, vae=None):
-    return InbetweenEncodeKeyframes.execute(clip_vision or models[1], vae or models[2], first, last, 64, 64, 9, 7, 127,
-                                            0.02, 0, fit).args
+    return InbetweenEncodeKeyframes.execute(
+        clip_vision or models[1], vae or models[2], first, last, 64, 64, 9, 7, 127, 0.02, 0, fit
+    ).args
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -45,9 +46,18 @@ def test_sheet_and_report_of_other_number_formats(dtype):
         assert torch.equal(node.execute(frames, *arguments).args[0], expected)
 
 
-@pytest.mark.parametrize("picture, found", [
-    (WIDE * 255, "0.* to 25"), (WIDE * 1e30, "e.29"), (WIDE * 2 - 1, "-"), ((WIDE * 255).byte(), "to 25"),
-    (WIDE * float("nan"), "NaN or infinity"), (WIDE / 0, "NaN or infinity"), (WIDE.to(torch.complex64), "complex")])
+@pytest.mark.parametrize(
+    "picture, found",
+    [
+        (WIDE * 255, "0.* to 25"),
+        (WIDE * 1e30, "e.29"),
+        (WIDE * 2 - 1, "-"),
+        ((WIDE * 255).byte(), "to 25"),
+        (WIDE * float("nan"), "NaN or infinity"),
+        (WIDE / 0, "NaN or infinity"),
+        (WIDE.to(torch.complex64), "complex"),
+    ],
+)
 def test_colours_that_cannot_be_are_named(models, picture, found):
     good = pictures()[0]
     with pytest.raises(ValueError, match=rf"^first_keyframe: expected colours from 0 to 1, found .*{found}.*\. .*\.$"):
@@ -84,9 +94,20 @@ def test_a_vae_of_the_same_latents_is_taken(models):
 
 
 def clip_of(tmp_path, **changes) -> comfy.clip_vision.ClipVisionModel:
-    config = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32,
-              "image_size": 32, "patch_size": 16, "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
-              "projection_dim": 24, "model_type": "clip_vision_model", **changes}
+    config = {
+        "num_hidden_layers": 1,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 32,
+        "patch_size": 16,
+        "num_channels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": 24,
+        "model_type": "clip_vision_model",
+        **changes,
+    }
     (tmp_path / "clip.json").write_text(json.dumps(config))
     model = comfy.clip_vision.ClipVisionModel(str(tmp_path / "clip.json"))
     return initialised(model.model) and model

@@ -11,11 +11,17 @@ from small_model import DEFAULTS, encode, sample
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 # (strategy, fusion, maps of the backward direction)
-VARIANTS = [("dual-direction", "average", "rotated"), ("dual-direction", "weighted", "rotated"),
-            ("dual-direction", "weighted", "own"), ("time reversal", "average", "own"),
-            ("time reversal", "weighted", "own"), ("motion prior distillation", "weighted", "own"),
-            ("sequential", "average", "own"), ("sequential with backward motion", "average", "rotated"),
-            ("sequential with backward motion", "average", "own")]
+VARIANTS = [
+    ("dual-direction", "average", "rotated"),
+    ("dual-direction", "weighted", "rotated"),
+    ("dual-direction", "weighted", "own"),
+    ("time reversal", "average", "own"),
+    ("time reversal", "weighted", "own"),
+    ("motion prior distillation", "weighted", "own"),
+    ("sequential", "average", "own"),
+    ("sequential with backward motion", "average", "rotated"),
+    ("sequential with backward motion", "average", "own"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +31,25 @@ def unets(models):
 
 def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> torch.Tensor:
     """The video's latents, as the node gives them."""
-    directions = PlainDirections(unets, {"forward": encoded[:2], "backward": encode(models, swapped=True)[:2]},
-                                 STRATEGIES[strategy]["backward_motion"], maps == "rotated")
+    directions = PlainDirections(
+        unets,
+        {"forward": encoded[:2], "backward": encode(models, swapped=True)[:2]},
+        STRATEGIES[strategy]["backward_motion"],
+        maps == "rotated",
+    )
     model = directions.models["forward"].model
     sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", DEFAULTS["steps"]).tolist()
     # The host's noise at the highest level.
     x = comfy.sample.prepare_noise(encoded[2]["samples"], DEFAULTS["seed"]) * (1 + sigmas[0] ** 2) ** 0.5
     if strategy.startswith("sequential"):
-        x = plainly_sequential(directions, x, sigmas, directions.keyframe("forward"), directions.keyframe("backward"),
-                               stream_seed(DEFAULTS["seed"], "sampler"))
+        x = plainly_sequential(
+            directions,
+            x,
+            sigmas,
+            directions.keyframe("forward"),
+            directions.keyframe("backward"),
+            stream_seed(DEFAULTS["seed"], "sampler"),
+        )
     elif strategy == "motion prior distillation":
         x = plainly_by_motion_prior(directions, x, sigmas)
     else:
@@ -49,7 +65,8 @@ def test_no_strategy_is_left_out():
 def test_every_order_of_work_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
     stated = plainly(unets, models, encoded, strategy, fusion, maps)
     for order in ORDERS:
-        found = sample(models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps,
-                       order_of_work=order)
+        found = sample(
+            models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, order_of_work=order
+        )
         print(f"{strategy}, {fusion}, {maps} maps, {order}: {(found - stated).abs().max():.1e} at most")
         assert torch.allclose(found, stated, **ROUNDING), order

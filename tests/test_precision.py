@@ -21,13 +21,20 @@ from small_model import DEFAULTS, sample
 MODEL = "tiny-svd-xt/"
 
 # Weights in these formats by the host's option, the host's arithmetic being float32 on a CPU: largest difference.
-STORED = {"fp16_unet": (torch.float16, 1e-3), "bf16_unet": (torch.bfloat16, 1e-2),
-          "fp8_e4m3fn_unet": (torch.float8_e4m3fn, 0.35), "fp8_e5m2_unet": (torch.float8_e5m2, 0.5)}
+STORED = {
+    "fp16_unet": (torch.float16, 1e-3),
+    "bf16_unet": (torch.bfloat16, 1e-2),
+    "fp8_e4m3fn_unet": (torch.float8_e4m3fn, 0.35),
+    "fp8_e5m2_unet": (torch.float8_e5m2, 0.5),
+}
 # Arithmetic in these formats, as on a GPU.
 COMPUTED = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
 ATTENTIONS = ["attention_basic", "attention_split", "attention_sub_quad", "attention_pytorch"]
-OPTIONAL_ATTENTIONS = {"attention_sage": "sageattention", "attention_xformers": "xformers",
-                       "attention_flash": "flash_attn"}
+OPTIONAL_ATTENTIONS = {
+    "attention_sage": "sageattention",
+    "attention_xformers": "xformers",
+    "attention_flash": "flash_attn",
+}
 
 
 def difference(result: torch.Tensor, expected: torch.Tensor) -> float:
@@ -98,7 +105,7 @@ def test_compiled_model(models, encoded, monkeypatch):
     monkeypatch.setattr(host_attention, "optimized_attention", host_attention.attention_pytorch)
     plain = sample(models[0], encoded)
     # The node offers back ends that take minutes. This one traces the same and leaves out what they make of it.
-    model, = TorchCompileModel.execute(models[0], "eager").args
+    (model,) = TorchCompileModel.execute(models[0], "eager").args
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert difference(sample(model, encoded), plain) < 1e-3
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before

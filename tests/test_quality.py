@@ -102,16 +102,23 @@ def test_every_method_makes_a_video_and_counts_its_work(methods, monkeypatch):
     clip = world_clip(0, 8, 64)
     # 4 steps, the first 2 of them once more; 4 videos an evaluation, of forward SVD 2.
     monkeypatch.setattr(methods, "settings", SamplingSettings(steps=4, reinjections=1))
-    for name, evaluations, videos in (("cross-fade", 0, 0), ("forward", 4, 8), ("ours", 6, 24),
-                                      ("time-reversal", 6, 24), ("ours-no-reinjection", 4, 16)):
+    for name, evaluations, videos in (
+        ("cross-fade", 0, 0),
+        ("forward", 4, 8),
+        ("ours", 6, 24),
+        ("time-reversal", 6, 24),
+        ("ours-no-reinjection", 4, 16),
+    ):
         video = methods.run(name, clip)
         assert video.frames.shape == clip.truth.shape
         assert torch.isfinite(video.frames).all()
         assert (video.evaluations, video.unet_videos) == (evaluations, videos), name
 
 
-@pytest.mark.skipif(read_metadata(CHECKPOINT).get("trained") != "yes",
-                    reason="demo/demo_svd.safetensors holds random weights, its videos mean nothing")
+@pytest.mark.skipif(
+    read_metadata(CHECKPOINT).get("trained") != "yes",
+    reason="demo/demo_svd.safetensors holds random weights, its videos mean nothing",
+)
 def test_ours_stays_ahead_of_cross_fade_and_time_reversal_fusion(methods):
     errors = {name: [] for name in ("ours", "cross-fade", "time-reversal")}
     for number in range(CLIPS):

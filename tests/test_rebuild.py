@@ -20,8 +20,10 @@ from nodes import VAEDecode
 
 CPU = torch.device("cpu")
 DYNAMIC = hasattr(comfy.model_patcher, "ModelPatcherDynamic")
-WAYS = {"deep clone": lambda patcher: patcher.clone(force_deepcopy=True),
-        "another device": lambda patcher: patcher.clone().deepclone_multigpu(new_load_device=CPU)}
+WAYS = {
+    "deep clone": lambda patcher: patcher.clone(force_deepcopy=True),
+    "another device": lambda patcher: patcher.clone().deepclone_multigpu(new_load_device=CPU),
+}
 needs_dynamic = pytest.mark.skipif(not DYNAMIC, reason="this host has no dynamic VRAM")
 
 
@@ -30,10 +32,14 @@ def patched(models):
     """The small model with backward motion of strength 0.8 and a LoRA on both sides of it."""
     models = load_models(strength=0.8)
     model = models[0].clone()
-    keys = [f"diffusion_model.input_blocks.{place}.to_v.weight" for place in
-            ("1.1.time_stack.0.attn1", "2.1.transformer_blocks.0.attn1")]
-    changes = {key: ("diff", (0.5 * torch.randn(model.model.state_dict()[key].shape,
-                                                generator=torch.manual_seed(0)),)) for key in keys}
+    keys = [
+        f"diffusion_model.input_blocks.{place}.to_v.weight"
+        for place in ("1.1.time_stack.0.attn1", "2.1.transformer_blocks.0.attn1")
+    ]
+    changes = {
+        key: ("diff", (0.5 * torch.randn(model.model.state_dict()[key].shape, generator=torch.manual_seed(0)),))
+        for key in keys
+    }
     assert len(model.add_patches(changes, 0.5)) == len(keys)
     return model
 
@@ -51,7 +57,7 @@ def again(patcher, **options):
 
 
 def bank(model):
-    found, = model.get_additional_models_with_key(ATTACHMENT)
+    (found,) = model.get_additional_models_with_key(ATTACHMENT)
     return found
 
 
@@ -108,13 +114,15 @@ def shallow(owner):
 @needs_dynamic
 def test_select_device_nodes(patched, models, encoded, sampled):
     from comfy_extras.nodes_multigpu import SelectModelDeviceNode, SelectVAEDeviceNode
-    model, = SelectModelDeviceNode.execute(patched, "cpu").args
+
+    (model,) = SelectModelDeviceNode.execute(patched, "cpu").args
     assert torch.equal(sample(model, encoded, steps=1), sampled)
     assert SelectVAEDeviceNode.execute(models[2], "default").args[0].patcher.model is models[2].first_stage_model
 
 
 def test_a_file_that_became_another_is_named(models, tmp_path, monkeypatch):
     import folder_paths
+
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))
     parts = read_folder(REFERENCE / folder("-xt").rstrip("/"))
     write_single_file(parts, tmp_path / "svd.safetensors")
@@ -127,7 +135,7 @@ def test_a_file_that_became_another_is_named(models, tmp_path, monkeypatch):
             again(patcher)
     file = backward_motion_folder() / "other.safetensors"
     shutil.copy(backward_motion_folder() / "tiny_backward_motion.safetensors", file)
-    model, = InbetweenLoadBackwardMotion.execute(loaded[0], file.name, 1.0).args
+    (model,) = InbetweenLoadBackwardMotion.execute(loaded[0], file.name, 1.0).args
     file.unlink()
     with pytest.raises(ValueError, match=r"Load Backward Motion Weights, backward_motion: .*other\.safetensors"):
         again(bank(model))
@@ -162,8 +170,10 @@ def test_dynamic_vram(dynamic, models, encoded, way):
     if way == "as it is":
         assert beside_its_weights(model) is model
     else:
-        before, model = model, (model.clone(disable_dynamic=True) if way == "without" else
-                                model.get_non_dynamic_delegate())
+        before, model = (
+            model,
+            (model.clone(disable_dynamic=True) if way == "without" else model.get_non_dynamic_delegate()),
+        )
         assert not model.is_dynamic() and model.model is not before.model
         placed = beside_its_weights(model)
         assert not bank(placed).is_dynamic() and placed.get_attachment(ATTACHMENT).weights is bank(placed).model

@@ -1,4 +1,5 @@
 """What the registry and ComfyUI Manager read: the registry's own tool lets wrong fields pass."""
+
 from __future__ import annotations
 
 import re
@@ -132,15 +133,32 @@ def test_requirement_files_pin_every_package() -> None:
 @pytest.mark.parametrize(
     ("path", "shipped"),
     [
-        ("__init__.py", True), ("nodes/load.py", True), ("sampler/guider.py", True), ("weights/convert.py", True),
-        ("training/train.py", True), ("workflows/generative_inbetweening.json", True), ("web/docs/Node.md", True),
-        ("locales/es/main.json", True), ("requirements.txt", True), ("pyproject.toml", True), ("LICENSE", True),
-        ("README.md", True), ("demo/first.png", True),
-        ("tests/test_parity.py", False), ("tests/reference/plain.safetensors", False), (".ci/run", False),
-        (".github/workflows/test.yml", False), ("demo/demo_svd.safetensors", False),
-        ("demo/demo_backward_motion.safetensors", False), (".dev/base/input/first.png", False),
-        (".comfyui/main.py", False), (".venv/pyvenv.cfg", False), ("demo_output/inbetween.mp4", False),
-        ("benchmarks/results/quality.json", False), ("dev.py", False), ("tools/host.py", False),
+        ("__init__.py", True),
+        ("nodes/load.py", True),
+        ("sampler/guider.py", True),
+        ("weights/convert.py", True),
+        ("training/train.py", True),
+        ("workflows/generative_inbetweening.json", True),
+        ("web/docs/Node.md", True),
+        ("locales/es/main.json", True),
+        ("requirements.txt", True),
+        ("pyproject.toml", True),
+        ("LICENSE", True),
+        ("README.md", True),
+        ("demo/first.png", True),
+        ("tests/test_parity.py", False),
+        ("tests/reference/plain.safetensors", False),
+        (".ci/run", False),
+        (".github/workflows/test.yml", False),
+        ("demo/demo_svd.safetensors", False),
+        ("demo/demo_backward_motion.safetensors", False),
+        (".dev/base/input/first.png", False),
+        (".comfyui/main.py", False),
+        (".venv/pyvenv.cfg", False),
+        ("demo_output/inbetween.mp4", False),
+        ("benchmarks/results/quality.json", False),
+        ("dev.py", False),
+        ("tools/host.py", False),
     ],
 )
 def test_package_holds_what_users_need(path: str, shipped: bool) -> None:

@@ -1,5 +1,4 @@
-"""Through a real server: files that changed on disk are read again, and a conversion is done again when it is wanted.
-"""
+"""Through a real server: files that changed on disk are read again, and a conversion is done again when it is wanted."""
 
 from pathlib import Path
 
@@ -11,9 +10,20 @@ pytest_plugins = ["server_fixture"]
 
 def conversion(**inputs) -> dict:
     """The API form of Convert Backward Motion Weights, with a node that shows its result."""
-    return {"1": {"class_type": "InbetweenConvertBackwardMotion", "inputs": {
-        "base": "tiny-svd/", "fine_tuned": "tiny-svd-reverse-motion/", "file_name": "again", "precision": "fp16",
-        "overwrite": False, **inputs}}, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+    return {
+        "1": {
+            "class_type": "InbetweenConvertBackwardMotion",
+            "inputs": {
+                "base": "tiny-svd/",
+                "fine_tuned": "tiny-svd-reverse-motion/",
+                "file_name": "again",
+                "precision": "fp16",
+                "overwrite": False,
+                **inputs,
+            },
+        },
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
 
 
 def state(path: Path) -> tuple[int, int] | None:
@@ -38,8 +48,10 @@ def test_conversion_runs_when_its_file_is_gone_or_replaced_and_not_otherwise(ser
 
 @pytest.mark.parametrize("name", ["\ud800", "a\nb", "x" * 100_000])
 def test_a_hostile_name_leaves_the_server_working(server, name):
-    load = {"1": {"class_type": "InbetweenLoadSVD", "inputs": {"model_name": name}},
-            "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+    load = {
+        "1": {"class_type": "InbetweenLoadSVD", "inputs": {"model_name": name}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
     for workflow in (load, conversion(file_name=name)):
         with pytest.raises(WorkflowFailed) as caught:
             server.run(workflow)

@@ -73,8 +73,9 @@ def injected(model, factor: float):
 
 def wrapped(model, factor: float):
     model = model.clone()
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "scaled",
-                               lambda executor, *args, **kwargs: executor(*args, **kwargs) * factor)
+    model.add_wrapper_with_key(
+        WrappersMP.APPLY_MODEL, "scaled", lambda executor, *args, **kwargs: executor(*args, **kwargs) * factor
+    )
     return model
 
 
@@ -100,14 +101,26 @@ def output_replaced(model, factor: float):
     return model
 
 
-needs_bypass = pytest.mark.skipif(not hasattr(comfy.sd, "load_bypass_lora_for_models"),
-                                  reason="this ComfyUI has no LoRA in bypass mode")
+needs_bypass = pytest.mark.skipif(
+    not hasattr(comfy.sd, "load_bypass_lora_for_models"), reason="this ComfyUI has no LoRA in bypass mode"
+)
 
 
-@pytest.mark.parametrize("put, before, after", [
-    (tome, 0.3, 0.7), (hypertile, 256, 32), (compute_dtype, "default", "bf16"), (prediction, "v_prediction", "eps"),
-    (merged, 0.5, 0.6), pytest.param(lora_in_bypass, 0.0, 1.0, marks=needs_bypass), (injected, 1.0, 1.5),
-    (wrapped, 1.0, 1.5), (after_cfg, 1.0, 1.5), (output_replaced, 1.0, 1.5)])
+@pytest.mark.parametrize(
+    "put, before, after",
+    [
+        (tome, 0.3, 0.7),
+        (hypertile, 256, 32),
+        (compute_dtype, "default", "bf16"),
+        (prediction, "v_prediction", "eps"),
+        (merged, 0.5, 0.6),
+        pytest.param(lora_in_bypass, 0.0, 1.0, marks=needs_bypass),
+        (injected, 1.0, 1.5),
+        (wrapped, 1.0, 1.5),
+        (after_cfg, 1.0, 1.5),
+        (output_replaced, 1.0, 1.5),
+    ],
+)
 def test_whatever_a_node_puts_on_the_model_is_known(models, sampled, put, before, after):  # noqa: F811
     patched = [(put(models[0], value), *models[1:]) for value in (before, after)]
     for count, changed in enumerate(patched, 1):
@@ -142,7 +155,7 @@ def test_every_number_of_every_model_counts(models, others):
 
 
 def test_weights_of_the_backward_motion_and_their_strength_count(models, tmp_path):
-    bank, = models[0].additional_models.values()
+    (bank,) = models[0].additional_models.values()
     weight = next(bank[0].model.parameters())
     first = keys(models)
     weight.data.mul_(1.5)
@@ -166,14 +179,19 @@ def test_what_callbacks_attachments_and_hooks_hold_counts(models):
 
     requests = [models]
     for number in (1.0, 2.0):
-        requests.append(put(lambda model, number=number: model.add_callback(
-            CallbacksMP.ON_PRE_RUN, lambda _: number)))
+        requests.append(put(lambda model, number=number: model.add_callback(CallbacksMP.ON_PRE_RUN, lambda _: number)))
         requests.append(put(lambda model, number=number: model.set_attachments("mine", {"deep": [[[[[(number,)]]]]]})))
         hook = comfy.hooks.WeightHook(strength_model=number)
-        requests.append(put(lambda model, number=number, hook=hook: model.add_hook_patches(
-            hook, {OUTPUT: ("diff", (torch.ones(1),))}, number)))
-        requests.append(put(lambda model, number=number: model.set_model_patch_replace(
-            Scaling(number), "attn1", "input", 1)))
+        requests.append(
+            put(
+                lambda model, number=number, hook=hook: model.add_hook_patches(
+                    hook, {OUTPUT: ("diff", (torch.ones(1),))}, number
+                )
+            )
+        )
+        requests.append(
+            put(lambda model, number=number: model.set_model_patch_replace(Scaling(number), "attn1", "input", 1))
+        )
     assert len(keys(*requests)) == len(requests)
 
 
@@ -198,13 +216,56 @@ def test_values_of_many_kinds():
     def returning(number, default=0):
         return lambda: (number, default)
 
-    values = [None, 0, 0.0, -0.0, False, "", "\ud800", b"", (), [], {}, set(), {"a": 1}, {"a": 2}, {"b": 1},
-              {"a": 1, "b": 2}, {"b": 2, "a": 1}, float("nan"), Slots(1), Slots(2), Other(1), returning(1),
-              returning(2), returning(1, 1), Scaling(1), Scaling(2), Scaling(1).__call__, len, torch.sin,
-              torch.zeros(2), torch.zeros(2, 1), torch.zeros(2).half(), torch.zeros(2, dtype=torch.bfloat16),
-              torch.zeros(4)[::2] + 1, torch.float16, torch.Generator().manual_seed(1),
-              torch.Generator().manual_seed(2), torch.nn.Linear(1, 1), torch.nn.Identity(), torch.nn.ReLU(),
-              Path("a"), Path("b"), range(2), {1, 2}, frozenset((1, 2)), iter([1, 2]), 2 ** 70, 1j]
+    values = [
+        None,
+        0,
+        0.0,
+        -0.0,
+        False,
+        "",
+        "\ud800",
+        b"",
+        (),
+        [],
+        {},
+        set(),
+        {"a": 1},
+        {"a": 2},
+        {"b": 1},
+        {"a": 1, "b": 2},
+        {"b": 2, "a": 1},
+        float("nan"),
+        Slots(1),
+        Slots(2),
+        Other(1),
+        returning(1),
+        returning(2),
+        returning(1, 1),
+        Scaling(1),
+        Scaling(2),
+        Scaling(1).__call__,
+        len,
+        torch.sin,
+        torch.zeros(2),
+        torch.zeros(2, 1),
+        torch.zeros(2).half(),
+        torch.zeros(2, dtype=torch.bfloat16),
+        torch.zeros(4)[::2] + 1,
+        torch.float16,
+        torch.Generator().manual_seed(1),
+        torch.Generator().manual_seed(2),
+        torch.nn.Linear(1, 1),
+        torch.nn.Identity(),
+        torch.nn.ReLU(),
+        Path("a"),
+        Path("b"),
+        range(2),
+        {1, 2},
+        frozenset((1, 2)),
+        iter([1, 2]),
+        2**70,
+        1j,
+    ]
     digits = [fingerprint(value) for value in values]
     assert len(set(digits)) == len(values) and digits == [fingerprint(value) for value in values]
     assert fingerprint(Scaling(1)) == fingerprint(Scaling(1)) and fingerprint({1, "a"}) == fingerprint({"a", 1})
@@ -213,9 +274,14 @@ def test_values_of_many_kinds():
     assert fingerprint(circle) != fingerprint([1])
 
 
-@pytest.mark.parametrize("thing, name", [
-    ((number for number in range(9)), "generator"), (threading.Lock(), "lock"),
-    (torch.zeros(1, device="meta"), "Tensor")])
+@pytest.mark.parametrize(
+    "thing, name",
+    [
+        ((number for number in range(9)), "generator"),
+        (threading.Lock(), "lock"),
+        (torch.zeros(1, device="meta"), "Tensor"),
+    ],
+)
 def test_what_cannot_be_looked_into_is_not_known(thing, name):
     with pytest.raises(CannotBeKnown, match=f"{name}.* in .*Scaling"):
         fingerprint([Scaling(Scaling(thing))])
@@ -230,12 +296,17 @@ def test_numbers_of_another_packs_module_count(monkeypatch):
 
     def patch(arguments):
         from imported_later import FACTOR
+
         return arguments["denoised"] * imported.SCALE * another_pack.settings.STRENGTH * FACTOR  # noqa: F821
 
     digits = []
     for imported.SCALE, in_a_package.settings.STRENGTH, later.FACTOR, imported.LOCK in (
-            (1.0, 1.0, 1.0, None), (2.0, 1.0, 1.0, None), (1.0, 2.0, 1.0, None), (1.0, 1.0, 2.0, None),
-            (1.0, 1.0, 1.0, threading.Lock())):
+        (1.0, 1.0, 1.0, None),
+        (2.0, 1.0, 1.0, None),
+        (1.0, 2.0, 1.0, None),
+        (1.0, 1.0, 2.0, None),
+        (1.0, 1.0, 1.0, threading.Lock()),
+    ):
         digits.append(fingerprint(patch))
     assert len(set(digits)) == 4 and digits[0] == digits[4]
 
@@ -313,8 +384,13 @@ def spoiled(monkeypatch, which: int, number: float):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_segment_with_nan_is_not_kept_and_a_second_run_is_its_cure(models, sampled, output, monkeypatch,  # noqa: F811
-                                                                  number):
+def test_segment_with_nan_is_not_kept_and_a_second_run_is_its_cure(
+    models,
+    sampled,
+    output,
+    monkeypatch,  # noqa: F811
+    number,
+):
     with monkeypatch.context() as once:
         spoiled(once, 2, number)
         with pytest.raises(ValueError, match="segment 2 came out with NaN or infinite.*Queue again"):
@@ -335,9 +411,16 @@ def test_latents_of_every_number_format_are_kept(tmp_path, dtype):
     assert torch.equal(clips.read(KEY, SHAPE), latents) and clips.read(KEY, SHAPE).dtype == dtype
 
 
-@pytest.mark.parametrize("latents", [
-    torch.full(SHAPE, float("nan")), torch.zeros(SHAPE, dtype=torch.int32), torch.zeros(SHAPE, dtype=torch.bool),
-    torch.zeros(SHAPE).to(torch.float8_e4m3fn), torch.zeros(2, 4)])
+@pytest.mark.parametrize(
+    "latents",
+    [
+        torch.full(SHAPE, float("nan")),
+        torch.zeros(SHAPE, dtype=torch.int32),
+        torch.zeros(SHAPE, dtype=torch.bool),
+        torch.zeros(SHAPE).to(torch.float8_e4m3fn),
+        torch.zeros(2, 4),
+    ],
+)
 def test_file_that_holds_no_latents_is_computed_again(tmp_path, caplog, latents):
     clips = FinishedClips(tmp_path)
     clips.write(KEY, latents)
@@ -349,9 +432,13 @@ def put_folder(path: Path) -> None:
     (path / "inside").touch()
 
 
-ODD = {"folder": put_folder, "dangling link": lambda path: path.symlink_to(path.parent / "nothing"),
-       "link to itself": lambda path: path.symlink_to(path), "fifo": getattr(os, "mkfifo", None),
-       "text": lambda path: path.write_text("clip")}
+ODD = {
+    "folder": put_folder,
+    "dangling link": lambda path: path.symlink_to(path.parent / "nothing"),
+    "link to itself": lambda path: path.symlink_to(path),
+    "fifo": getattr(os, "mkfifo", None),
+    "text": lambda path: path.write_text("clip"),
+}
 
 
 @pytest.mark.parametrize("name", [name for name, put in ODD.items() if put])
@@ -384,8 +471,11 @@ def test_what_cannot_be_removed_stays_and_the_others_go(tmp_path, monkeypatch):
         clips.write(key, torch.ones(SHAPE))
         os.utime(tmp_path / f"{key}.safetensors", (1e9 - age, 1e9 - age))
     unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, *rest, **named: (
-        refused() if path.stem == keys_of_clips[2] else unlink(path, *rest, **named)))
+    monkeypatch.setattr(
+        Path,
+        "unlink",
+        lambda path, *rest, **named: refused() if path.stem == keys_of_clips[2] else unlink(path, *rest, **named),
+    )
     clips.remove_oldest(kept=1)
     assert sorted(path.stem for path in tmp_path.iterdir()) == [keys_of_clips[0], keys_of_clips[2]]
 
@@ -402,8 +492,14 @@ def test_a_clip_that_another_server_removes_meanwhile(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("failing", ["listdir", "mkdir"])
-def test_a_folder_that_cannot_be_read_or_written(models, output, sampled, monkeypatch, caplog,  # noqa: F811
-                                                 failing):
+def test_a_folder_that_cannot_be_read_or_written(
+    models,
+    output,
+    sampled,
+    monkeypatch,
+    caplog,  # noqa: F811
+    failing,
+):
     if failing == "listdir":
         output.mkdir(parents=True)
         original = os.listdir

@@ -20,7 +20,7 @@ ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 
 def demand_all_memory(model, monkeypatch) -> None:
     """Makes the host believe that no second video fits beside the first."""
-    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 2.0 ** 60)
+    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 2.0**60)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -130,8 +130,10 @@ def test_lora_hooks_on_the_conditioning_reach_both_directions(models, encoded, e
     up, down = torch.randn(2, 32, 4, generator=torch.manual_seed(0))
     lora = {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down.T.contiguous()}
     positive, negative, latent = encoded
-    hooked = [comfy.hooks.set_hooks_for_conditioning(conditioning, comfy.hooks.create_hook_lora(lora, 1.0, 0.0))
-              for conditioning in (positive, negative)]
+    hooked = [
+        comfy.hooks.set_hooks_for_conditioning(conditioning, comfy.hooks.create_hook_lora(lora, 1.0, 0.0))
+        for conditioning in (positive, negative)
+    ]
     whole, _ = comfy.sd.load_lora_for_models(models[0], None, lora, 1.0, 0.0)
     result = sample(models[0], (*hooked, latent))
     assert not torch.allclose(result, expected, **ROUNDING)
@@ -156,8 +158,9 @@ def test_lower_denoise_keeps_more_of_the_latent(models, encoded):
     video = torch.randn(latent["samples"].shape, generator=torch.manual_seed(1))
     latent = {"samples": video}
     # One step from one of the lowest noise levels, and from the highest.
-    little, whole = (sample(models[0], (positive, negative, latent), denoise=denoise, steps=1) - video
-                     for denoise in (0.05, 1.0))
+    little, whole = (
+        sample(models[0], (positive, negative, latent), denoise=denoise, steps=1) - video for denoise in (0.05, 1.0)
+    )
     assert little.abs().mean() < 0.1 < 1 < whole.abs().mean()
 
 
@@ -167,7 +170,7 @@ def test_latent_mask_keeps_what_it_protects(models, encoded):
     mask = torch.zeros(FRAMES, SIZE // 8, SIZE // 8)
     # The first two frames in forward time only: a direction that mixed up time would touch the others.
     mask[:2] = 1
-    masked, = SetLatentNoiseMask().set_mask({"samples": video}, mask)
+    (masked,) = SetLatentNoiseMask().set_mask({"samples": video}, mask)
     result = sample(models[0], (positive, negative, masked))
     assert torch.allclose(result[2:], video[2:], atol=1e-4)
     assert not torch.allclose(result[:2], video[:2], atol=1e-1)
@@ -176,8 +179,10 @@ def test_latent_mask_keeps_what_it_protects(models, encoded):
 def test_conditioning_mask_and_time_range_mean_the_same_in_both_directions(models, encoded):
     positive, negative, latent = encoded
     mask = torch.ones(1, SIZE // 8, SIZE // 8)
-    masked = [[embedding, {**options, "mask": mask, "start_percent": 0.0, "end_percent": 1.0}]
-              for embedding, options in positive]
+    masked = [
+        [embedding, {**options, "mask": mask, "start_percent": 0.0, "end_percent": 1.0}]
+        for embedding, options in positive
+    ]
     assert torch.allclose(sample(models[0], (masked, negative, latent)), sample(models[0], encoded), **ROUNDING)
 
 

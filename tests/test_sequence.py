@@ -28,9 +28,20 @@ from small_model import DEFAULTS, SIZE, encode, pictures, sample
 
 from nodes import VAEDecode
 
-SETTINGS = {"frames_per_segment": "4", "loop": False, "width": SIZE, "height": SIZE, "fps": 7, "motion_bucket": 127,
-            "noise_augmentation": 0.0, "fit": "crop", "subdivisions": 0, "resume": True,
-            **{key: value for key, value in DEFAULTS.items() if key != "denoise"}, "steps": 1}
+SETTINGS = {
+    "frames_per_segment": "4",
+    "loop": False,
+    "width": SIZE,
+    "height": SIZE,
+    "fps": 7,
+    "motion_bucket": 127,
+    "noise_augmentation": 0.0,
+    "fit": "crop",
+    "subdivisions": 0,
+    "resume": True,
+    **{key: value for key, value in DEFAULTS.items() if key != "denoise"},
+    "steps": 1,
+}
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 KILLED_DURING_THIRD = """
 import os, signal, sys
@@ -91,13 +102,20 @@ def test_two_keyframes_are_the_ksamplers_video(models):
     assert torch.equal(images, VAEDecode().decode(models[2], {"samples": expected})[0])
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"strategy": "sequential", "sampler_name": "heun"}, "sampler_name: expected euler, found heun"),
-    ({"frames_per_segment": "4, 9", "guiding_frames": 2},
-     "width: expected a video that fits.*11 frames at 64x64.*choose fewer frames"),
-    ({"frames_per_segment": "4, 9", "loop": True, "guiding_frames": 2}, "width: .*13 frames at 64x64")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"strategy": "sequential", "sampler_name": "heun"}, "sampler_name: expected euler, found heun"),
+        (
+            {"frames_per_segment": "4, 9", "guiding_frames": 2},
+            "width: expected a video that fits.*11 frames at 64x64.*choose fewer frames",
+        ),
+        ({"frames_per_segment": "4, 9", "loop": True, "guiding_frames": 2}, "width: .*13 frames at 64x64"),
+    ],
+)
 def test_what_no_segment_could_be_sampled_with_is_said_of_its_input_before_anything_is_done(
-        models, sampled, monkeypatch, changes, message):
+    models, sampled, monkeypatch, changes, message
+):
     monkeypatch.setattr(memory_limit, "memory_limit", lambda device: 1000.0)
     with pytest.raises(ValueError, match=message):
         sequence(models, keyframes(2 if changes.get("loop") else 3), **changes)
@@ -188,8 +206,12 @@ def test_interrupted_run_goes_on_where_it_stopped(models, sampled, monkeypatch):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals that cannot be caught")
 def test_killed_process_loses_one_segment_only(models, sampled, tmp_path, output):
     here = Path(__file__).parent
-    result = subprocess.run([sys.executable, "-c", KILLED_DURING_THIRD, str(here), str(output.parent), str(tmp_path)],
-                            capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED_DURING_THIRD, str(here), str(output.parent), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert len(list(output.iterdir())) == 2
     sequence(models, keyframes(4))
@@ -206,8 +228,18 @@ def test_only_segments_that_a_change_touches_are_sampled_again(models, sampled):
     assert sampled == [(4, clip_seed(1, (2,)))]
 
 
-@pytest.mark.parametrize("change", [{"seed": 2}, {"steps": 2}, {"fusion": "weighted"}, {"guidance_max": 2.0},
-                                    {"strategy": "time reversal"}, {"scheduler": "simple"}, {"motion_bucket": 100}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2},
+        {"steps": 2},
+        {"fusion": "weighted"},
+        {"guidance_max": 2.0},
+        {"strategy": "time reversal"},
+        {"scheduler": "simple"},
+        {"motion_bucket": 100},
+    ],
+)
 def test_changed_settings_are_sampled_again(models, sampled, change):
     sequence(models, keyframes(2))
     sampled.clear()
@@ -297,16 +329,20 @@ def test_oldest_files_are_removed_and_no_others(tmp_path):
     assert sequence_files.FILES_KEPT >= 100
 
 
-@pytest.mark.parametrize("count, changes, message", [
-    (1, {}, "keyframes: expected at least 2 pictures, found 1.*ImageBatch.*loop"),
-    (3, {"frames_per_segment": "8, 14, 8"}, "frames_per_segment: expected one number or 2.*found 3"),
-    (3, {"frames_per_segment": "8, 14", "loop": True}, "frames_per_segment: expected one number or 3.*found 2"),
-    (2, {"frames_per_segment": "eight"}, "frames_per_segment: expected one number, such as 25.*found 'eight'"),
-    (2, {"frames_per_segment": ""}, "frames_per_segment: expected one number"),
-    (2, {"frames_per_segment": "1"}, "frames_per_segment: expected at least 2 frames.*found 1"),
-    (2, {"frames_per_segment": "2", "subdivisions": 1}, "frames_per_segment: expected at least 3 frames"),
-    (2, {"frames_per_segment": "1024", "subdivisions": 3}, "subdivisions: expected a video that fits into"),
-    (2, {"width": 100}, "width: expected a multiple of 8")])
+@pytest.mark.parametrize(
+    "count, changes, message",
+    [
+        (1, {}, "keyframes: expected at least 2 pictures, found 1.*ImageBatch.*loop"),
+        (3, {"frames_per_segment": "8, 14, 8"}, "frames_per_segment: expected one number or 2.*found 3"),
+        (3, {"frames_per_segment": "8, 14", "loop": True}, "frames_per_segment: expected one number or 3.*found 2"),
+        (2, {"frames_per_segment": "eight"}, "frames_per_segment: expected one number, such as 25.*found 'eight'"),
+        (2, {"frames_per_segment": ""}, "frames_per_segment: expected one number"),
+        (2, {"frames_per_segment": "1"}, "frames_per_segment: expected at least 2 frames.*found 1"),
+        (2, {"frames_per_segment": "2", "subdivisions": 1}, "frames_per_segment: expected at least 3 frames"),
+        (2, {"frames_per_segment": "1024", "subdivisions": 3}, "subdivisions: expected a video that fits into"),
+        (2, {"width": 100}, "width: expected a multiple of 8"),
+    ],
+)
 def test_what_cannot_be_is_said_before_anything_is_sampled(models, sampled, count, changes, message):
     with pytest.raises(ValueError, match=message):
         sequence(models, keyframes(count), **changes)
@@ -336,5 +372,5 @@ def test_seeds_are_a_function_of_the_first():
     paths = [(index,) for index in range(50)] + [(0, index) for index in range(50)] + [(1, 0, 0), (10,), (1, 0)]
     seeds = [clip_seed(7, path) for path in paths]
     assert seeds[0] == 7 and seeds == [clip_seed(7, path) for path in paths]
-    assert len(set(seeds)) == len(set(paths)) and all(0 <= seed < 2 ** 64 for seed in seeds)
+    assert len(set(seeds)) == len(set(paths)) and all(0 <= seed < 2**64 for seed in seeds)
     assert clip_seed(7, (1,)) != clip_seed(8, (1,))

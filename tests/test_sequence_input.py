@@ -21,7 +21,7 @@ def test_keyframes_of_different_sizes_become_one_batch_and_one_size(models):  # 
     pictures = [torch.rand(1, height, width, 3) for height, width in ((80, 120), (40, 40), (64, 256))]
     batch = pictures[0]
     for picture in pictures[1:]:
-        batch, = ImageBatch().batch(batch, picture)
+        (batch,) = ImageBatch().batch(batch, picture)
     images, _ = sequence(models, batch, frames_per_segment="2")
     assert images.shape == (3, 64, 64, 3)
 
@@ -42,8 +42,10 @@ def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
     workflow[sequence_node]["inputs"].update(frames_per_segment="3", steps=2, reinjections=0)
     for kind in ("InbetweenContactSheet", "InbetweenReport"):
         workflow[node_of(workflow, kind)]["inputs"]["keyframes"] = "0, 2, 4"
-    workflow["images"] = {"class_type": "SaveImage",
-                          "inputs": {"images": [sequence_node, 0], "filename_prefix": "frames"}}
+    workflow["images"] = {
+        "class_type": "SaveImage",
+        "inputs": {"images": [sequence_node, 0], "filename_prefix": "frames"},
+    }
     run = server.run(workflow)
     files = run.outputs["images"]["images"]
     assert len(files) == 5
@@ -51,13 +53,18 @@ def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
     assert picture.size == (64, 64)
 
 
-@pytest.mark.parametrize("frames, changes, blamed", [
-    ("1000", {}, "frames_per_segment"), ("30", {"subdivisions": 1}, "subdivisions"),
-    ("4", {"subdivisions": 3, "width": 4096, "height": 4096}, "subdivisions"),
-    ("3", {"width": 16384, "height": 16384}, "width")])
+@pytest.mark.parametrize(
+    "frames, changes, blamed",
+    [
+        ("1000", {}, "frames_per_segment"),
+        ("30", {"subdivisions": 1}, "subdivisions"),
+        ("4", {"subdivisions": 3, "width": 4096, "height": 4096}, "subdivisions"),
+        ("3", {"width": 16384, "height": 16384}, "width"),
+    ],
+)
 def test_a_video_larger_than_the_memory_that_is_free_is_refused_first(models, monkeypatch, frames, changes, blamed):
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_, **__: 4 * 2 ** 30)
-    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_, **__: 16 * 2 ** 30)
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_, **__: 4 * 2**30)
+    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_, **__: 16 * 2**30)
     with pytest.raises(ValueError, match=f"^{blamed}: expected a video that fits into the 4.0 GiB of memory that are"):
         sequence(models, keyframes(2), frames_per_segment=frames, **{"width": 1024, "height": 576, **changes})
 
@@ -78,5 +85,5 @@ def test_frames_go_straight_to_their_places():
     for first in (0, 3, 6):
         frames.add(torch.arange(first, first + 4.0).reshape(4, 1, 1, 1))
         places = frames.images.data_ptr()
-        assert frames.images[:first + 1, 0, 0, 0].tolist() == list(range(first + 1))
+        assert frames.images[: first + 1, 0, 0, 0].tolist() == list(range(first + 1))
     assert frames.images.data_ptr() == places and frames.images.shape == (7, 8, 8, 3)

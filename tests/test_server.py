@@ -12,8 +12,10 @@ from generative_inbetweening.tools.follow_workflow import WorkflowFailed
 
 pytest_plugins = ["server_fixture"]
 
-SAMPLERS = {"generative_inbetweening": "InbetweenDualDirectionKSampler",
-            "generative_inbetweening_advanced": "SamplerCustomAdvanced"}
+SAMPLERS = {
+    "generative_inbetweening": "InbetweenDualDirectionKSampler",
+    "generative_inbetweening_advanced": "SamplerCustomAdvanced",
+}
 
 
 def short(name: str = "generative_inbetweening", seed: int = 1, **settings) -> dict:
@@ -21,8 +23,10 @@ def short(name: str = "generative_inbetweening", seed: int = 1, **settings) -> d
     workflow = api_workflow(name)
     for node in [node_of(workflow, kind) for kind in ("VAEDecode", "CreateVideo", "SaveVideo")]:
         del workflow[node]
-    workflow["latents"] = {"class_type": "SaveLatent",
-                           "inputs": {"samples": [node_of(workflow, SAMPLERS[name]), 0], "filename_prefix": "latents"}}
+    workflow["latents"] = {
+        "class_type": "SaveLatent",
+        "inputs": {"samples": [node_of(workflow, SAMPLERS[name]), 0], "filename_prefix": "latents"},
+    }
     settings = {"steps": 4, "reinjections": 1, **settings}
     for content in workflow.values():
         content["inputs"].update({key: value for key, value in settings.items() if key in content["inputs"]})
@@ -44,8 +48,10 @@ def plain_sampler(seed: int = 7) -> dict:
     node = node_of(workflow, "InbetweenDualDirectionKSampler")
     inputs = workflow[node]["inputs"]
     kept = {key: inputs[key] for key in ("model", "positive", "negative", "latent_image", "sampler_name", "scheduler")}
-    workflow[node] = {"class_type": "KSampler",
-                      "inputs": {**kept, "seed": seed, "steps": 3, "cfg": 2.0, "denoise": 1.0}}
+    workflow[node] = {
+        "class_type": "KSampler",
+        "inputs": {**kept, "seed": seed, "steps": 3, "cfg": 2.0, "denoise": 1.0},
+    }
     return workflow
 
 
@@ -103,9 +109,10 @@ def test_interruption_stops_within_one_evaluation_and_leaves_nothing_behind(serv
 def test_failed_run_leaves_nothing_behind(server, first_result):
     # Fewer latent frames than encoded: it fails in the sampler, after the models are loaded.
     workflow = short(seed=1)
-    workflow["cut"] = {"class_type": "LatentFromBatch",
-                       "inputs": {"samples": [node_of(workflow, "InbetweenEncodeKeyframes"), 2], "batch_index": 0,
-                                  "length": 3}}
+    workflow["cut"] = {
+        "class_type": "LatentFromBatch",
+        "inputs": {"samples": [node_of(workflow, "InbetweenEncodeKeyframes"), 2], "batch_index": 0, "length": 3},
+    }
     inputs_of(workflow, "InbetweenDualDirectionKSampler")["latent_image"] = ["cut", 0]
     with pytest.raises(WorkflowFailed, match=r"latent_image: expected 8 frames.* found 3"):
         server.run(workflow)
@@ -120,9 +127,18 @@ def test_plain_sampler_gives_the_same_before_and_after_ours(server):
 
 
 def test_convert_node_writes_a_file_that_is_listed_and_works(server, first_result):
-    convert = {"1": {"class_type": "InbetweenConvertBackwardMotion", "inputs": {
-        "base": BASE_UNET, "fine_tuned": FINE_TUNED_UNET, "file_name": "made_here", "precision": "fp32",
-        "overwrite": False}}}
+    convert = {
+        "1": {
+            "class_type": "InbetweenConvertBackwardMotion",
+            "inputs": {
+                "base": BASE_UNET,
+                "fine_tuned": FINE_TUNED_UNET,
+                "file_name": "made_here",
+                "precision": "fp32",
+                "overwrite": False,
+            },
+        }
+    }
     server.run(convert)
     assert (server.base / "models" / "backward_motion" / "made_here.safetensors").is_file()
     with pytest.raises(WorkflowFailed, match="made_here.safetensors"):
@@ -131,27 +147,40 @@ def test_convert_node_writes_a_file_that_is_listed_and_works(server, first_resul
     assert result.shape == first_result.shape and torch.isfinite(result).all()
 
 
-@pytest.mark.parametrize(("kind", "setting", "value", "problem"), [
-    ("InbetweenEncodeKeyframes", "frames", 1, "value_smaller_than_min"),
-    ("InbetweenEncodeKeyframes", "width", 0, "value_smaller_than_min"),
-    ("InbetweenEncodeKeyframes", "height", 1 << 20, "value_bigger_than_max"),
-    ("InbetweenDualDirectionKSampler", "reinjections", -1, "value_smaller_than_min"),
-    ("InbetweenDualDirectionKSampler", "reinjection_share", 1.1, "value_bigger_than_max"),
-])
+@pytest.mark.parametrize(
+    ("kind", "setting", "value", "problem"),
+    [
+        ("InbetweenEncodeKeyframes", "frames", 1, "value_smaller_than_min"),
+        ("InbetweenEncodeKeyframes", "width", 0, "value_smaller_than_min"),
+        ("InbetweenEncodeKeyframes", "height", 1 << 20, "value_bigger_than_max"),
+        ("InbetweenDualDirectionKSampler", "reinjections", -1, "value_smaller_than_min"),
+        ("InbetweenDualDirectionKSampler", "reinjection_share", 1.1, "value_bigger_than_max"),
+    ],
+)
 def test_numbers_out_of_range_are_refused_at_once(server, kind, setting, value, problem):
     workflow = short(**{setting: value})
     status, answer = server.refusal(workflow)
     assert status == 400
-    error, = answer["node_errors"][node_of(workflow, kind)]["errors"]
+    (error,) = answer["node_errors"][node_of(workflow, kind)]["errors"]
     assert error["type"] == problem and error["extra_info"]["input_name"] == setting
     assert str(value) in error["message"]
 
 
-@pytest.mark.parametrize(("setting", "value"), [
-    ("model_name", "absent.safetensors"), ("model_name", "../tests/"), ("backward_motion", "absent.safetensors"),
-    ("fit", "squeeze"), ("fusion", "sum"), ("strategy", "both"), ("temporal_attention", "none"),
-    ("order_of_work", "all"), ("sampler_name", "eule"), ("scheduler", "kara"),
-])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("model_name", "absent.safetensors"),
+        ("model_name", "../tests/"),
+        ("backward_motion", "absent.safetensors"),
+        ("fit", "squeeze"),
+        ("fusion", "sum"),
+        ("strategy", "both"),
+        ("temporal_attention", "none"),
+        ("order_of_work", "all"),
+        ("sampler_name", "eule"),
+        ("scheduler", "kara"),
+    ],
+)
 def test_choices_that_there_are_not_are_refused(server, setting, value):
     # Newer hosts refuse them before the run, 0.3.75 leaves it to the node.
     with pytest.raises(WorkflowFailed) as failure:
@@ -167,11 +196,14 @@ def another_model(server) -> str:
     return name
 
 
-@pytest.mark.parametrize(("setting", "value", "words"), [
-    ("width", 100, r"width: expected a multiple of 8, found 100\. Choose \d+\."),
-    ("height", 63, r"height: expected a multiple of 8, found 63"),
-    ("strategy", "dual-direction", r"model: expected backward-motion weights"),
-])
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("width", 100, r"width: expected a multiple of 8, found 100\. Choose \d+\."),
+        ("height", 63, r"height: expected a multiple of 8, found 63"),
+        ("strategy", "dual-direction", r"model: expected backward-motion weights"),
+    ],
+)
 def test_node_errors_say_what_to_do(server, setting, value, words):
     workflow = short(**{setting: value})
     if setting == "strategy":
@@ -187,6 +219,7 @@ def test_another_model_is_refused(server, another_model):
 
 def test_whole_unet_as_backward_motion_is_refused(server):
     (server.base / "models" / "backward_motion" / "whole.safetensors").write_bytes(
-        safetensors.torch.save({"conv_in.weight": torch.zeros(4, 4)}))
+        safetensors.torch.save({"conv_in.weight": torch.zeros(4, 4)})
+    )
     with pytest.raises(WorkflowFailed, match=r"backward_motion: .*Convert Backward Motion Weights"):
         server.run(short(backward_motion="whole.safetensors"))

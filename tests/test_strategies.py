@@ -47,8 +47,9 @@ def test_sequential_sampling_is_the_algorithm_of_its_paper():
 
     sigmas = torch.tensor([10.0, 3.0, 0.5, 0.0])
     x = 10 * torch.randn(FRAMES, 4, 3, 3, generator=generator)
-    found = sample_sequential(model, x, sigmas, {"seed": 7, "model_options": {}},
-                              keyframes=KeyframeLatents(first[None], last[None]))
+    found = sample_sequential(
+        model, x, sigmas, {"seed": 7, "model_options": {}}, keyframes=KeyframeLatents(first[None], last[None])
+    )
     assert torch.allclose(found, plainly_sequential(estimates, x, sigmas.tolist(), first, last, 7), atol=1e-5)
 
 
@@ -85,8 +86,10 @@ def test_sequential_strategies_keep_what_a_noise_mask_keeps(models, encoded, str
 
 def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, encoded):
     free = sample(models[0], encoded, strategy="sequential", steps=3)
-    tuned = {maps: sample(models[0], encoded, strategy="sequential with backward motion", steps=3,
-                          temporal_attention=maps) for maps in ("rotated", "own")}
+    tuned = {
+        maps: sample(models[0], encoded, strategy="sequential with backward motion", steps=3, temporal_attention=maps)
+        for maps in ("rotated", "own")
+    }
     assert not torch.allclose(free, tuned["own"], **ROUNDING)
     assert not torch.allclose(tuned["rotated"], tuned["own"], **ROUNDING)
 
@@ -94,10 +97,17 @@ def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, enco
 def test_sequential_counts_its_evaluations(models, encoded):
     calls = []
     guider = InbetweenDualDirectionGuider.execute(
-        models[0], *encoded[:2], 1.0, 3.0, "average", "sequential", "own", "paired").args[0]
+        models[0], *encoded[:2], 1.0, 3.0, "average", "sequential", "own", "paired"
+    ).args[0]
     noise = torch.randn(FRAMES, 4, 8, 8)
-    guider.sample(noise, encoded[2]["samples"], comfy.samplers.sampler_object("euler"), align_your_steps(4),
-                  callback=lambda done, x0, x, total: calls.append((done + 1, total)), disable_pbar=True)
+    guider.sample(
+        noise,
+        encoded[2]["samples"],
+        comfy.samplers.sampler_object("euler"),
+        align_your_steps(4),
+        callback=lambda done, x0, x, total: calls.append((done + 1, total)),
+        disable_pbar=True,
+    )
     assert calls[-1] == (8, 8)
 
 
@@ -121,9 +131,15 @@ def test_motion_prior_distillation_computes_one_direction_in_every_order_of_work
 def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strategy, guidance_max):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
-    sampler, directions = presets.chosen_settings("custom", "paired", **{
-        **{name: DEFAULTS.get(name, value) for name, value in presets.DEFAULTS.items()},
-        "strategy": strategy, "guidance_max": guidance_max})
+    sampler, directions = presets.chosen_settings(
+        "custom",
+        "paired",
+        **{
+            **{name: DEFAULTS.get(name, value) for name, value in presets.DEFAULTS.items()},
+            "strategy": strategy,
+            "guidance_max": guidance_max,
+        },
+    )
     sample(model, encoded, strategy=strategy, guidance_max=guidance_max)
     assert sum(calls) == directions.videos_of_an_evaluation() * sampler.passes(directions)
 
@@ -155,8 +171,12 @@ def test_a_model_without_backward_weights_is_told_which_strategies_need_none(mod
 
 def test_guidance_in_part_of_the_noise_range_skips_the_unconditional_half_elsewhere(models, encoded):
     calls = []
-    model = watched(models[0], lambda arguments: calls.append((float(arguments["timestep"][0]),
-                                                               arguments["c"]["transformer_options"]["cond_or_uncond"])))
+    model = watched(
+        models[0],
+        lambda arguments: calls.append(
+            (float(arguments["timestep"][0]), arguments["c"]["transformer_options"]["cond_or_uncond"])
+        ),
+    )
     sample(model, encoded, steps=8, guidance_start=0.3, guidance_end=0.7)
     sampling = models[0].model.model_sampling
     highest, lowest = sampling.percent_to_sigma(0.3), sampling.percent_to_sigma(0.7)
@@ -217,8 +237,9 @@ def test_defaults_of_the_node_are_those_of_the_presets():
 
 def test_old_graphs_without_the_new_inputs_still_run():
     parameters = inspect.signature(InbetweenDualDirectionKSampler.execute).parameters
-    assert all(parameters[name].default is not inspect.Parameter.empty
-               for name in ("guidance_start", "guidance_end", "preset"))
+    assert all(
+        parameters[name].default is not inspect.Parameter.empty for name in ("guidance_start", "guidance_end", "preset")
+    )
 
 
 @pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "paper"])
@@ -231,8 +252,10 @@ def test_presets_override_what_nobody_touched(models, encoded, preset):
 
 def test_training_free_preset_needs_no_backward_weights(models, encoded):
     plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
-    assert torch.equal(sample(plain, encoded, **untouched(), preset="training-free"),
-                       sample(models[0], encoded, **untouched(), preset="training-free"))
+    assert torch.equal(
+        sample(plain, encoded, **untouched(), preset="training-free"),
+        sample(models[0], encoded, **untouched(), preset="training-free"),
+    )
 
 
 def test_a_setting_that_contradicts_the_preset_is_named(models, encoded):

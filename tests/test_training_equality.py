@@ -21,10 +21,13 @@ def step_inputs(dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
         return torch.randn(shape, generator=random).to(dtype)
 
     return {
-        "latents": normal(BATCH, FRAMES, 4, LATENT, LATENT), "noise": normal(BATCH, FRAMES, 4, LATENT, LATENT),
+        "latents": normal(BATCH, FRAMES, 4, LATENT, LATENT),
+        "noise": normal(BATCH, FRAMES, 4, LATENT, LATENT),
         "sigma": torch.tensor([0.7, 5.0], dtype=dtype),
-        "first_latent": normal(BATCH, 4, LATENT, LATENT), "last_latent": normal(BATCH, 4, LATENT, LATENT),
-        "first_embedding": normal(BATCH, 1, 32), "last_embedding": normal(BATCH, 1, 32),
+        "first_latent": normal(BATCH, 4, LATENT, LATENT),
+        "last_latent": normal(BATCH, 4, LATENT, LATENT),
+        "first_embedding": normal(BATCH, 1, 32),
+        "last_embedding": normal(BATCH, 1, 32),
         "time_ids": torch.tensor([[6.0, 127.0, 0.02]] * BATCH, dtype=dtype),
     }
 
@@ -151,8 +154,11 @@ def test_parameters_in_memory_are_one_unet_plus_two_percent():
     model = BackwardMotionModel(network)
     model(**step_inputs(torch.float32)).mean().backward()
     gc.collect()
-    alive = {each.untyped_storage().data_ptr(): each.nbytes for each in gc.get_objects()
-             if type(each) is torch.nn.Parameter and id(each) not in others}
+    alive = {
+        each.untyped_storage().data_ptr(): each.nbytes
+        for each in gc.get_objects()
+        if type(each) is torch.nn.Parameter and id(each) not in others
+    }
     assert one_unet < sum(alive.values()) <= 1.02 * one_unet
 
 
@@ -168,8 +174,11 @@ def test_half_precision_keeps_the_trained_matrices_in_float32():
 
 def test_group_norm_eps_is_the_original_one():
     """Residual blocks: 1e-5. The norm in front of each transformer keeps 1e-6, as in the original."""
-    eps = {name: module.eps for name, module in use_original_group_norm(tiny_unet()).named_modules()
-           if isinstance(module, torch.nn.GroupNorm)}
+    eps = {
+        name: module.eps
+        for name, module in use_original_group_norm(tiny_unet()).named_modules()
+        if isinstance(module, torch.nn.GroupNorm)
+    }
     transformers = {name for name in eps if name.endswith(".norm")}
     assert len(transformers) == 16
     assert {eps[name] for name in transformers} == {1e-6}

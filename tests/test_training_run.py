@@ -57,8 +57,19 @@ def fresh_accelerate():
 @pytest.fixture
 def options(svd, videos, cache):
     def make(folder: Path, **changed: object) -> list[str]:
-        chosen = {"base": svd, "data": videos, "cache": cache, "out": folder, "frames": FRAMES, "stride": 1,
-                  "width": SIZE, "height": SIZE, "steps": 6, "batch-size": 2, **changed}
+        chosen = {
+            "base": svd,
+            "data": videos,
+            "cache": cache,
+            "out": folder,
+            "frames": FRAMES,
+            "stride": 1,
+            "width": SIZE,
+            "height": SIZE,
+            "steps": 6,
+            "batch-size": 2,
+            **changed,
+        }
         return ["--cpu", *(f"--{name}={value}" for name, value in chosen.items())]
 
     return make
@@ -82,9 +93,22 @@ def checkpoint(out: Path, step: int) -> Path:
 def straight(svd, videos, cache, tmp_path_factory) -> Path:
     """A run of 6 steps without a stop."""
     out = tmp_path_factory.mktemp("straight") / "out"
-    arguments = {"base": svd, "data": videos, "held-out": videos / "below", "cache": cache, "out": out,
-                 "frames": FRAMES, "stride": 1, "width": SIZE, "height": SIZE, "steps": 6, "batch-size": 2,
-                 "source": "moving squares", "license": "CC0-1.0", "held-out-every": 6}
+    arguments = {
+        "base": svd,
+        "data": videos,
+        "held-out": videos / "below",
+        "cache": cache,
+        "out": out,
+        "frames": FRAMES,
+        "stride": 1,
+        "width": SIZE,
+        "height": SIZE,
+        "steps": 6,
+        "batch-size": 2,
+        "source": "moving squares",
+        "license": "CC0-1.0",
+        "held-out-every": 6,
+    }
     assert main(["--cpu", *(f"--{name}={value}" for name, value in arguments.items())]) == 0
     return out
 
@@ -93,12 +117,22 @@ def test_the_result_is_a_backward_motion_file_of_the_base(straight):
     differences, metadata = read_backward_motion(straight / "backward_motion.safetensors")
     unet = tiny_unet()
     names = diffusers_to_comfy(unet.state_dict())
-    trained = {f"diffusion_model.{names[key]}": value.shape for key, value in unet.state_dict().items()
-               if ".temporal_transformer_blocks.0.attn1." in key and key.endswith(("to_v.weight", "to_out.0.weight"))}
+    trained = {
+        f"diffusion_model.{names[key]}": value.shape
+        for key, value in unet.state_dict().items()
+        if ".temporal_transformer_blocks.0.attn1." in key and key.endswith(("to_v.weight", "to_out.0.weight"))
+    }
     assert len(trained) == 32
     check_fits(differences, trained, "backward_motion.safetensors")
-    assert metadata == {"format": "backward-motion", "version": "1", "base": "tiny-svd", "frames": str(FRAMES),
-                        "source": "moving squares", "license": "CC0-1.0", "temporal_attention": "rotated"}
+    assert metadata == {
+        "format": "backward-motion",
+        "version": "1",
+        "base": "tiny-svd",
+        "frames": str(FRAMES),
+        "source": "moving squares",
+        "license": "CC0-1.0",
+        "temporal_attention": "rotated",
+    }
     assert all(0 < value.abs().max() < 6 * 1.1e-4 for value in differences.values())
 
 
@@ -232,9 +266,20 @@ def test_two_processes_see_what_one_with_two_passes_sees(options, tmp_path):
     finally:
         torch.set_num_threads(threads)
     launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(COMMAND),
-         *options(tmp_path / "two", steps=2)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--standalone",
+            str(COMMAND),
+            *options(tmp_path / "two", steps=2),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert launched.returncode == 0, launched.stderr
     assert log_entries(tmp_path / "two", "start")[0]["processes"] == 2
@@ -263,21 +308,28 @@ def test_the_authors_setting_is_the_papers():
     assert (settings.fps - 1, settings.motion_bucket, settings.maps) == (6, 127, "rotated")
 
 
-@pytest.mark.parametrize(("changed", "expected"), [
-    ({"data": "{empty}"}, "--data: {empty} holds no video"),
-    ({"data": "{empty}/nowhere"}, "nowhere is no folder"),
-    ({"frames": 9}, "none of the 3 videos gives a clip: 3 are shorter than 9 frames"),
-    ({"base": "{empty}"}, "--base: expected a diffusers folder of Stable Video Diffusion"),
-    ({"base": "{not_svd}"}, "is no Stable Video Diffusion model: unet/config.json has _class_name"),
-    ({"width": 30}, "--width: expected a multiple of 8, found 30"),
-    ({"frames": 1}, "--frames: expected at least 2, found 1"),
-    ({"lr": 0}, "--lr: expected a number above 0"),
-    ({"out": "{occupied}"}, "holds checkpoints of an earlier run"),
-    ({"config": "{config}"}, "'learning_rate' is no setting"),
-])
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"data": "{empty}"}, "--data: {empty} holds no video"),
+        ({"data": "{empty}/nowhere"}, "nowhere is no folder"),
+        ({"frames": 9}, "none of the 3 videos gives a clip: 3 are shorter than 9 frames"),
+        ({"base": "{empty}"}, "--base: expected a diffusers folder of Stable Video Diffusion"),
+        ({"base": "{not_svd}"}, "is no Stable Video Diffusion model: unet/config.json has _class_name"),
+        ({"width": 30}, "--width: expected a multiple of 8, found 30"),
+        ({"frames": 1}, "--frames: expected at least 2, found 1"),
+        ({"lr": 0}, "--lr: expected a number above 0"),
+        ({"out": "{occupied}"}, "holds checkpoints of an earlier run"),
+        ({"config": "{config}"}, "'learning_rate' is no setting"),
+    ],
+)
 def test_bad_input_is_one_clear_error(changed, expected, options, tmp_path, straight, caplog):
-    names = {"empty": tmp_path / "empty", "not_svd": tmp_path / "not_svd", "occupied": tmp_path / "occupied",
-             "config": tmp_path / "config.json"}
+    names = {
+        "empty": tmp_path / "empty",
+        "not_svd": tmp_path / "not_svd",
+        "occupied": tmp_path / "occupied",
+        "config": tmp_path / "config.json",
+    }
     names["empty"].mkdir()
     (names["not_svd"] / "unet").mkdir(parents=True)
     (names["not_svd"] / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')

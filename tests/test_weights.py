@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from generative_inbetweening.nodes import (
-    InbetweenConvertBackwardMotion,
-    InbetweenLoadBackwardMotion,
-    InbetweenLoadSVD,
-)
+from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.sampler import remarks
 from generative_inbetweening.weights import backward_motion, image_encoder_keys, unet_keys, vae_keys
 from generative_inbetweening.weights.convert import convert
@@ -49,8 +45,12 @@ def test_unet_keys_of_other_depths_map_too():
         up = ["UpBlockSpatioTemporal"] + ["CrossAttnUpBlockSpatioTemporal"] * (levels - 1)
         with torch.device("meta"):
             unet = diffusers.UNetSpatioTemporalConditionModel(
-                block_out_channels=tuple(32 * 2 ** level for level in range(levels)), down_block_types=tuple(down),
-                up_block_types=tuple(up), layers_per_block=layers, num_attention_heads=(1,) * levels)
+                block_out_channels=tuple(32 * 2**level for level in range(levels)),
+                down_block_types=tuple(down),
+                up_block_types=tuple(up),
+                layers_per_block=layers,
+                num_attention_heads=(1,) * levels,
+            )
         keys = set(unet.state_dict())
         to_comfy = unet_keys.diffusers_to_comfy(keys)
         back = unet_keys.comfy_to_diffusers(to_comfy.values())
@@ -79,6 +79,7 @@ def test_image_encoder_keys_map_strictly_both_ways(parts):
 
 def test_single_file_holds_the_whole_folder(parts, tmp_path, monkeypatch):
     import folder_paths
+
     write_single_file(parts, tmp_path / "svd.safetensors")
     found = read_single_file(tmp_path / "svd.safetensors")
     assert found.config == parts.config
@@ -86,8 +87,9 @@ def test_single_file_holds_the_whole_folder(parts, tmp_path, monkeypatch):
         before, after = getattr(parts, name), getattr(found, name)
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))
-    from_file, from_folder = (InbetweenLoadSVD.execute(name).args[0].model.state_dict()
-                              for name in ("svd.safetensors", folder("-xt")))
+    from_file, from_folder = (
+        InbetweenLoadSVD.execute(name).args[0].model.state_dict() for name in ("svd.safetensors", folder("-xt"))
+    )
     assert from_file.keys() == from_folder.keys()
     assert all(torch.equal(from_file[key], from_folder[key]) for key in from_file)
 
@@ -104,11 +106,16 @@ def test_conversion_is_the_difference_in_comfyui_names():
     InbetweenConvertBackwardMotion.execute("tiny-svd/", "tiny-svd-reverse-motion/", "difference", "fp32", True)
     path = backward_motion_folder() / "difference.safetensors"
     differences, metadata = backward_motion.read_backward_motion(path)
-    base, tuned = (read_tensors(UNETS / name / "unet" / "diffusion_pytorch_model.safetensors")
-                   for name in ("tiny-svd", "tiny-svd-reverse-motion"))
+    base, tuned = (
+        read_tensors(UNETS / name / "unet" / "diffusion_pytorch_model.safetensors")
+        for name in ("tiny-svd", "tiny-svd-reverse-motion")
+    )
     names = unet_keys.diffusers_to_comfy(base)
-    changed = {f"diffusion_model.{names[key]}": tuned[key].float() - base[key].float()
-               for key in base if not torch.equal(base[key], tuned[key])}
+    changed = {
+        f"diffusion_model.{names[key]}": tuned[key].float() - base[key].float()
+        for key in base
+        if not torch.equal(base[key], tuned[key])
+    }
     assert differences.keys() == changed.keys() and len(changed) == 32
     assert all(torch.equal(differences[key], changed[key]) for key in changed)
     assert metadata == read_metadata(path)
@@ -116,14 +123,28 @@ def test_conversion_is_the_difference_in_comfyui_names():
 
 
 def run_weights(*arguments, cwd) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(PACK / "weights"), *map(str, arguments)], cwd=cwd, capture_output=True,
-                          text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, str(PACK / "weights"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_command_converts_from_any_folder(tmp_path):
     output = tmp_path / "new.safetensors"
-    arguments = ("backward-motion", "--base", UNETS / "tiny-svd", "--fine-tuned",
-                 UNETS / "tiny-svd-reverse-motion" / "unet", "--output", output, "--license", "Apache-2.0")
+    arguments = (
+        "backward-motion",
+        "--base",
+        UNETS / "tiny-svd",
+        "--fine-tuned",
+        UNETS / "tiny-svd-reverse-motion" / "unet",
+        "--output",
+        output,
+        "--license",
+        "Apache-2.0",
+    )
     done = run_weights(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "32 of 32" in done.stdout
@@ -136,18 +157,23 @@ def test_command_converts_from_any_folder(tmp_path):
 def test_conversion_never_holds_a_whole_model(tmp_path):
     """Two UNets of 200 MB each are converted within 150 MB more than an import of torch needs."""
     from safetensors.torch import save_file
+
     base = read_tensors(UNETS / "tiny-svd" / "unet" / "diffusion_pytorch_model.safetensors")
     padding = torch.zeros(50_000_000)
     for name in ("base", "tuned"):
         changed = {key: tensor + (name == "tuned") for key, tensor in base.items()}
         names = unet_keys.diffusers_to_comfy(base)
-        save_file({**{names[key]: tensor for key, tensor in changed.items()}, "padding": padding},
-                  tmp_path / f"{name}.safetensors")
-    script = (f"import resource, sys; sys.path.insert(0, {str(PACK)!r}); import torch\n"
-              "from pathlib import Path\nfrom weights.convert import convert\n"
-              "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-              "convert(Path('base.safetensors'), Path('tuned.safetensors'), Path('out.safetensors'), {})\n"
-              "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
+        save_file(
+            {**{names[key]: tensor for key, tensor in changed.items()}, "padding": padding},
+            tmp_path / f"{name}.safetensors",
+        )
+    script = (
+        f"import resource, sys; sys.path.insert(0, {str(PACK)!r}); import torch\n"
+        "from pathlib import Path\nfrom weights.convert import convert\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "convert(Path('base.safetensors'), Path('tuned.safetensors'), Path('out.safetensors'), {})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     kilobytes = 1 if sys.platform != "darwin" else 1 / 1024
@@ -174,8 +200,10 @@ def test_another_base_is_refused_unless_a_switch_says_so_and_the_file_remembers_
 @pytest.mark.parametrize("base_dtype, tuned_dtype", [(torch.float32, torch.float16), (torch.float16, torch.bfloat16)])
 def test_the_right_base_is_known_whatever_number_formats_both_files_have(tmp_path, base_dtype, tuned_dtype):
     noise = torch.Generator().manual_seed(0)
-    unets = [read_tensors(UNETS / name / "unet" / "diffusion_pytorch_model.safetensors")
-             for name in ("tiny-svd", "tiny-svd-reverse-motion")]
+    unets = [
+        read_tensors(UNETS / name / "unet" / "diffusion_pytorch_model.safetensors")
+        for name in ("tiny-svd", "tiny-svd-reverse-motion")
+    ]
     factors = {key: 1 + 1e-3 * torch.randn(tensor.shape, generator=noise) for key, tensor in unets[0].items()}
     paths = [tmp_path / "base.safetensors", tmp_path / "tuned.safetensors"]
     for path, unet, dtype in zip(paths, unets, (base_dtype, tuned_dtype)):
@@ -185,27 +213,38 @@ def test_the_right_base_is_known_whatever_number_formats_both_files_have(tmp_pat
 
 
 def test_another_base_is_refused_at_the_terminal(tmp_path):
-    arguments = ("backward-motion", "--base", XT, "--fine-tuned", UNETS / "tiny-svd-reverse-motion", "--output",
-                 tmp_path / "new.safetensors")
+    arguments = (
+        "backward-motion",
+        "--base",
+        XT,
+        "--fine-tuned",
+        UNETS / "tiny-svd-reverse-motion",
+        "--output",
+        tmp_path / "new.safetensors",
+    )
     done = run_weights(*arguments, cwd=tmp_path)
     assert done.returncode == 1 and "base: Expected the model that was fine-tuned" in done.stderr
     assert run_weights(*arguments, "--allow-other-base", cwd=tmp_path).returncode == 0
 
 
 def test_importing_the_pack_is_quick_and_brings_no_training_library():
-    script = ("import sys; sys.path.insert(0, {host!r}); sys.argv = ['x', '--cpu']\n"
-              "import comfy.options; comfy.options.enable_args_parsing()\n"
-              "import comfy.sd, latent_preview, comfy_api.latest, folder_paths, nodes\n"
-              "before = set(sys.modules)\nimport importlib.util, asyncio\n"
-              "spec = importlib.util.spec_from_file_location('pack', {pack!r} + '/__init__.py', "
-              "submodule_search_locations=[{pack!r}])\n"
-              "module = importlib.util.module_from_spec(spec); sys.modules['pack'] = module\n"
-              "spec.loader.exec_module(module); asyncio.run(module.comfy_entrypoint())\n"
-              "new = set(sys.modules) - before\n"
-              "print(sorted({{name.split('.')[0] for name in new}} & {{'diffusers', 'transformers', 'accelerate'}}))")
+    script = (
+        "import sys; sys.path.insert(0, {host!r}); sys.argv = ['x', '--cpu']\n"
+        "import comfy.options; comfy.options.enable_args_parsing()\n"
+        "import comfy.sd, latent_preview, comfy_api.latest, folder_paths, nodes\n"
+        "before = set(sys.modules)\nimport importlib.util, asyncio\n"
+        "spec = importlib.util.spec_from_file_location('pack', {pack!r} + '/__init__.py', "
+        "submodule_search_locations=[{pack!r}])\n"
+        "module = importlib.util.module_from_spec(spec); sys.modules['pack'] = module\n"
+        "spec.loader.exec_module(module); asyncio.run(module.comfy_entrypoint())\n"
+        "new = set(sys.modules) - before\n"
+        "print(sorted({{name.split('.')[0] for name in new}} & {{'diffusers', 'transformers', 'accelerate'}}))"
+    )
     import folder_paths
+
     host = str(Path(folder_paths.__file__).parent)
-    done = subprocess.run([sys.executable, "-c", script.format(host=host, pack=str(PACK))], capture_output=True,
-                          text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script.format(host=host, pack=str(PACK))], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -26,12 +26,18 @@ DISPLAY_NAMES = {
 HUGGING_FACE = "https://huggingface.co"
 FILES = {
     "svd_xt.safetensors": (
-        "checkpoints", f"{HUGGING_FACE}/stabilityai/stable-video-diffusion-img2vid-xt/resolve/main/"),
+        "checkpoints",
+        f"{HUGGING_FACE}/stabilityai/stable-video-diffusion-img2vid-xt/resolve/main/",
+    ),
     "svd.safetensors": ("checkpoints", f"{HUGGING_FACE}/stabilityai/stable-video-diffusion-img2vid/resolve/main/"),
     "RealESRGAN_x4plus.safetensors": (
-        "upscale_models", f"{HUGGING_FACE}/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/"),
+        "upscale_models",
+        f"{HUGGING_FACE}/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/",
+    ),
     "film_net_fp16.safetensors": (
-        "frame_interpolation", f"{HUGGING_FACE}/Comfy-Org/frame_interpolation/resolve/main/frame_interpolation/"),
+        "frame_interpolation",
+        f"{HUGGING_FACE}/Comfy-Org/frame_interpolation/resolve/main/frame_interpolation/",
+    ),
 }
 # Nodes of neither this pack nor the host: the registry's name of their pack.
 OTHER_PACKS = {"RIFE VFI": "comfyui-frame-interpolation"}
@@ -101,9 +107,11 @@ def test_widgets_are_those_of_the_nodes(graph):
         sockets = [item["name"] for item in node["inputs"] if "widget" not in item]
         assert sockets + widgets == [item.id for item in SCHEMAS[node["type"]].inputs]
         assert len(node["widgets_values"]) == len(widgets) + sum(
-            bool(getattr(item, "control_after_generate", False)) for item in SCHEMAS[node["type"]].inputs)
-        assert [item["name"] for item in node["outputs"]] == \
-            [item.display_name or item.get_io_type() for item in SCHEMAS[node["type"]].outputs]
+            bool(getattr(item, "control_after_generate", False)) for item in SCHEMAS[node["type"]].inputs
+        )
+        assert [item["name"] for item in node["outputs"]] == [
+            item.display_name or item.get_io_type() for item in SCHEMAS[node["type"]].outputs
+        ]
 
 
 def test_missing_models_are_offered_and_named(graph):
@@ -122,14 +130,22 @@ def test_missing_models_are_offered_and_named(graph):
 def boxes(graph: dict) -> list[tuple[str, float, float, float, float]]:
     """(title, left, top, right, bottom) of every node, its title bar included."""
     title_bar = 30
-    return [(node.get("title", node["type"]), node["pos"][0], node["pos"][1] - title_bar,
-             node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1]) for node in graph["nodes"]]
+    return [
+        (
+            node.get("title", node["type"]),
+            node["pos"][0],
+            node["pos"][1] - title_bar,
+            node["pos"][0] + node["size"][0],
+            node["pos"][1] + node["size"][1],
+        )
+        for node in graph["nodes"]
+    ]
 
 
 def test_nodes_do_not_overlap(graph):
     found = boxes(graph)
     for index, (name, left, top, right, bottom) in enumerate(found):
-        for other, other_left, other_top, other_right, other_bottom in found[index + 1:]:
+        for other, other_left, other_top, other_right, other_bottom in found[index + 1 :]:
             apart = right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
             assert apart, f"{name} and {other}"
 
@@ -139,10 +155,14 @@ def test_every_node_but_the_notes_is_in_one_titled_group(graph):
     notes_count = sum(node["type"] == "MarkdownNote" for node in graph["nodes"])
     grouped = 0
     for _, left, top, right, bottom in boxes(graph):
-        around = [group["title"] for group in graph["groups"]
-                  if group["bounding"][0] <= left and group["bounding"][1] <= top
-                  and right <= group["bounding"][0] + group["bounding"][2]
-                  and bottom <= group["bounding"][1] + group["bounding"][3]]
+        around = [
+            group["title"]
+            for group in graph["groups"]
+            if group["bounding"][0] <= left
+            and group["bounding"][1] <= top
+            and right <= group["bounding"][0] + group["bounding"][2]
+            and bottom <= group["bounding"][1] + group["bounding"][3]
+        ]
         grouped += len(around)
     assert grouped == len(graph["nodes"]) - notes_count
 

@@ -18,10 +18,19 @@ FRAMES, SIZE = 4, 32
 def tiny_unet(seed: int = 0, width: int = 32) -> UNetSpatioTemporalConditionModel:
     """SVD's four levels and 16 temporal attention layers, `width` channels everywhere, random weights."""
     torch.manual_seed(seed)
-    return UNetSpatioTemporalConditionModel(
-        sample_size=SIZE // 8, block_out_channels=(width,) * 4, num_attention_heads=(2,) * 4, cross_attention_dim=32,
-        projection_class_embeddings_input_dim=96, addition_time_embed_dim=32, num_frames=FRAMES,
-    ).eval().requires_grad_(False)
+    return (
+        UNetSpatioTemporalConditionModel(
+            sample_size=SIZE // 8,
+            block_out_channels=(width,) * 4,
+            num_attention_heads=(2,) * 4,
+            cross_attention_dim=32,
+            projection_class_embeddings_input_dim=96,
+            addition_time_embed_dim=32,
+            num_frames=FRAMES,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def save_tiny_svd(folder: Path, seed: int = 0, width: int = 32) -> Path:
@@ -29,12 +38,19 @@ def save_tiny_svd(folder: Path, seed: int = 0, width: int = 32) -> Path:
     tiny_unet(seed, width).save_pretrained(folder / "unet")
     torch.manual_seed(seed + 1)
     AutoencoderKLTemporalDecoder(
-        down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(32,) * 4, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(32,) * 4, layers_per_block=1
     ).save_pretrained(folder / "vae")
-    CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, patch_size=56,
-        image_size=224, projection_dim=32,
-    )).save_pretrained(folder / "image_encoder")
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            patch_size=56,
+            image_size=224,
+            projection_dim=32,
+        )
+    ).save_pretrained(folder / "image_encoder")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
     return folder
 
@@ -46,7 +62,7 @@ def moving_frames(frames: int, seed: int) -> list[np.ndarray]:
     clip = []
     for number in range(frames):
         frame = background.copy()
-        frame[16:32, 4 + 2 * number:20 + 2 * number] = random.integers(128, 256, 3)
+        frame[16:32, 4 + 2 * number : 20 + 2 * number] = random.integers(128, 256, 3)
         clip.append(frame)
     return clip
 

@@ -17,10 +17,16 @@ def english(nodes: list) -> dict[str, dict]:
     content = {}
     for schema in (node.define_schema() for node in nodes):
         inputs = {item.id: _words(item.display_name or item.id, item.tooltip) for item in schema.inputs}
-        outputs = {str(index): _words(item.display_name or item.get_io_type(), item.tooltip)
-                   for index, item in enumerate(schema.outputs)}
-        content[schema.node_id] = {"display_name": schema.display_name, "description": schema.description,
-                                   "inputs": inputs, "outputs": outputs}
+        outputs = {
+            str(index): _words(item.display_name or item.get_io_type(), item.tooltip)
+            for index, item in enumerate(schema.outputs)
+        }
+        content[schema.node_id] = {
+            "display_name": schema.display_name,
+            "description": schema.description,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
     return content
 
 

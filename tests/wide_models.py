@@ -41,16 +41,28 @@ def wide_shapes() -> dict[str, tuple[int, ...]]:
     """{tensor of the UNet: its shape}, every width doubled but that of the image embedding."""
     with safe_open(SMALL / XT / "unet" / UNET, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in sorted(file.keys())}
-    return {name: tuple(size if axis and name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
-                        else 2 * size if size in WIDTHS else size for axis, size in enumerate(shape))
-            for name, shape in shapes.items()}
+    return {
+        name: tuple(
+            size
+            if axis and name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+            else 2 * size
+            if size in WIDTHS
+            else size
+            for axis, size in enumerate(shape)
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def random_weights(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
     """{name: bfloat16 tensor}: matrices that keep their input's scale, norms near 1, biases near 0."""
     draws = np.random.RandomState(seed)
-    return {name: torch.from_numpy(_center(name, shape) + _reach(name, shape) * draws.uniform(-1, 1, shape))
-            .to(torch.bfloat16) for name, shape in shapes.items()}
+    return {
+        name: torch.from_numpy(_center(name, shape) + _reach(name, shape) * draws.uniform(-1, 1, shape)).to(
+            torch.bfloat16
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def _center(name: str, shape: tuple[int, ...]) -> float:

@@ -33,6 +33,7 @@ BOXES = """() => {
 @dataclass
 class Box:
     """A node or a group in the graph's units."""
+
     name: str
     left: int
     top: int
@@ -40,24 +41,29 @@ class Box:
     bottom: int
 
     def overlaps(self, other: "Box") -> bool:
-        return (self.left < other.right and other.left < self.right
-                and self.top < other.bottom and other.top < self.bottom)
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
 
     def holds(self, other: "Box") -> bool:
-        return (self.left <= other.left and other.right <= self.right
-                and self.top <= other.top and other.bottom <= self.bottom)
+        return (
+            self.left <= other.left
+            and other.right <= self.right
+            and self.top <= other.top
+            and other.bottom <= self.bottom
+        )
 
 
 def faults(nodes: list[tuple[Box, bool]], groups: list[Box]) -> list[str]:
     """What is wrong: nodes that overlap, nodes not in exactly one group. A node with False, a note, needs no group."""
-    found = [f"{a} overlaps {b}" for index, (a, _) in enumerate(nodes) for b, _ in nodes[index + 1:] if a.overlaps(b)]
+    found = [f"{a} overlaps {b}" for index, (a, _) in enumerate(nodes) for b, _ in nodes[index + 1 :] if a.overlaps(b)]
     for node, needs_group in nodes:
         around = [group for group in groups if group.overlaps(node)]
         if needs_group and not (len(around) == 1 and around[0].holds(node)):
             found.append(f"{node} is not inside one of {around}")
         elif not needs_group and around:
             found.append(f"{node} lies on {around}")
-    found += [f"{a} overlaps {b}" for index, a in enumerate(groups) for b in groups[index + 1:] if a.overlaps(b)]
+    found += [f"{a} overlaps {b}" for index, a in enumerate(groups) for b in groups[index + 1 :] if a.overlaps(b)]
     return found
 
 
@@ -76,8 +82,10 @@ def measured(window: Page) -> dict:
 def layout_faults(window: Page) -> list[str]:
     """The faults of the open graph as it is drawn now."""
     found = measured(window)
-    return faults([(Box(title, *box), kind != "MarkdownNote") for title, kind, box in found["nodes"]],
-                  [Box(title, *box) for title, box in found["groups"]])
+    return faults(
+        [(Box(title, *box), kind != "MarkdownNote") for title, kind, box in found["nodes"]],
+        [Box(title, *box) for title, box in found["groups"]],
+    )
 
 
 def has_new_style(window: Page) -> bool:

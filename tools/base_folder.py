@@ -2,6 +2,7 @@
 
 With it neither ComfyUI's own folder nor anything else outside this checkout is written to.
 """
+
 from __future__ import annotations
 
 import json
@@ -68,8 +69,10 @@ def remove(path: Path) -> None:
 def write_model_paths(host: Host) -> None:
     """Show ComfyUI the demo's weights where they lie, and the models of a ComfyUI of the user's."""
     # The first folder of a kind is the one that nodes write to: what a user converts does not belong into demo/.
-    sections = {"inbetween_converted": {"backward_motion": BASE / "models" / "backward_motion"},
-                "inbetween_demo": {"checkpoints": DEMO, "backward_motion": DEMO}}
+    sections = {
+        "inbetween_converted": {"backward_motion": BASE / "models" / "backward_motion"},
+        "inbetween_demo": {"checkpoints": DEMO, "backward_motion": DEMO},
+    }
     models = host.folder / "models"
     if not host.is_ours and models.is_dir():
         sections["existing_comfyui"] = {folder.name: folder for folder in sorted(models.iterdir()) if folder.is_dir()}

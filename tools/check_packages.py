@@ -3,6 +3,7 @@
 `installed` holds the names of the packages; `damaged` holds `name==version` of those that miss one of their files or,
 with `--sizes`, hold one of another size, as an interrupted installation leaves them.
 """
+
 import csv
 import json
 import os

@@ -1,4 +1,5 @@
 """Find a Chromium for the browser tests."""
+
 from __future__ import annotations
 
 import os
@@ -26,8 +27,10 @@ def prepare_chromium() -> str | None:
         install_chromium()
         found = find_chromium()
     if found is None:
-        say("No Chromium found: the browser tests skip themselves. Install one, or name it in INBETWEEN_CHROMIUM; "
-            "with CI=true, and as root, Debian's is installed here.")
+        say(
+            "No Chromium found: the browser tests skip themselves. Install one, or name it in INBETWEEN_CHROMIUM; "
+            "with CI=true, and as root, Debian's is installed here."
+        )
     return found
 
 
@@ -43,8 +46,12 @@ def find_chromium() -> str | None:
 
 def may_install() -> bool:
     """Whether this is a Debian machine for CI runs: on a machine of somebody's nothing is installed unasked."""
-    return (os.environ.get("CI", "").lower() in ("true", "1") and sys.platform.startswith("linux")
-            and os.geteuid() == 0 and shutil.which("apt-get") is not None)
+    return (
+        os.environ.get("CI", "").lower() in ("true", "1")
+        and sys.platform.startswith("linux")
+        and os.geteuid() == 0
+        and shutil.which("apt-get") is not None
+    )
 
 
 def install_chromium() -> None:

@@ -1,4 +1,5 @@
 """The commands of dev.py and their options."""
+
 from __future__ import annotations
 
 import argparse
@@ -44,7 +45,8 @@ def complain(sentence: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dev.py", allow_abbrev=False,
+        prog="dev.py",
+        allow_abbrev=False,
         description="Set up ComfyUI with this pack inside the checkout, and run it. A second call starts at once.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | serve | benchmark")
@@ -71,7 +73,10 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
     demo.add_argument("--steps", type=number(1), metavar="N", help="sampling steps")
     demo.add_argument("--seed", type=number(0), metavar="N", help="seed of the noise")
     demo.add_argument(
-        "--out", type=user_path, default=DEMO_OUTPUT, metavar="DIR",
+        "--out",
+        type=user_path,
+        default=DEMO_OUTPUT,
+        metavar="DIR",
         help="folder for inbetween.mp4 and contact_sheet.png (default: demo_output in the checkout)",
     )
     demo.set_defaults(run=demo_command, takes_more=False)
@@ -127,6 +132,7 @@ def user_path(text: str) -> Path:
 
 def number(lowest: int, highest: int | None = None) -> object:
     """An argparse type: a whole number in a range."""
+
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -136,4 +142,5 @@ def number(lowest: int, highest: int | None = None) -> object:
             limits = f"{lowest} or more" if highest is None else f"between {lowest} and {highest}"
             raise argparse.ArgumentTypeError(f"a whole number, {limits}, is expected, not {text!r}")
         return value
+
     return parse

@@ -1,7 +1,8 @@
 """Run by ComfyUI's own Python: draw a video's frames in a grid, between the two keyframes that were given.
 
-    python contact_sheet.py VIDEO.mp4 FIRST.png LAST.png SHEET.png
+python contact_sheet.py VIDEO.mp4 FIRST.png LAST.png SHEET.png
 """
+
 from __future__ import annotations
 
 import math

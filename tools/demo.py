@@ -1,4 +1,5 @@
 """The demo: the shipped workflow on two keyframes through a real server, to a video and a contact sheet."""
+
 from __future__ import annotations
 
 import json
@@ -79,8 +80,9 @@ def replace_together(results: tuple[Path, ...], folder: Path) -> None:
         for result, partial in zip(results, partials):
             os.replace(partial, folder / result.name)
     except OSError as error:
-        raise DevError(f"--out: cannot write into {folder}: {error.strerror}. Make room there, or name another "
-                       "folder.") from error
+        raise DevError(
+            f"--out: cannot write into {folder}: {error.strerror}. Make room there, or name another folder."
+        ) from error
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
@@ -125,8 +127,12 @@ def run_script(host: Host, what: str, command: list[object], hint: str = "") -> 
     """Run a script of ours with ComfyUI's Python. Raises DevError with the script's last words."""
     environment = clean_environment(PYTHONIOENCODING="utf-8", PYTHONDONTWRITEBYTECODE="1")
     result = subprocess.run(
-        [str(host.python), *map(str, command)], env=environment, stderr=subprocess.PIPE, encoding="utf-8",
-        errors="replace", check=False,
+        [str(host.python), *map(str, command)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]

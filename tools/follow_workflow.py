@@ -1,7 +1,8 @@
 """Run by ComfyUI's own Python: queue an API workflow, show its progress, fetch the video that it saves.
 
-    python follow_workflow.py URL WORKFLOW.json VIDEO.mp4
+python follow_workflow.py URL WORKFLOW.json VIDEO.mp4
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -49,7 +50,8 @@ async def queue(session: aiohttp.ClientSession, workflow: dict, client: str, **e
         return body["prompt_id"]
     reasons = [
         f"{problem['class_type']} ({node}): {error['message']}: {error['details']}"
-        for node, problem in body.get("node_errors", {}).items() for error in problem["errors"]
+        for node, problem in body.get("node_errors", {}).items()
+        for error in problem["errors"]
     ]
     reasons = reasons or [body.get("error", {}).get("message", f"HTTP {answer.status}")]
     raise WorkflowFailed("ComfyUI refused the workflow: " + "; ".join(reasons))

@@ -1,4 +1,5 @@
 """The ComfyUI that runs the pack: the one unpacked here, or one that is already on this machine."""
+
 from __future__ import annotations
 
 import os

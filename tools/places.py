@@ -1,4 +1,5 @@
 """Where things lie. Everything that dev.py writes is inside the checkout."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """Turn what can go wrong on a user's machine into one sentence that says what to do."""
+
 from __future__ import annotations
 
 import errno
@@ -7,10 +8,21 @@ import shutil
 from .places import CHECKOUT
 
 NO_NETWORK = (
-    "NewConnectionError", "ConnectTimeout", "ReadTimeout", "Max retries exceeded", "Connection refused",
-    "Connection reset", "Failed to establish a new connection", "Name or service not known", "ProxyError",
-    "Temporary failure in name resolution", "getaddrinfo failed", "nodename nor servname", "SSLError",
-    "Network is unreachable", "Could not find a version that satisfies",
+    "NewConnectionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "Max retries exceeded",
+    "Connection refused",
+    "Connection reset",
+    "Failed to establish a new connection",
+    "Name or service not known",
+    "ProxyError",
+    "Temporary failure in name resolution",
+    "getaddrinfo failed",
+    "nodename nor servname",
+    "SSLError",
+    "Network is unreachable",
+    "Could not find a version that satisfies",
 )
 # Python's venv module does not say why it failed; with less than this the disk is the reason.
 LITTLE = 10 << 20

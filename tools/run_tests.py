@@ -1,4 +1,5 @@
 """Run the tests, or a benchmark, with the host at hand."""
+
 from __future__ import annotations
 
 import ast

@@ -1,4 +1,5 @@
 """ComfyUI's window in a browser, opened on the example workflow."""
+
 from __future__ import annotations
 
 import os

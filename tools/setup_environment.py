@@ -1,4 +1,5 @@
 """Make `.venv` with what ComfyUI, the tests and the training need; adopt or repair one that is there."""
+
 from __future__ import annotations
 
 import hashlib
@@ -8,14 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .places import (
-    DEV_REQUIREMENTS,
-    ENVIRONMENT,
-    HOST_REQUIREMENTS,
-    SETUP_LOG,
-    STAMP,
-    environment_python,
-)
+from .places import DEV_REQUIREMENTS, ENVIRONMENT, HOST_REQUIREMENTS, SETUP_LOG, STAMP, environment_python
 from .problems import DevError
 from .subprocesses import output_of, pip_environment, run_logged, runs, say
 

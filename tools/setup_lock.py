@@ -1,4 +1,5 @@
 """One set-up at a time in one checkout."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """Run other programs: their environment, their output, their end."""
+
 from __future__ import annotations
 
 import os
@@ -32,8 +33,12 @@ def pip_environment() -> dict[str, str]:
     TEMPORARY.mkdir(parents=True, exist_ok=True)
     folders = {name: TEMPORARY for name in ("TMPDIR", "TEMP", "TMP")}
     return clean_environment(
-        PIP_CACHE_DIR=PIP_CACHE, PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0", PIP_DISABLE_PIP_VERSION_CHECK="1",
-        PYTHONIOENCODING="utf-8", **folders,
+        PIP_CACHE_DIR=PIP_CACHE,
+        PIP_USER="0",
+        PIP_REQUIRE_VIRTUALENV="0",
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+        PYTHONIOENCODING="utf-8",
+        **folders,
     )
 
 
@@ -47,10 +52,19 @@ def run_logged(
     """
     tail: deque[str] = deque(maxlen=400)
     extra = {"pass_fds": tuple(keep)} if os.name != "nt" else {}
-    with open(log, "a", encoding="utf-8") as stream, subprocess.Popen(
-        [str(part) for part in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace", **extra,
-    ) as process:
+    with (
+        open(log, "a", encoding="utf-8") as stream,
+        subprocess.Popen(
+            [str(part) for part in command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            **extra,
+        ) as process,
+    ):
         try:
             for line in process.stdout:
                 tail.append(line)
@@ -67,10 +81,17 @@ def run_logged(
 def runs(command: Sequence[object]) -> bool:
     """Whether a command can be started and succeeds."""
     try:
-        return subprocess.run(
-            [str(part) for part in command], env=clean_environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-        ).returncode == 0
+        return (
+            subprocess.run(
+                [str(part) for part in command],
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            ).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -78,6 +99,11 @@ def runs(command: Sequence[object]) -> bool:
 def output_of(command: Sequence[object]) -> str:
     """What a quick command prints. Raises subprocess.CalledProcessError or OSError if it fails."""
     return subprocess.run(
-        [str(part) for part in command], env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, check=True, encoding="utf-8",
+        [str(part) for part in command],
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        encoding="utf-8",
     ).stdout

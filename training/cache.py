@@ -45,13 +45,20 @@ class ClipCache:
         self.folder = Path(folder)
         self.shape = shape
         self.base = Path(base)
-        self._encoders = [file_identity(path) for part in ("vae", "image_encoder", "feature_extractor")
-                          for path in sorted((self.base / part).glob("*")) if path.is_file()]
+        self._encoders = [
+            file_identity(path)
+            for part in ("vae", "image_encoder", "feature_extractor")
+            for path in sorted((self.base / part).glob("*"))
+            if path.is_file()
+        ]
 
     def key(self, source: Path) -> str:
         """Name of a source's entries: changes with the file, the way clips are cut, and the encoders."""
-        files = [source] if source.is_file() else [p for p in sorted(source.iterdir())
-                                                   if p.suffix.lower() in IMAGE_SUFFIXES]
+        files = (
+            [source]
+            if source.is_file()
+            else [p for p in sorted(source.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+        )
         described = [CACHE_VERSION, asdict(self.shape), self._encoders, [file_identity(path) for path in files]]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -97,8 +104,11 @@ class ClipCache:
         if damage:
             return Skipped(str(source), f"unreadable: {damage}", made)
         if not made:
-            return Skipped(str(source), f"too short: a clip needs {self.shape.span} frames "
-                           f"({self.shape.frames} with a stride of {self.shape.stride})")
+            return Skipped(
+                str(source),
+                f"too short: a clip needs {self.shape.span} frames "
+                f"({self.shape.frames} with a stride of {self.shape.stride})",
+            )
         return None
 
 
@@ -115,7 +125,9 @@ class Encoders:
         mean, std = encode_images(self.vae, frames)
         keyframes = torch.from_numpy(clip[[0, -1]]).permute(0, 3, 1, 2)
         return {
-            "latent_mean": mean.cpu(), "latent_std": std.cpu(), "keyframes": keyframes.contiguous(),
+            "latent_mean": mean.cpu(),
+            "latent_std": std.cpu(),
+            "keyframes": keyframes.contiguous(),
             "embeddings": self.embed(to_images(keyframes)).cpu(),
         }
 
@@ -139,13 +151,22 @@ def collect(cache: ClipCache, sources: list[Path], skipped: list[Skipped], optio
     clips = [path for source in sources for path in cache.clips(source) or []]
     useless = [each for each in skipped if not each.clips]
     short = sum(each.reason.startswith("too short") for each in useless)
-    logger.info("%s: %d clips from %d of %d videos; skipped: %d too short, %d unreadable; damaged but used: %d",
-                option, len(clips), len(sources) - len(useless), len(sources), short, len(useless) - short,
-                len(skipped) - len(useless))
+    logger.info(
+        "%s: %d clips from %d of %d videos; skipped: %d too short, %d unreadable; damaged but used: %d",
+        option,
+        len(clips),
+        len(sources) - len(useless),
+        len(sources),
+        short,
+        len(useless) - short,
+        len(skipped) - len(useless),
+    )
     if not clips:
-        raise NoVideos(f"{option}: none of the {len(sources)} videos gives a clip: {short} are shorter than "
-                       f"{cache.shape.span} frames, {len(useless) - short} cannot be read. Give longer videos, or "
-                       "lower --frames or --stride.")
+        raise NoVideos(
+            f"{option}: none of the {len(sources)} videos gives a clip: {short} are shorter than "
+            f"{cache.shape.span} frames, {len(useless) - short} cannot be read. Give longer videos, or "
+            "lower --frames or --stride."
+        )
     return clips
 
 

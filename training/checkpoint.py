@@ -58,16 +58,18 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in Path(folder).glob("checkpoint-*.safetensors") if _NAME.fullmatch(path.name))
 
 
-def save_checkpoint(folder: Path, model: BackwardMotionModel, optimizer: torch.optim.Optimizer, state: RunState,
-                    keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, model: BackwardMotionModel, optimizer: torch.optim.Optimizer, state: RunState, keep: int
+) -> Path:
     """Write `checkpoint-<step>.safetensors`, then remove all but the newest `keep`.
 
     Raises WeightsError when it cannot be written; earlier checkpoints are then untouched.
     """
     tensors = {f"trained.{name}": value.detach().cpu() for name, value in model.named_trainable().items()}
     for name, parameter in model.named_trainable().items():
-        tensors |= {f"optimizer.{name}.{key}": value.detach().cpu()
-                    for key, value in optimizer.state.get(parameter, {}).items()}
+        tensors |= {
+            f"optimizer.{name}.{key}": value.detach().cpu() for key, value in optimizer.state.get(parameter, {}).items()
+        }
     path = Path(folder) / f"checkpoint-{state.step:08d}.safetensors"
     metadata = {"format": FORMAT, "version": str(VERSION), "state": json.dumps(vars(state))}
     save_tensors(path, tensors, metadata, overwrite=True)
@@ -82,8 +84,10 @@ def read_state(path: Path) -> RunState:
     """A checkpoint's state. Raises CheckpointError when the file is none of ours."""
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"--resume: {path} is no checkpoint of this command (format {metadata.get('format')!r}). "
-                              "Give a checkpoint-*.safetensors, or --resume alone for the newest in --out.")
+        raise CheckpointError(
+            f"--resume: {path} is no checkpoint of this command (format {metadata.get('format')!r}). "
+            "Give a checkpoint-*.safetensors, or --resume alone for the newest in --out."
+        )
     if metadata.get("version") != str(VERSION):
         raise CheckpointError(f"--resume: {path} is of version {metadata.get('version')}, expected {VERSION}.")
     return RunState(**json.loads(metadata["state"]))
@@ -92,13 +96,19 @@ def read_state(path: Path) -> RunState:
 def check_continues(path: Path, state: RunState, fingerprint: str, maps: str, mixed_precision: str) -> None:
     """Raise CheckpointError unless the checkpoint was trained from this base in this way."""
     if state.base_fingerprint != fingerprint:
-        raise CheckpointError(f"--resume: {path} was trained from another base model than the one --base names. Give "
-                              f"the base of that run ({state.settings.get('base')}), or start anew with another --out.")
-    for option, found, wanted in (("maps", state.maps, maps),
-                                  ("mixed-precision", state.mixed_precision, mixed_precision)):
+        raise CheckpointError(
+            f"--resume: {path} was trained from another base model than the one --base names. Give "
+            f"the base of that run ({state.settings.get('base')}), or start anew with another --out."
+        )
+    for option, found, wanted in (
+        ("maps", state.maps, maps),
+        ("mixed-precision", state.mixed_precision, mixed_precision),
+    ):
         if found != wanted:
-            raise CheckpointError(f"--resume: {path} was trained with --{option} {found}, not {wanted}. Give "
-                                  f"--{option} {found}, or start anew with another --out.")
+            raise CheckpointError(
+                f"--resume: {path} was trained with --{option} {found}, not {wanted}. Give "
+                f"--{option} {found}, or start anew with another --out."
+            )
 
 
 def load_checkpoint(path: Path, model: BackwardMotionModel, optimizer: torch.optim.Optimizer) -> None:
@@ -109,8 +119,10 @@ def load_checkpoint(path: Path, model: BackwardMotionModel, optimizer: torch.opt
         saved = tensors.get(f"trained.{name}")
         if saved is None or saved.shape != parameter.shape:
             found = "no such tensor" if saved is None else f"{tuple(saved.shape)}"
-            raise CheckpointError(f"--resume: {path}: {name}: expected {tuple(parameter.shape)}, found {found}. It "
-                                  "belongs to another model.")
+            raise CheckpointError(
+                f"--resume: {path}: {name}: expected {tuple(parameter.shape)}, found {found}. It "
+                "belongs to another model."
+            )
     state = {}
     for number, (name, parameter) in enumerate(named.items()):
         with torch.no_grad():

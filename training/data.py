@@ -59,8 +59,10 @@ def find_sources(folder: Path, option: str = "--data") -> list[Path]:
 def frame_files(folder: Path) -> list[Path]:
     """The images of a frame folder in the order of their numbers (frame2 before frame10)."""
     images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(images, key=lambda path: [int(part) if part.isdigit() else part
-                                            for part in re.split(r"(\d+)", path.name.lower())])
+    return sorted(
+        images,
+        key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name.lower())],
+    )
 
 
 def read_clips(source: Path, shape: ClipShape) -> Iterator[np.ndarray]:

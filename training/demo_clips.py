@@ -1,7 +1,7 @@
 """Writes clips of the small world as folders of frames, the data that `fine_tune.py` reads.
 
-    python training/demo_clips.py --out CLIPS --clips 256
-    python training/demo_clips.py --out HELD_OUT --clips 32 --split test
+python training/demo_clips.py --out CLIPS --clips 256
+python training/demo_clips.py --out HELD_OUT --clips 32 --split test
 """
 
 from __future__ import annotations

@@ -43,8 +43,9 @@ def clip_pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_clips(vae: torch.nn.Module, image_encoder: torch.nn.Module, clips: list[Clip],
-                 generator: torch.Generator) -> dict[str, torch.Tensor]:
+def encode_clips(
+    vae: torch.nn.Module, image_encoder: torch.nn.Module, clips: list[Clip], generator: torch.Generator
+) -> dict[str, torch.Tensor]:
     """Everything a training step of the UNet needs from these clips.
 
     Returns:
@@ -64,8 +65,9 @@ def encode_clips(vae: torch.nn.Module, image_encoder: torch.nn.Module, clips: li
     return result
 
 
-def cached_pool(vae: torch.nn.Module, image_encoder: torch.nn.Module, folder: Path, split: str,
-                count: int, part: int = 128) -> dict[str, torch.Tensor]:
+def cached_pool(
+    vae: torch.nn.Module, image_encoder: torch.nn.Module, folder: Path, split: str, count: int, part: int = 128
+) -> dict[str, torch.Tensor]:
     """Encodings of ``count`` clips, computed in parts that are kept in ``folder`` and taken up again.
 
     In a group of processes each computes its share of the parts, and all get the whole.
@@ -78,7 +80,7 @@ def cached_pool(vae: torch.nn.Module, image_encoder: torch.nn.Module, folder: Pa
             continue
         clips = make_clips(list(range(offset + start, offset + min(start + part, count))), split)
         generator = torch.Generator().manual_seed(offset + start)
-        pieces = [encode_clips(vae, image_encoder, clips[i:i + 16], generator) for i in range(0, len(clips), 16)]
+        pieces = [encode_clips(vae, image_encoder, clips[i : i + 16], generator) for i in range(0, len(clips), 16)]
         save_tensors(path, {k: torch.cat([p[k] for p in pieces]) for k in pieces[0]}, {}, overwrite=True)
         log.info("latents: %s %d of %d, %.0f s", split, start + len(clips), count, time.time() - began)
     barrier()

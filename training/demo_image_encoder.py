@@ -18,8 +18,15 @@ from .json_lines import append_line
 log = logging.getLogger(__name__)
 
 CONFIG = {
-    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "image_size": 224, "patch_size": 32, "num_channels": 3, "projection_dim": 64, "hidden_act": "gelu",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 224,
+    "patch_size": 32,
+    "num_channels": 3,
+    "projection_dim": 64,
+    "hidden_act": "gelu",
     "layer_norm_eps": 1e-5,
 }
 TEMPERATURE = 0.1
@@ -45,8 +52,9 @@ def contrastive_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
 
 
-def train_image_encoder(folder: Path, minutes: float, learning_rate: float = 1e-3, log_path: Path | None = None,
-                        seed: int = 1) -> CLIPVisionModelWithProjection:
+def train_image_encoder(
+    folder: Path, minutes: float, learning_rate: float = 1e-3, log_path: Path | None = None, seed: int = 1
+) -> CLIPVisionModelWithProjection:
     """Trains the image encoder for so many minutes and saves it in ``folder``."""
     torch.manual_seed(seed)
     encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**CONFIG))
@@ -75,8 +83,13 @@ def train_image_encoder(folder: Path, minutes: float, learning_rate: float = 1e-
         optimiser.step()
         step += 1
         if step % 25 == 0:
-            record = {"stage": "image_encoder", "step": step, "loss": float(loss), "attributes_mse": float(told),
-                      "seconds": round(time.time() - began, 1)}
+            record = {
+                "stage": "image_encoder",
+                "step": step,
+                "loss": float(loss),
+                "attributes_mse": float(told),
+                "seconds": round(time.time() - began, 1),
+            }
             log.info("%s", json.dumps(record))
             if log_path:
                 append_line(log_path, record)

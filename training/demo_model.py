@@ -31,10 +31,18 @@ log = logging.getLogger("training.demo_model")
 
 STAGES = ("vae", "image_encoder", "latents", "unet", "decoder", "preview")
 FEATURE_EXTRACTOR = {
-    "crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "do_convert_rgb": True, "do_normalize": True,
-    "do_rescale": True, "do_resize": True, "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_processor_type": "CLIPImageProcessor", "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3,
-    "rescale_factor": 1 / 255, "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_processor_type": "CLIPImageProcessor",
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": 224},
 }
 
 
@@ -46,8 +54,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="processes that train together (default 2)")
     parser.add_argument("--minutes-vae", type=float, default=9.5)
     parser.add_argument("--minutes-image-encoder", type=float, default=3)
-    parser.add_argument("--minutes-unet", type=float, default=50,
-                        help="over all runs: a larger number than before goes on from the checkpoint")
+    parser.add_argument(
+        "--minutes-unet",
+        type=float,
+        default=50,
+        help="over all runs: a larger number than before goes on from the checkpoint",
+    )
     parser.add_argument("--minutes-decoder", type=float, default=6.5)
     parser.add_argument("--train-clips", type=int, default=5120)
     parser.add_argument("--test-clips", type=int, default=64)
@@ -59,8 +71,10 @@ def load_parts(model: Path) -> tuple:
     from diffusers import AutoencoderKLTemporalDecoder
     from transformers import CLIPVisionModelWithProjection
 
-    return (AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False),
-            CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False))
+    return (
+        AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False),
+        CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False),
+    )
 
 
 def write_pipeline_files(model: Path) -> None:
@@ -68,28 +82,43 @@ def write_pipeline_files(model: Path) -> None:
     from diffusers import EulerDiscreteScheduler
 
     EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        timestep_type="continuous", timestep_spacing="leading", steps_offset=1, use_karras_sigmas=True,
-        sigma_min=0.002, sigma_max=700.0,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_type="continuous",
+        timestep_spacing="leading",
+        steps_offset=1,
+        use_karras_sigmas=True,
+        sigma_min=0.002,
+        sigma_max=700.0,
     ).save_pretrained(model / "scheduler")
     (model / "feature_extractor").mkdir(parents=True, exist_ok=True)
     (model / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(FEATURE_EXTRACTOR, indent=2))
-    (model / "model_index.json").write_text(json.dumps({
-        "_class_name": "StableVideoDiffusionPipeline", "_diffusers_version": "0.24.0.dev0",
-        "feature_extractor": ["transformers", "CLIPImageProcessor"],
-        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-        "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
-        "vae": ["diffusers", "AutoencoderKLTemporalDecoder"],
-    }, indent=1))
+    (model / "model_index.json").write_text(
+        json.dumps(
+            {
+                "_class_name": "StableVideoDiffusionPipeline",
+                "_diffusers_version": "0.24.0.dev0",
+                "feature_extractor": ["transformers", "CLIPImageProcessor"],
+                "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+                "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+                "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
+                "vae": ["diffusers", "AutoencoderKLTemporalDecoder"],
+            },
+            indent=1,
+        )
+    )
 
 
 def pools(out: Path, options: argparse.Namespace) -> tuple[dict, dict]:
     """The encoded training and held-out clips, from the cache where they are there."""
     parts = load_parts(out / "demo-svd")
     use_layers(parts[0], fine=False, temporal=False)  # the encoder's fine resnets are the identity: not needed here
-    return (cached_pool(*parts, out / "latents", "train", options.train_clips),
-            cached_pool(*parts, out / "latents", "test", options.test_clips))
+    return (
+        cached_pool(*parts, out / "latents", "train", options.train_clips),
+        cached_pool(*parts, out / "latents", "test", options.test_clips),
+    )
 
 
 def _worker(stage: str, options: argparse.Namespace) -> None:

@@ -27,8 +27,9 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """For the weights of hidden layers with two dimensions or more; ``lr`` is of the size of AdamW's."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter], lr: float, momentum: float = 0.95,
-                 weight_decay: float = 1e-3) -> None:
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 1e-3
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

@@ -64,6 +64,6 @@ def average_gradients(parameters: list[torch.nn.Parameter], *numbers: float) -> 
     flat /= size()
     start = 0
     for gradient in gradients:
-        gradient.copy_(flat[start:start + gradient.numel()].view_as(gradient))
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
     return flat[start:].tolist()

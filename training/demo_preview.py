@@ -44,7 +44,8 @@ def write_preview(model: Path, path: Path, clips: int = 8, guidance: tuple[float
     truth = make_clips(list(range(HELD_OUT_SEED, HELD_OUT_SEED + clips)), "test")
     encoded = encode_clips(vae, image_encoder, truth, torch.Generator().manual_seed(0))
     columns = [torch.stack([clip.frames for clip in truth]), decode(vae, encoded["latents"])]
-    columns += [decode(vae, sample_forward(unet, encoded["first"], encoded["embed_first"], guidance=g))
-                for g in guidance]
+    columns += [
+        decode(vae, sample_forward(unet, encoded["first"], encoded["embed_first"], guidance=g)) for g in guidance
+    ]
     contact_sheet([column[i] for i in range(clips) for column in columns]).save(path)
     return path

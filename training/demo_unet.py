@@ -27,12 +27,19 @@ from .json_lines import append_line
 log = logging.getLogger(__name__)
 
 CONFIG = {
-    "block_out_channels": (64, 64, 64, 64), "num_attention_heads": (1, 1, 1, 1),
+    "block_out_channels": (64, 64, 64, 64),
+    "num_attention_heads": (1, 1, 1, 1),
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",),
     "up_block_types": ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3,
-    "cross_attention_dim": 64, "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 768,
-    "in_channels": 8, "out_channels": 4, "layers_per_block": 1, "transformer_layers_per_block": 1,
-    "num_frames": 8, "sample_size": 8,
+    "cross_attention_dim": 64,
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 768,
+    "in_channels": 8,
+    "out_channels": 4,
+    "layers_per_block": 1,
+    "transformer_layers_per_block": 1,
+    "num_frames": 8,
+    "sample_size": 8,
 }
 TIME_IDS = (6.0, 127.0, 0.02)
 """fps − 1, motion bucket, noise augmentation: constants here."""
@@ -85,17 +92,24 @@ def _temporal_convolution(layer: torch.nn.Conv3d) -> Callable:
     def forward(hidden_states):
         flat = torch.nn.functional.conv2d(hidden_states.flatten(3), layer.weight[..., 0], layer.bias, padding=(1, 0))
         return flat.unflatten(3, hidden_states.shape[3:])
+
     return forward
 
 
 def _single_token_attention(attention: torch.nn.Module) -> Callable:
     def forward(hidden_states, encoder_hidden_states=None, **_):
         return attention.to_out[0](attention.to_v(encoder_hidden_states))
+
     return forward
 
 
-def denoise(unet: UNetSpatioTemporalConditionModel, noisy: torch.Tensor, sigma: torch.Tensor, image: torch.Tensor,
-            embed: torch.Tensor) -> torch.Tensor:
+def denoise(
+    unet: UNetSpatioTemporalConditionModel,
+    noisy: torch.Tensor,
+    sigma: torch.Tensor,
+    image: torch.Tensor,
+    embed: torch.Tensor,
+) -> torch.Tensor:
     """The denoised latents.
 
     Args:
@@ -135,9 +149,17 @@ def held_out_loss(unet: UNetSpatioTemporalConditionModel, pool: dict[str, torch.
 
 
 @torch.no_grad()
-def sample_forward(unet: UNetSpatioTemporalConditionModel, image: torch.Tensor, embed: torch.Tensor, frames: int = 8,
-                   steps: int = 25, guidance: float = 1.0, sigma_max: float = 80.0, sigma_min: float = 0.01,
-                   seed: int = 0) -> torch.Tensor:
+def sample_forward(
+    unet: UNetSpatioTemporalConditionModel,
+    image: torch.Tensor,
+    embed: torch.Tensor,
+    frames: int = 8,
+    steps: int = 25,
+    guidance: float = 1.0,
+    sigma_max: float = 80.0,
+    sigma_min: float = 0.01,
+    seed: int = 0,
+) -> torch.Tensor:
     """Euler steps on Karras noise levels (ρ = 7) from pure noise; scaled latents ``[n, frames, 4, h, w]``."""
     ramp = torch.linspace(0, 1, steps)
     sigmas = (sigma_max ** (1 / 7) + ramp * (sigma_min ** (1 / 7) - sigma_max ** (1 / 7))) ** 7
@@ -166,8 +188,14 @@ def _training_loss(unet: UNetSpatioTemporalConditionModel, pool: dict[str, torch
     return weighted_loss(denoise(unet, noisy, sigma, image, embed), latents, sigma).mean()
 
 
-def _save_checkpoint(path: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, torch.Tensor],
-                     optimisers: list[torch.optim.Optimizer], step: int, elapsed: float) -> None:
+def _save_checkpoint(
+    path: Path,
+    unet: UNetSpatioTemporalConditionModel,
+    ema: dict[str, torch.Tensor],
+    optimisers: list[torch.optim.Optimizer],
+    step: int,
+    elapsed: float,
+) -> None:
     tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()} | {f"ema.{k}": v for k, v in ema.items()}
     for number, optimiser in enumerate(optimisers):
         for index, state in optimiser.state_dict()["state"].items():
@@ -176,8 +204,12 @@ def _save_checkpoint(path: Path, unet: UNetSpatioTemporalConditionModel, ema: di
     save_tensors(path, tensors, {}, overwrite=True)
 
 
-def _load_checkpoint(path: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, torch.Tensor],
-                     optimisers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+def _load_checkpoint(
+    path: Path,
+    unet: UNetSpatioTemporalConditionModel,
+    ema: dict[str, torch.Tensor],
+    optimisers: list[torch.optim.Optimizer],
+) -> tuple[int, float]:
     tensors = load_file(path)
     unet.load_state_dict({k[5:]: v for k, v in tensors.items() if k.startswith("unet.")})
     for name in ema:
@@ -209,13 +241,23 @@ def _optimisers(unet: UNetSpatioTemporalConditionModel, learning_rate: float) ->
     for name, parameter in unet.named_parameters():
         hidden = parameter.ndim > 1 and name.split(".")[0] in ("down_blocks", "mid_block", "up_blocks")
         (matrices if hidden else rest).append(parameter)
-    return [Muon(matrices, learning_rate),
-            torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)]
+    return [
+        Muon(matrices, learning_rate),
+        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True),
+    ]
 
 
-def train_unet(work: Path, folder: Path, train: dict[str, torch.Tensor], test: dict[str, torch.Tensor],
-               minutes: float, batch: int = 16, learning_rate: float = 2e-3, save_every: float = 240,
-               seed: int = 2) -> None:
+def train_unet(
+    work: Path,
+    folder: Path,
+    train: dict[str, torch.Tensor],
+    test: dict[str, torch.Tensor],
+    minutes: float,
+    batch: int = 16,
+    learning_rate: float = 2e-3,
+    save_every: float = 240,
+    seed: int = 2,
+) -> None:
     """Trains the UNet until it has had so many minutes, over all the runs that took up its checkpoint.
 
     ``batch``: clips a step, shared out among the processes.
@@ -259,8 +301,16 @@ def train_unet(work: Path, folder: Path, train: dict[str, torch.Tensor], test: d
         torch._foreach_lerp_(list(ema.values()), list(unet.state_dict().values()), 1 - decay)
         losses.append(mean_loss)
         if step % 25 == 0 and rank() == 0:
-            _log(work, {"stage": "unet", "step": step, "loss": sum(losses[-25:]) / 25, "rate": rate,
-                        "seconds": round(elapsed, 1)})
+            _log(
+                work,
+                {
+                    "stage": "unet",
+                    "step": step,
+                    "loss": sum(losses[-25:]) / 25,
+                    "rate": rate,
+                    "seconds": round(elapsed, 1),
+                },
+            )
         if elapsed - saved > save_every:
             saved = elapsed
             if rank() == 0:
@@ -271,9 +321,15 @@ def train_unet(work: Path, folder: Path, train: dict[str, torch.Tensor], test: d
         _export_and_measure(work, folder, unet, ema, test, step, elapsed)
 
 
-def _export_and_measure(work: Path, folder: Path, unet: UNetSpatioTemporalConditionModel,
-                        ema: dict[str, torch.Tensor], test: dict[str, torch.Tensor], step: int,
-                        elapsed: float) -> None:
+def _export_and_measure(
+    work: Path,
+    folder: Path,
+    unet: UNetSpatioTemporalConditionModel,
+    ema: dict[str, torch.Tensor],
+    test: dict[str, torch.Tensor],
+    step: int,
+    elapsed: float,
+) -> None:
     export(folder, unet, ema)
     current = {name: value.clone() for name, value in unet.state_dict().items()}
     unet.load_state_dict(ema)

@@ -24,8 +24,13 @@ log = logging.getLogger(__name__)
 CONFIG = {
     "block_out_channels": (64, 64, 64, 128),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 2,
-    "sample_size": 64, "scaling_factor": 0.18215, "force_upcast": True,
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "sample_size": 64,
+    "scaling_factor": 0.18215,
+    "force_upcast": True,
 }
 LATENT_NOISE = 0.08
 """Noise on the latents while training, relative to their unit size: neighbouring latents must decode alike."""
@@ -55,12 +60,14 @@ def use_layers(vae: AutoencoderKLTemporalDecoder, fine: bool, temporal: bool) ->
 def _shortcut_only(block: ResnetBlock2D) -> Callable:
     def forward(hidden_states, temb=None):
         return hidden_states if block.conv_shortcut is None else block.conv_shortcut(hidden_states)
+
     return forward
 
 
 def _spatial_only(block: SpatioTemporalResBlock) -> Callable:
     def forward(hidden_states, temb=None, image_only_indicator=None):
         return block.spatial_res_block(hidden_states, temb)
+
     return forward
 
 
@@ -98,10 +105,15 @@ class SketchDecoder(torch.nn.Module):
     def __init__(self, width: int = 256) -> None:
         super().__init__()
         self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(4, width, 3, padding=1), torch.nn.SiLU(),
-            torch.nn.Conv2d(width, width, 3, padding=1), torch.nn.SiLU(),
-            torch.nn.Conv2d(width, width, 1), torch.nn.SiLU(),
-            torch.nn.Conv2d(width, 192, 3, padding=1), torch.nn.PixelShuffle(8))
+            torch.nn.Conv2d(4, width, 3, padding=1),
+            torch.nn.SiLU(),
+            torch.nn.Conv2d(width, width, 3, padding=1),
+            torch.nn.SiLU(),
+            torch.nn.Conv2d(width, width, 1),
+            torch.nn.SiLU(),
+            torch.nn.Conv2d(width, 192, 3, padding=1),
+            torch.nn.PixelShuffle(8),
+        )
         self.linear = torch.nn.Sequential(torch.nn.Conv2d(4, 192, 3, padding=1), torch.nn.PixelShuffle(8))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -109,8 +121,9 @@ class SketchDecoder(torch.nn.Module):
         return self.layers(latents) + self.linear(latents)
 
 
-def _encoder_step(vae: AutoencoderKLTemporalDecoder, sketch: SketchDecoder,
-                  frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _encoder_step(
+    vae: AutoencoderKLTemporalDecoder, sketch: SketchDecoder, frames: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and reconstruction error of pictures ``[n, 3, h, w]`` through the stand-in decoder."""
     distribution = vae.encode(frames).latent_dist
     mean = distribution.mean
@@ -121,8 +134,9 @@ def _encoder_step(vae: AutoencoderKLTemporalDecoder, sketch: SketchDecoder,
     return reconstruction_loss(decoded, frames) + 1e-2 * size + 1e-3 * spread, F.mse_loss(decoded, frames).detach()
 
 
-def _decoder_step(vae: AutoencoderKLTemporalDecoder, frames: torch.Tensor,
-                  count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _decoder_step(
+    vae: AutoencoderKLTemporalDecoder, frames: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The same through SVD's decoder, with the encoder fixed; ``[clips * count, 3, h, w]``."""
     with torch.no_grad():
         latents = vae.encode(frames).latent_dist.mode()
@@ -171,8 +185,12 @@ class FrameSource:
         clip, frame = torch.randint(self.pool, (count,)), torch.randint(self.frames.shape[1], (count,))
         corner = self.centres[clip, frame].round().long() - side // 2 + torch.randint(-jitter, jitter + 1, (count, 2))
         corner = corner.clamp(0, self.frames.shape[-1] - side)
-        return torch.stack([self.frames[c, f, :, y:y + side, x:x + side]
-                            for c, f, (x, y) in zip(clip, frame, corner.tolist(), strict=True)])
+        return torch.stack(
+            [
+                self.frames[c, f, :, y : y + side, x : x + side]
+                for c, f, (x, y) in zip(clip, frame, corner.tolist(), strict=True)
+            ]
+        )
 
     def clips(self, count: int) -> torch.Tensor:
         """``[count * frames, 3, h, w]``."""
@@ -185,8 +203,9 @@ class FrameSource:
         return self.frames[torch.randint(self.pool, (count,)), torch.randint(self.frames.shape[1], (count,))]
 
 
-def train_vae(folder: Path, minutes: float, learning_rate: float = 2e-3, log_path: Path | None = None,
-              seed: int = 0) -> None:
+def train_vae(
+    folder: Path, minutes: float, learning_rate: float = 2e-3, log_path: Path | None = None, seed: int = 0
+) -> None:
     """Trains the encoder, with a stand-in for the decoder, and saves the VAE in ``folder``.
 
     Runs alone or in every process of ``demo_parallel.launch``.
@@ -210,8 +229,9 @@ def train_vae(folder: Path, minutes: float, learning_rate: float = 2e-3, log_pat
         vae.save_pretrained(folder)
 
 
-def train_decoder(folder: Path, minutes: float, learning_rate: float = 2e-3, log_path: Path | None = None,
-                  seed: int = 10) -> None:
+def train_decoder(
+    folder: Path, minutes: float, learning_rate: float = 2e-3, log_path: Path | None = None, seed: int = 10
+) -> None:
     """Trains SVD's decoder on the fixed encoder's latents; goes on from what ``folder`` holds, and replaces it.
 
     The latents stay as they are, so this may run before, after or beside the training of the UNet.
@@ -233,8 +253,15 @@ def train_decoder(folder: Path, minutes: float, learning_rate: float = 2e-3, log
         vae.eval().save_pretrained(folder)
 
 
-def _train(take_step: Callable, parameters: list[torch.nn.Parameter], minutes: float, learning_rate: float,
-           log_path: Path | None, seed: int, stage: str) -> None:
+def _train(
+    take_step: Callable,
+    parameters: list[torch.nn.Parameter],
+    minutes: float,
+    learning_rate: float,
+    log_path: Path | None,
+    seed: int,
+    stage: str,
+) -> None:
     """AdamW for so many minutes, the rate falling linearly to zero."""
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     torch.manual_seed(seed + 1 + rank())
@@ -246,13 +273,22 @@ def _train(take_step: Callable, parameters: list[torch.nn.Parameter], minutes: f
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         elapsed, total, squared = average_gradients(
-            parameters, (time.time() - began) / (minutes * 60), float(loss.detach()), float(error))
+            parameters, (time.time() - began) / (minutes * 60), float(loss.detach()), float(error)
+        )
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         step += 1
         if step % 25 == 0 and rank() == 0:
-            _log({"stage": stage, "step": step, "loss": total, "psnr": 10 * math.log10(4 / squared),
-                  "seconds": round(time.time() - began, 1)}, log_path)
+            _log(
+                {
+                    "stage": stage,
+                    "step": step,
+                    "loss": total,
+                    "psnr": 10 * math.log10(4 / squared),
+                    "seconds": round(time.time() - began, 1),
+                },
+                log_path,
+            )
 
 
 def _log(record: dict, path: Path | None) -> None:

@@ -33,8 +33,10 @@ def _load(base: Path, part: str, class_name: str, model_class: type) -> nn.Modul
     config = read_config(base, part)
     found = config.get("_class_name") or config.get("architectures", [None])[0]
     if found != class_name:
-        raise NotAnSVDModel(f"--base: {base} is no Stable Video Diffusion model: {part}/config.json names {found!r}, "
-                            f"expected {class_name!r}.")
+        raise NotAnSVDModel(
+            f"--base: {base} is no Stable Video Diffusion model: {part}/config.json names {found!r}, "
+            f"expected {class_name!r}."
+        )
     return load_part(base, part, model_class)
 
 
@@ -62,8 +64,11 @@ class ImageEmbedder:
         """The encoder with the mean and standard deviation of the folder's feature_extractor, if it has one."""
         path = Path(base) / "feature_extractor" / "preprocessor_config.json"
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return cls(load_image_encoder(base), tuple(config.get("image_mean", OPENAI_CLIP_MEAN)),
-                   tuple(config.get("image_std", OPENAI_CLIP_STD)))
+        return cls(
+            load_image_encoder(base),
+            tuple(config.get("image_mean", OPENAI_CLIP_MEAN)),
+            tuple(config.get("image_std", OPENAI_CLIP_STD)),
+        )
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

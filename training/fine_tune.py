@@ -33,15 +33,24 @@ STOPPED = 130
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command-line arguments; settings that were not given are absent."""
-    parser = argparse.ArgumentParser(prog="fine_tune.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="fine_tune.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser)
-    parser.add_argument("--resume", nargs="?", const="", metavar="CHECKPOINT",
-                        help="continue from a checkpoint; without a file, from the newest in --out")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="CHECKPOINT",
+        help="continue from a checkpoint; without a file, from the newest in --out",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing result")
-    parser.add_argument("--memory-estimate", action="store_true",
-                        help="print what a step of these settings needs on a device, and do nothing else; without "
-                        "--base for SVD itself")
+    parser.add_argument(
+        "--memory-estimate",
+        action="store_true",
+        help="print what a step of these settings needs on a device, and do nothing else; without "
+        "--base for SVD itself",
+    )
     return parser.parse_args(arguments)
 
 

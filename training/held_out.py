@@ -42,5 +42,10 @@ class HeldOut:
                 values.append((number, self.model(**batch, maps=maps).item()))
         clips = torch.tensor([value for _, value in sorted(gather_object(values))])
         spread = clips.std().item() if len(clips) > 1 else 0.0
-        return {"loss": {"mean": clips.mean().item(), "plus_minus": 1.96 * spread / len(clips) ** 0.5,
-                         "clips": clips.tolist()}}
+        return {
+            "loss": {
+                "mean": clips.mean().item(),
+                "plus_minus": 1.96 * spread / len(clips) ** 0.5,
+                "clips": clips.tolist(),
+            }
+        }

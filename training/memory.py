@@ -138,9 +138,13 @@ def step_inputs(settings: Settings, config: dict) -> dict[str, torch.Tensor]:
     cross = config["cross_attention_dim"]
     width = cross if isinstance(cross, int) else cross[0]
     return {
-        "latents": torch.empty(clip), "noise": torch.empty(clip), "sigma": torch.empty(batch),
-        "first_latent": torch.empty(batch, *latent), "last_latent": torch.empty(batch, *latent),
-        "first_embedding": torch.empty(batch, 1, width), "last_embedding": torch.empty(batch, 1, width),
+        "latents": torch.empty(clip),
+        "noise": torch.empty(clip),
+        "sigma": torch.empty(batch),
+        "first_latent": torch.empty(batch, *latent),
+        "last_latent": torch.empty(batch, *latent),
+        "first_embedding": torch.empty(batch, 1, width),
+        "last_embedding": torch.empty(batch, 1, width),
         "time_ids": torch.empty(batch, 3),
     }
 
@@ -174,7 +178,8 @@ def report(settings: Settings) -> str:
         f"  counted in all                         {need.total / GIB:7.2f} GiB",
         f"  with 10 % and 1 GiB for what no tensor shows {need.with_margin / GIB:.1f} GiB",
         "",
-        "| gradient checkpointing | batch 1 | batch 2 | largest batch on " + " | ".join(f"{card} GB" for card in CARDS)
+        "| gradient checkpointing | batch 1 | batch 2 | largest batch on "
+        + " | ".join(f"{card} GB" for card in CARDS)
         + " |",
         "|---|" + "---|" * (2 + len(CARDS)),
     ]
@@ -182,8 +187,10 @@ def report(settings: Settings) -> str:
         variants = [replace(settings, batch_size=batch, gradient_checkpointing=recompute) for batch in (1, 2)]
         one, two = (need if each == settings else step_need(each, unet, vae) for each in variants)
         largest = [largest_batch(one.with_margin, two.with_margin, card * 1e9) for card in CARDS]
-        lines.append(f"| {'on' if recompute else 'off'} | {one.with_margin / GIB:.1f} GiB | "
-                     f"{two.with_margin / GIB:.1f} GiB | " + " | ".join(str(each or "none") for each in largest) + " |")
+        lines.append(
+            f"| {'on' if recompute else 'off'} | {one.with_margin / GIB:.1f} GiB | "
+            f"{two.with_margin / GIB:.1f} GiB | " + " | ".join(str(each or "none") for each in largest) + " |"
+        )
     return "\n".join(lines)
 
 

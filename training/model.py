@@ -111,8 +111,15 @@ class BackwardMotionModel(nn.Module):
             processor.role = role
 
     def predict(
-        self, noisy: torch.Tensor, sigma: torch.Tensor, first_latent: torch.Tensor, last_latent: torch.Tensor,
-        first_embedding: torch.Tensor, last_embedding: torch.Tensor, time_ids: torch.Tensor, maps: str | None = None,
+        self,
+        noisy: torch.Tensor,
+        sigma: torch.Tensor,
+        first_latent: torch.Tensor,
+        last_latent: torch.Tensor,
+        first_embedding: torch.Tensor,
+        last_embedding: torch.Tensor,
+        time_ids: torch.Tensor,
+        maps: str | None = None,
     ) -> torch.Tensor:
         """v of the trained network on a noisy *reversed* clip.
 
@@ -134,9 +141,16 @@ class BackwardMotionModel(nn.Module):
         return self.unet(reversed_input, time, last_embedding.to(dtype), time_ids, return_dict=False)[0]
 
     def forward(
-        self, latents: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, first_latent: torch.Tensor,
-        last_latent: torch.Tensor, first_embedding: torch.Tensor, last_embedding: torch.Tensor,
-        time_ids: torch.Tensor, maps: str | None = None,
+        self,
+        latents: torch.Tensor,
+        noise: torch.Tensor,
+        sigma: torch.Tensor,
+        first_latent: torch.Tensor,
+        last_latent: torch.Tensor,
+        first_embedding: torch.Tensor,
+        last_embedding: torch.Tensor,
+        time_ids: torch.Tensor,
+        maps: str | None = None,
     ) -> torch.Tensor:
         """Loss of each clip, [batch].
 

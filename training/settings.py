@@ -34,8 +34,11 @@ class Settings:
     height: int = option(576, "height of a clip in pixels, a multiple of 8")
     fit: str = option("crop", "how frames of another aspect become width x height", ("crop", "stretch"))
     clips_per_video: int = option(0, "at most so many clips from one video; 0: as many as fit one after another")
-    maps: str = option("rotated", "attention maps of the trained network: the forward network's, rotated by 180 "
-                       "degrees (the paper), or its own", ("rotated", "own"))
+    maps: str = option(
+        "rotated",
+        "attention maps of the trained network: the forward network's, rotated by 180 degrees (the paper), or its own",
+        ("rotated", "own"),
+    )
     steps: int = option(10000, "optimizer steps in all, those of resumed checkpoints included")
     batch_size: int = option(1, "clips of one forward pass on one device")
     accumulation: int = option(1, "forward passes of one optimizer step")
@@ -49,10 +52,12 @@ class Settings:
     noise_augmentation: float = option(0.02, "noise added to both keyframes, in images from -1 to 1")
     fps: int = option(7, "frames per second told to the network")
     motion_bucket: int = option(127, "motion bucket told to the network")
-    mixed_precision: str = option("no", "precision of the frozen network; the trained matrices stay float32",
-                                  tuple(PRECISIONS))
-    gradient_checkpointing: bool = option(False, "recompute activations instead of keeping them: about a third more "
-                                          "work, far less memory")
+    mixed_precision: str = option(
+        "no", "precision of the frozen network; the trained matrices stay float32", tuple(PRECISIONS)
+    )
+    gradient_checkpointing: bool = option(
+        False, "recompute activations instead of keeping them: about a third more work, far less memory"
+    )
     seed: int = option(0, "every random number of the run follows from it")
     save_every: int = option(500, "steps between checkpoints")
     keep: int = option(2, "checkpoints to keep; older ones are removed")
@@ -83,9 +88,25 @@ class Settings:
         for name in ("base", "data", "out"):
             if not getattr(self, name):
                 raise SettingsError(f"--{name}: expected {OPTIONS[name].metadata['help']}; nothing was given.")
-        at_least = {"frames": 2, "stride": 1, "width": 8, "height": 8, "steps": 1, "batch_size": 1, "accumulation": 1,
-                    "save_every": 1, "keep": 1, "held_out_every": 1, "clips_per_video": 0, "warmup_steps": 0,
-                    "weight_decay": 0, "max_grad_norm": 0, "noise_augmentation": 0, "sigma_std": 0, "seed": 0}
+        at_least = {
+            "frames": 2,
+            "stride": 1,
+            "width": 8,
+            "height": 8,
+            "steps": 1,
+            "batch_size": 1,
+            "accumulation": 1,
+            "save_every": 1,
+            "keep": 1,
+            "held_out_every": 1,
+            "clips_per_video": 0,
+            "warmup_steps": 0,
+            "weight_decay": 0,
+            "max_grad_norm": 0,
+            "noise_augmentation": 0,
+            "sigma_std": 0,
+            "seed": 0,
+        }
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise SettingsError(f"--{dashed(name)}: expected at least {least}, found {getattr(self, name)}.")
@@ -134,8 +155,9 @@ def read_configuration(path: Path) -> dict[str, object]:
         raise SettingsError(f"--config: {path}: expected an object of settings, found {type(values).__name__}.")
     for name, value in values.items():
         if name not in OPTIONS:
-            raise SettingsError(f"--config: {path}: {name!r} is no setting; --help lists them (batch_size for "
-                                "--batch-size).")
+            raise SettingsError(
+                f"--config: {path}: {name!r} is no setting; --help lists them (batch_size for --batch-size)."
+            )
         expected = type(OPTIONS[name].default)
         accepted = (int, float) if expected is float else expected
         if not isinstance(value, accepted) or (expected is not bool and isinstance(value, bool)):

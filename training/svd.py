@@ -59,11 +59,7 @@ def read_config(base: Path, part: str) -> dict:
 def check_is_svd(base: Path) -> dict:
     """The UNet's configuration, after checking that it is SVD's architecture; raises NotAnSVDModel."""
     config = read_config(base, "unet")
-    expected = {
-        "_class_name": "UNetSpatioTemporalConditionModel",
-        "in_channels": 8,
-        "out_channels": 4,
-    }
+    expected = {"_class_name": "UNetSpatioTemporalConditionModel", "in_channels": 8, "out_channels": 4}
     for key, value in expected.items():
         if config.get(key) != value:
             raise NotAnSVDModel(
@@ -88,16 +84,22 @@ def load_part(base: Path, part: str, model_class: type) -> nn.Module:
     """One model of a diffusers folder in float32, frozen; every weight must be there. Raises NotAnSVDModel."""
     try:
         model, loaded = model_class.from_pretrained(
-            Path(base) / part, variant=weights_variant(base, part), torch_dtype=torch.float32, use_safetensors=True,
-            local_files_only=True, output_loading_info=True,
+            Path(base) / part,
+            variant=weights_variant(base, part),
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise NotAnSVDModel(f"--base: {part} in {base} cannot be loaded: {error}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loaded[problem]:
-            raise NotAnSVDModel(f"--base: the weights of {part} in {base} do not fit its configuration: "
-                                f"{len(loaded[problem])} {problem.replace('_', ' ')}, the first: "
-                                f"{min(map(str, loaded[problem]))}. Download the model again.")
+            raise NotAnSVDModel(
+                f"--base: the weights of {part} in {base} do not fit its configuration: "
+                f"{len(loaded[problem])} {problem.replace('_', ' ')}, the first: "
+                f"{min(map(str, loaded[problem]))}. Download the model again."
+            )
     return model.requires_grad_(False).eval()
 
 

@@ -82,12 +82,15 @@ def make_accelerator(settings: Settings) -> Accelerator:
     no_autocast = AutocastKwargs(enabled=False)
     try:
         return Accelerator(
-            mixed_precision=settings.mixed_precision, gradient_accumulation_steps=settings.accumulation,
-            cpu=settings.cpu, kwargs_handlers=[patience, no_autocast],
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.accumulation,
+            cpu=settings.cpu,
+            kwargs_handlers=[patience, no_autocast],
         )
     except ValueError as error:
-        raise SettingsError(f"--mixed-precision: {settings.mixed_precision} cannot be used here: {error}. Give bf16 "
-                            "or no.") from error
+        raise SettingsError(
+            f"--mixed-precision: {settings.mixed_precision} cannot be used here: {error}. Give bf16 or no."
+        ) from error
 
 
 def _check_out(folder: Path) -> None:
@@ -105,8 +108,10 @@ def _starting_point(settings: Settings, resume: str | None, overwrite: bool) -> 
     present = checkpoints(Path(settings.out))
     if resume is None:
         if present:
-            raise SettingsError(f"--out: {settings.out} holds checkpoints of an earlier run, up to {present[-1].name}. "
-                                "Add --resume to continue it, or give another folder.")
+            raise SettingsError(
+                f"--out: {settings.out} holds checkpoints of an earlier run, up to {present[-1].name}. "
+                "Add --resume to continue it, or give another folder."
+            )
         return None
     if not resume and not present:
         raise CheckpointError(f"--resume: {settings.out} holds no checkpoint. Leave --resume out to start a new run.")
@@ -115,8 +120,9 @@ def _starting_point(settings: Settings, resume: str | None, overwrite: bool) -> 
 
 def prepare_clips(accelerator: Accelerator, settings: Settings) -> tuple[BatchMaker, list[Path], list[Path]]:
     """Encode what the cache lacks, each process its share; returns the batch maker, clips and held-out clips."""
-    shape = ClipShape(settings.frames, settings.stride, settings.width, settings.height, settings.fit,
-                      settings.clips_per_video)
+    shape = ClipShape(
+        settings.frames, settings.stride, settings.width, settings.height, settings.fit, settings.clips_per_video
+    )
     cache = ClipCache(settings.cache_folder, shape, Path(settings.base))
     folders = {"--data": settings.data} | ({"--held-out": settings.held_out} if settings.held_out else {})
     sources = {option: find_sources(Path(folder), option) for option, folder in folders.items()}
@@ -130,7 +136,7 @@ def prepare_clips(accelerator: Accelerator, settings: Settings) -> tuple[BatchMa
     accelerator.wait_for_everyone()
     clips = {}
     for option, paths in missing.items():
-        share = paths[accelerator.process_index::accelerator.num_processes]
+        share = paths[accelerator.process_index :: accelerator.num_processes]
         skipped = cache.encode(share, encoders, accelerator.is_main_process) if share else []
         skipped = gather_object(skipped)
         accelerator.wait_for_everyone()
@@ -151,8 +157,13 @@ def learning_rate(settings: Settings, step: int) -> float:
 def write_result(model: BackwardMotionModel, settings: Settings, overwrite: bool) -> None:
     """Write the backward-motion file. Raises WeightsError."""
     names = diffusers_to_comfy(model.unet.state_dict())
-    metadata = {"base": Path(settings.base).resolve().name, "frames": str(settings.frames), "source": settings.source,
-                "license": settings.license, "temporal_attention": settings.maps}
+    metadata = {
+        "base": Path(settings.base).resolve().name,
+        "frames": str(settings.frames),
+        "source": settings.source,
+        "license": settings.license,
+        "temporal_attention": settings.maps,
+    }
     differences = {names[name]: tensor for name, tensor in model.differences().items()}
     write_backward_motion(settings.result, differences, metadata, overwrite)
     logger.info("wrote %s", settings.result)
@@ -174,8 +185,14 @@ class Run:
     step: int = 0
 
     @classmethod
-    def prepare(cls, accelerator: Accelerator, settings: Settings, batches: BatchMaker, clips: list[Path],
-                checkpoint: Path | None) -> Run:
+    def prepare(
+        cls,
+        accelerator: Accelerator,
+        settings: Settings,
+        batches: BatchMaker,
+        clips: list[Path],
+        checkpoint: Path | None,
+    ) -> Run:
         """Load the base, put the checkpoint in place, and hand only the trainable module to accelerate."""
         unet = load_unet(Path(settings.base))
         diffusers_to_comfy(unet.state_dict())  # An architecture that cannot be written is refused before training.
@@ -185,8 +202,9 @@ class Run:
             enable_gradient_checkpointing(model.unet)
         model.unet.to(accelerator.device)
         model.to(accelerator.device)
-        optimizer = torch.optim.AdamW(model.named_trainable().values(), lr=settings.lr,
-                                      weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(
+            model.named_trainable().values(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
         state = None
         if checkpoint:
             state = read_state(checkpoint)
@@ -196,16 +214,34 @@ class Run:
         wrapped, prepared = accelerator.prepare(model, optimizer)
         if state and state.loss_scale and accelerator.scaler:
             accelerator.scaler.load_state_dict(state.loss_scale)
-        return cls(accelerator, settings, batches, clips, fingerprint, model, wrapped, optimizer, prepared,
-                   state.step if state else 0)
+        return cls(
+            accelerator,
+            settings,
+            batches,
+            clips,
+            fingerprint,
+            model,
+            wrapped,
+            optimizer,
+            prepared,
+            state.step if state else 0,
+        )
 
     def train(self, held_out: HeldOut | None) -> None:
         """Run to the last step. Raises Interrupted, Diverged, WeightsError."""
         settings, main = self.settings, self.accelerator.is_main_process
-        with (RunLog(Path(settings.out) / LOG, self.step, main) as log, StopSignals() as signals,
-              tqdm(total=settings.steps, initial=self.step, unit="step", disable=not main) as bar):
-            log.write(event="start", step=self.step, clips=len(self.clips),
-                      processes=self.accelerator.num_processes, settings=asdict(settings))
+        with (
+            RunLog(Path(settings.out) / LOG, self.step, main) as log,
+            StopSignals() as signals,
+            tqdm(total=settings.steps, initial=self.step, unit="step", disable=not main) as bar,
+        ):
+            log.write(
+                event="start",
+                step=self.step,
+                clips=len(self.clips),
+                processes=self.accelerator.num_processes,
+                settings=asdict(settings),
+            )
             if held_out and self.step == 0:
                 log.write(event="held-out", step=0, **held_out.base_losses())
             saved = self.step
@@ -213,9 +249,14 @@ class Run:
                 loss, gradient_norm, stop = self._optimize(signals.requested)
                 rate = learning_rate(settings, self.step)
                 self.step += 1
-                log.write(event="step", step=self.step, loss=loss, lr=rate,
-                          gradient_norm=gradient_norm if math.isfinite(gradient_norm) else None,
-                          seconds=log.lap())
+                log.write(
+                    event="step",
+                    step=self.step,
+                    loss=loss,
+                    lr=rate,
+                    gradient_norm=gradient_norm if math.isfinite(gradient_norm) else None,
+                    seconds=log.lap(),
+                )
                 bar.set_postfix(loss=f"{loss:.4f}", lr=f"{rate:.2e}")
                 bar.update()
                 if held_out and self.step % settings.held_out_every == 0:
@@ -237,8 +278,9 @@ class Run:
             number = self.step * settings.accumulation + turn
             number = number * accelerator.num_processes + accelerator.process_index
             chosen = draws.clip_numbers(settings.seed, len(self.clips), number, settings.batch_size)
-            batch = self.batches([self.clips[clip] for clip in chosen],
-                                 draws.generator(settings.seed, draws.STEP, number))
+            batch = self.batches(
+                [self.clips[clip] for clip in chosen], draws.generator(settings.seed, draws.STEP, number)
+            )
             with accelerator.accumulate(self.wrapped):
                 loss = self.wrapped(**batch).mean()
                 accelerator.backward(loss)
@@ -258,16 +300,24 @@ class Run:
         if not math.isfinite(value):
             kept = checkpoints(Path(self.settings.out))
             last = f"The last good checkpoint is {kept[-1]}" if kept else "No checkpoint had been saved yet"
-            raise Diverged(f"the {what} became {value} at step {self.step + 1}; training stopped. {last}. Lower --lr"
-                           + (", or use --mixed-precision bf16." if self.settings.mixed_precision == "fp16" else "."))
+            raise Diverged(
+                f"the {what} became {value} at step {self.step + 1}; training stopped. {last}. Lower --lr"
+                + (", or use --mixed-precision bf16." if self.settings.mixed_precision == "fp16" else ".")
+            )
 
     def _save(self) -> Path | None:
         """Save a checkpoint from the main process. Raises WeightsError."""
         if not self.accelerator.is_main_process:
             return None
         scaler = self.accelerator.scaler
-        state = RunState(self.step, self.fingerprint, self.settings.maps, self.settings.mixed_precision,
-                         asdict(self.settings), scaler.state_dict() if scaler else None)
+        state = RunState(
+            self.step,
+            self.fingerprint,
+            self.settings.maps,
+            self.settings.mixed_precision,
+            asdict(self.settings),
+            scaler.state_dict() if scaler else None,
+        )
         return save_checkpoint(Path(self.settings.out), self.model, self.raw_optimizer, state, self.settings.keep)
 
     def _try_to_save(self) -> int:
@@ -287,8 +337,12 @@ class Run:
 
 def _report_changes(settings: Settings, state: RunState) -> None:
     now = asdict(settings)
-    changed = [name for name, value in state.settings.items()
-               if now.get(name) != value and name not in ("steps", "out", "cache", "cpu")]
+    changed = [
+        name
+        for name, value in state.settings.items()
+        if now.get(name) != value and name not in ("steps", "out", "cache", "cpu")
+    ]
     for name in changed:
-        logger.warning("resumed with another --%s: %s, was %s", name.replace("_", "-"), now.get(name),
-                       state.settings[name])
+        logger.warning(
+            "resumed with another --%s: %s, was %s", name.replace("_", "-"), now.get(name), state.settings[name]
+        )

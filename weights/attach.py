@@ -26,8 +26,9 @@ class BackwardMotion(torch.nn.Module):
         self.layers = torch.nn.ModuleDict()
         self.names = backward_motion.layers(differences)
         for layer in self.names:
-            self.layers[_module_name(layer)] = torch.nn.ModuleDict({
-                name: _linear(differences[f"{layer}.{key}.weight"]) for name, key in _MATRICES.items()})
+            self.layers[_module_name(layer)] = torch.nn.ModuleDict(
+                {name: _linear(differences[f"{layer}.{key}.weight"]) for name, key in _MATRICES.items()}
+            )
         # By place and kind of loading. Underscored, so that a resume key does not take it for part of the weights.
         self._copies: dict[tuple[torch.device, bool], comfy.model_patcher.ModelPatcher] = {}
 
@@ -44,19 +45,28 @@ class BackwardMotion(torch.nn.Module):
 
     def differences(self) -> dict[str, torch.Tensor]:
         """The differences in ordinary memory, by their names in the file."""
-        return {f"{layer}.{key}.weight": self.layer(layer)[name].weight.detach().to("cpu", copy=True)
-                for layer in self.names for name, key in _MATRICES.items()}
+        return {
+            f"{layer}.{key}.weight": self.layer(layer)[name].weight.detach().to("cpu", copy=True)
+            for layer in self.names
+            for name, key in _MATRICES.items()
+        }
 
 
 @dataclass
 class AttachedBackwardMotion:
     """What rides on the MODEL: the differences and how much of them to add (0 = base weights, 1 = as trained)."""
+
     weights: BackwardMotion
     strength: float
 
 
-def attach(model: comfy.model_patcher.ModelPatcher, differences: Mapping[str, torch.Tensor], strength: float,
-           file_name: str, path: Path | None = None) -> comfy.model_patcher.ModelPatcher:
+def attach(
+    model: comfy.model_patcher.ModelPatcher,
+    differences: Mapping[str, torch.Tensor],
+    strength: float,
+    file_name: str,
+    path: Path | None = None,
+) -> comfy.model_patcher.ModelPatcher:
     """A clone of `model` that carries the backward-motion weights; `model` itself is not changed.
 
     `path`: the file that they can be read from again. Raises WeightsError when they do not fit the model.
@@ -82,8 +92,12 @@ def bank_patcher(path: str, loaded: str, disable_dynamic: bool = False) -> comfy
         check_layout(Path(path), layout_of(differences), loaded)
     except WeightsError as error:
         raise WeightsError(f"Load Backward Motion Weights, backward_motion: {error}") from error
-    return core_patcher(BackwardMotion(differences), comfy.model_management.get_torch_device(),
-                        comfy.model_management.unet_offload_device(), disable_dynamic)
+    return core_patcher(
+        BackwardMotion(differences),
+        comfy.model_management.get_torch_device(),
+        comfy.model_management.unet_offload_device(),
+        disable_dynamic,
+    )
 
 
 def beside_its_weights(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
@@ -114,11 +128,15 @@ def _bank(weights: BackwardMotion, model: comfy.model_patcher.ModelPatcher) -> c
 
 
 def _matrix_shapes(model: comfy.model_patcher.ModelPatcher) -> dict[str, torch.Size]:
-    shapes = {name: parameter.shape for name, parameter in model.model.named_parameters()
-              if backward_motion.is_backward_motion_key(name)}
+    shapes = {
+        name: parameter.shape
+        for name, parameter in model.model.named_parameters()
+        if backward_motion.is_backward_motion_key(name)
+    }
     if not shapes:
-        raise WeightsError("model: expected Stable Video Diffusion, found a model without temporal attention. "
-                           "Connect Load SVD Model.")
+        raise WeightsError(
+            "model: expected Stable Video Diffusion, found a model without temporal attention. Connect Load SVD Model."
+        )
     return shapes
 
 

@@ -19,11 +19,17 @@ VERSION = "1"
 PREFIX = "diffusion_model."
 METADATA_KEYS = ("format", "version", "base", "other_base", "frames", "source", "license", "temporal_attention")
 # {number format in a file: in which it is used}. Nothing is lost by it: fp16 holds all that fp8 does.
-_USED_AS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float32,
-            "F8_E4M3": torch.float16, "F8_E5M2": torch.float16}
+_USED_AS = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float32,
+    "F8_E4M3": torch.float16,
+    "F8_E5M2": torch.float16,
+}
 _LARGEST = torch.finfo(torch.float16).max
 # SVD's differences take 95 MiB in fp32.
-_LARGEST_FILE = 2 ** 30
+_LARGEST_FILE = 2**30
 
 
 def is_backward_motion_key(key: str) -> bool:
@@ -31,8 +37,13 @@ def is_backward_motion_key(key: str) -> bool:
     return unet_keys.TEMPORAL_ATTENTION.match(key) is not None
 
 
-def write_backward_motion(path: Path, differences: Mapping[str, torch.Tensor], metadata: Mapping[str, str],
-                          overwrite: bool = False, dtype: torch.dtype = torch.float16) -> None:
+def write_backward_motion(
+    path: Path,
+    differences: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    overwrite: bool = False,
+    dtype: torch.dtype = torch.float16,
+) -> None:
     """Writes a backward-motion file.
 
     `differences`: {`input_blocks.1.1.time_stack.0.attn1.to_v.weight`: `[channels, channels]`, …} with or without the
@@ -67,23 +78,31 @@ def check_header(file: SafetensorsFile) -> None:
     """Raises WeightsError unless the names and number formats of the file's tensors are a backward-motion file's."""
     keys = file.keys()
     if any("conv_in." in key or "input_blocks.0." in key for key in keys):
-        raise WeightsError(f"Expected the differences that fine-tuning made, found a whole UNet ({len(keys):,} "
-                           f"tensors) in {file.name}. Run it through Convert Backward Motion Weights first, "
-                           "together with the base model that it was trained from.")
+        raise WeightsError(
+            f"Expected the differences that fine-tuning made, found a whole UNet ({len(keys):,} "
+            f"tensors) in {file.name}. Run it through Convert Backward Motion Weights first, "
+            "together with the base model that it was trained from."
+        )
     if (version := file.metadata.get("version", VERSION)) != VERSION:
-        raise WeightsError(f"Expected a backward-motion file of version {VERSION}, found version "
-                           f"{plain_name(version)} in {file.name}. Update this node pack.")
+        raise WeightsError(
+            f"Expected a backward-motion file of version {VERSION}, found version "
+            f"{plain_name(version)} in {file.name}. Update this node pack."
+        )
     names = {PREFIX + key.removeprefix(PREFIX) for key in keys}
     _check_names(names, file.name)
     size = sum(stored.end - stored.start for stored in file.stored.values())
     if len(names) < len(keys) or size > _LARGEST_FILE:
-        raise WeightsError(f"Expected one difference a matrix and less than 1 GiB in {file.name}, found {len(keys):,} "
-                           f"tensors of {size:,} bytes. It is no backward-motion file.")
+        raise WeightsError(
+            f"Expected one difference a matrix and less than 1 GiB in {file.name}, found {len(keys):,} "
+            f"tensors of {size:,} bytes. It is no backward-motion file."
+        )
     for key, stored in file.stored.items():
         if stored.format not in _USED_AS:
-            raise WeightsError(f"Expected floating-point numbers (fp32, fp16, bf16, fp8) in {file.name}, found "
-                               f"{plain_name(stored.format)} in {plain_name(key)}. Make the file again with Convert "
-                               "Backward Motion Weights.")
+            raise WeightsError(
+                f"Expected floating-point numbers (fp32, fp16, bf16, fp8) in {file.name}, found "
+                f"{plain_name(stored.format)} in {plain_name(key)}. Make the file again with Convert "
+                "Backward Motion Weights."
+            )
 
 
 def layers(differences: Collection[str]) -> list[str]:
@@ -94,15 +113,19 @@ def layers(differences: Collection[str]) -> list[str]:
 def check_fits(differences: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], file_name: str) -> None:
     """Raises WeightsError unless the differences have exactly the names and shapes of the model's own matrices."""
     if missing := shapes.keys() - differences.keys():
-        raise WeightsError(f"Expected differences for {len(shapes)} matrices of this model, found {file_name} without "
-                           f"{len(missing)} of them, the first: {plain_name(min(missing))}. It belongs to another "
-                           "architecture.")
+        raise WeightsError(
+            f"Expected differences for {len(shapes)} matrices of this model, found {file_name} without "
+            f"{len(missing)} of them, the first: {plain_name(min(missing))}. It belongs to another "
+            "architecture."
+        )
     for key, difference in differences.items():
         if key not in shapes or difference.shape != shapes[key]:
             expected = tuple(shapes[key]) if key in shapes else "no such matrix"
-            raise WeightsError(f"Expected {expected} for {plain_name(key)}, found {tuple(difference.shape)} in "
-                               f"{file_name}. These backward-motion weights were trained from a model of another "
-                               "width: choose the file that belongs to this model.")
+            raise WeightsError(
+                f"Expected {expected} for {plain_name(key)}, found {tuple(difference.shape)} in "
+                f"{file_name}. These backward-motion weights were trained from a model of another "
+                "width: choose the file that belongs to this model."
+            )
 
 
 def _check_names(keys: Collection[str], file_name: str) -> None:
@@ -110,22 +133,29 @@ def _check_names(keys: Collection[str], file_name: str) -> None:
         raise WeightsError(f"Expected backward-motion weights in {file_name}, found no tensors.")
     for key in keys:
         if not is_backward_motion_key(key):
-            raise WeightsError(f"Expected only `to_v` and `to_out.0` of temporal self-attentions in {file_name}, "
-                               f"found {plain_name(key)}. It is no backward-motion file.")
+            raise WeightsError(
+                f"Expected only `to_v` and `to_out.0` of temporal self-attentions in {file_name}, "
+                f"found {plain_name(key)}. It is no backward-motion file."
+            )
     for layer in layers(keys):
         for matrix in ("to_v", "to_out.0"):
             if f"{layer}.{matrix}.weight" not in keys:
-                raise WeightsError(f"Expected both `to_v` and `to_out.0` of {plain_name(layer)} in {file_name}, found "
-                                   "only one.")
+                raise WeightsError(
+                    f"Expected both `to_v` and `to_out.0` of {plain_name(layer)} in {file_name}, found only one."
+                )
 
 
 def _check_numbers(differences: Mapping[str, torch.Tensor], file_name: str) -> None:
     for key, difference in differences.items():
         if not torch.isfinite(difference).all():
-            raise WeightsError(f"Expected finite numbers in {file_name}, found NaN or infinity in {plain_name(key)}. "
-                               "The file is damaged or its training diverged: get it again.")
+            raise WeightsError(
+                f"Expected finite numbers in {file_name}, found NaN or infinity in {plain_name(key)}. "
+                "The file is damaged or its training diverged: get it again."
+            )
         # In an fp16 model they would be infinite.
         if difference.numel() and difference.abs().max() > _LARGEST:
-            raise WeightsError(f"Expected numbers of at most {_LARGEST:,.0f} in {file_name}, found "
-                               f"{difference.abs().max().item():.3g} in {plain_name(key)}. The file is damaged or its "
-                               "training diverged: get it again.")
+            raise WeightsError(
+                f"Expected numbers of at most {_LARGEST:,.0f} in {file_name}, found "
+                f"{difference.abs().max().item():.3g} in {plain_name(key)}. The file is damaged or its "
+                "training diverged: get it again."
+            )

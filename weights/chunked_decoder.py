@@ -19,8 +19,13 @@ Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.no_grad()
-def decode_in_chunks(decoder: torch.nn.Module, latents: torch.Tensor, device: torch.device, frames_at_once: int,
-                     check: Callable[[], None] = lambda: None) -> torch.Tensor:
+def decode_in_chunks(
+    decoder: torch.nn.Module,
+    latents: torch.Tensor,
+    device: torch.device,
+    frames_at_once: int,
+    check: Callable[[], None] = lambda: None,
+) -> torch.Tensor:
     """Pixels `[frames, 3, 8·h, 8·w]` of the latents `[frames, 4, h, w]`, on the latents' device and in their dtype.
 
     Between the blocks the clip is kept where `latents` are; `device` holds, beside the weights, what the decoder needs
@@ -51,6 +56,7 @@ def kept_bytes(decoder: torch.nn.Module, frames: int, height: int, width: int, d
 
 def _blocks(decoder: torch.nn.Module, spatial: list[Layer]) -> Iterator[torch.nn.Module]:
     """The residual blocks in their order; before each, `spatial` gets the frame-wise layers that lead to its end."""
+
     def block(module):
         spatial.append(lambda x: module(x, None, skip_video=True))
         return module
@@ -61,7 +67,7 @@ def _blocks(decoder: torch.nn.Module, spatial: list[Layer]) -> Iterator[torch.nn
     for index, level in reversed(list(enumerate(decoder.up))):
         for position, module in enumerate(level.block):
             yield block(module)
-            spatial.extend(list(level.attn)[position:position + 1])
+            spatial.extend(list(level.attn)[position : position + 1])
         if index:
             spatial.append(level.upsample)
 
@@ -71,13 +77,13 @@ def _frame_by_frame(layers: list[Layer], clip: torch.Tensor, device, frames_at_o
     result = None
     for start in range(0, len(clip), frames_at_once):
         check()
-        frames = clip[start:start + frames_at_once].to(device)
+        frames = clip[start : start + frames_at_once].to(device)
         for layer in layers:
             frames = layer(frames)
         if result is None:
             same = frames.shape[1:] == clip.shape[1:]
             result = clip if same else clip.new_empty(len(clip), *frames.shape[1:])
-        result[start:start + frames_at_once] = frames.to(clip.device)
+        result[start : start + frames_at_once] = frames.to(clip.device)
     return result
 
 

@@ -64,9 +64,14 @@ class ClipVAE(comfy.sd.VAE):
         needed = kept_bytes(self.first_stage_model.decoder, frames, 8 * height, 8 * width, self.vae_dtype)
         free = comfy.model_management.get_free_memory(torch.device("cpu"))
         if needed > free:
-            logger.warning("SVD's VAE: decoding %d frames as one clip keeps %.1f GiB in ordinary memory, found %.1f "
-                           "GiB free. ComfyUI decodes them in pieces, each as a clip of its own: fine detail may "
-                           "change where two pieces meet.", frames, needed / 2 ** 30, free / 2 ** 30)
+            logger.warning(
+                "SVD's VAE: decoding %d frames as one clip keeps %.1f GiB in ordinary memory, found %.1f "
+                "GiB free. ComfyUI decodes them in pieces, each as a clip of its own: fine detail may "
+                "change where two pieces meet.",
+                frames,
+                needed / 2**30,
+                free / 2**30,
+            )
         return needed <= free
 
     def _decode_whole(self, samples: torch.Tensor) -> torch.Tensor | None:
@@ -82,12 +87,18 @@ class ClipVAE(comfy.sd.VAE):
 
     def _decode_in_chunks(self, samples: torch.Tensor, frames_at_once: int) -> torch.Tensor | None:
         """None where the device runs out of memory and fewer frames at once can be tried."""
-        logger.info("SVD's VAE: decoding %d frames %d at once, the same as the whole clip.", len(samples),
-                    frames_at_once)
+        logger.info(
+            "SVD's VAE: decoding %d frames %d at once, the same as the whole clip.", len(samples), frames_at_once
+        )
         try:
             # In ordinary memory, where there is more of it: what the decoder keeps of a whole clip is large.
-            return decode_in_chunks(self.first_stage_model.decoder, samples.to("cpu", self.vae_dtype), self.device,
-                                    frames_at_once, comfy.model_management.throw_exception_if_processing_interrupted)
+            return decode_in_chunks(
+                self.first_stage_model.decoder,
+                samples.to("cpu", self.vae_dtype),
+                self.device,
+                frames_at_once,
+                comfy.model_management.throw_exception_if_processing_interrupted,
+            )
         except Exception as error:
             if frames_at_once == 1 or not is_out_of_memory(error):
                 raise

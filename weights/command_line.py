@@ -33,8 +33,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     backward = commands.add_parser("backward-motion", help="make a backward-motion file from a fine-tuned UNet")
-    backward.add_argument("--base", type=Path, required=True,
-                          help="SVD model that was fine-tuned: diffusers folder, its unet folder, or checkpoint file")
+    backward.add_argument(
+        "--base",
+        type=Path,
+        required=True,
+        help="SVD model that was fine-tuned: diffusers folder, its unet folder, or checkpoint file",
+    )
     backward.add_argument("--fine-tuned", type=Path, required=True, help="the fine-tuned model, same choices")
     backward.add_argument("--output", type=Path, required=True, help="backward-motion file to write (.safetensors)")
     backward.add_argument("--dtype", choices=_DTYPES, default="fp16", help="precision of the file (default: fp16)")
@@ -42,16 +46,25 @@ def _parser() -> argparse.ArgumentParser:
     backward.add_argument("--source", help="where the fine-tuned model comes from (default: its name)")
     backward.add_argument("--license", default="unknown", help="licence of the fine-tuned model")
     backward.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    backward.add_argument("--allow-other-base", action="store_true",
-                          help="convert also when the base is not the model that was fine-tuned")
+    backward.add_argument(
+        "--allow-other-base",
+        action="store_true",
+        help="convert also when the base is not the model that was fine-tuned",
+    )
     backward.set_defaults(run=_backward_motion)
 
     checkpoint = commands.add_parser("checkpoint", help="make a single-file checkpoint from a diffusers folder")
     checkpoint.add_argument("folder", type=Path, help="diffusers folder of a Stable Video Diffusion model")
     checkpoint.add_argument("--output", type=Path, required=True, help="checkpoint file to write (.safetensors)")
     checkpoint.add_argument("--dtype", choices=_DTYPES, default="fp16", help="precision of the file (default: fp16)")
-    checkpoint.add_argument("--metadata", nargs="+", default=[], metavar="KEY=VALUE", type=_key_and_value,
-                            help="what else the file says about itself, such as license=… or trained=yes")
+    checkpoint.add_argument(
+        "--metadata",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        type=_key_and_value,
+        help="what else the file says about itself, such as license=… or trained=yes",
+    )
     checkpoint.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     checkpoint.set_defaults(run=_checkpoint)
 
@@ -72,9 +85,17 @@ def _backward_motion(options: argparse.Namespace) -> None:
     metadata = {"frames": options.frames, "license": options.license, "temporal_attention": "rotated"}
     if options.source:
         metadata["source"] = options.source
-    path = convert(options.base, options.fine_tuned, options.output, metadata, options.overwrite,
-                   _DTYPES[options.dtype], _show_progress, options.allow_other_base)
-    print(f"\nwrote {path} ({path.stat().st_size / 2 ** 20:.1f} MiB)")
+    path = convert(
+        options.base,
+        options.fine_tuned,
+        options.output,
+        metadata,
+        options.overwrite,
+        _DTYPES[options.dtype],
+        _show_progress,
+        options.allow_other_base,
+    )
+    print(f"\nwrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def _checkpoint(options: argparse.Namespace) -> None:
@@ -82,7 +103,7 @@ def _checkpoint(options: argparse.Namespace) -> None:
     for tensors in (parts.unet, parts.vae, parts.image_encoder):
         tensors.update({key: tensor.to(dtype) for key, tensor in tensors.items() if tensor.is_floating_point()})
     write_single_file(parts, options.output, dict(options.metadata), options.overwrite)
-    print(f"wrote {options.output} ({options.output.stat().st_size / 2 ** 20:.1f} MiB)")
+    print(f"wrote {options.output} ({options.output.stat().st_size / 2**20:.1f} MiB)")
 
 
 def _inspect(options: argparse.Namespace) -> None:

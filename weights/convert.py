@@ -38,9 +38,11 @@ class UNetTensors:
         try:
             self._stored = self._named([self._open.enter_context(SafetensorsFile(file)) for file in self._paths()])
             if not self.backward_motion_keys():
-                raise WeightsError(f"Expected a Stable Video Diffusion UNet in {model_name(self.path)}, found no "
-                                   "temporal attention. Choose the model's folder, its unet folder, or its checkpoint "
-                                   "file.")
+                raise WeightsError(
+                    f"Expected a Stable Video Diffusion UNet in {model_name(self.path)}, found no "
+                    "temporal attention. Choose the model's folder, its unet folder, or its checkpoint "
+                    "file."
+                )
         except WeightsError as error:
             self._open.close()
             raise WeightsError(f"{label}: {error}") from error
@@ -64,8 +66,10 @@ class UNetTensors:
         file, key = self._stored[name]
         tensor = file.get_tensor(key)
         if not tensor.is_floating_point() or not (tensor := tensor.float()).isfinite().all():
-            raise WeightsError(f"{self.label}: Expected finite floating-point numbers in {file.name}, found others in "
-                               f"{plain_name(key)}. Get the model again, in fp16 or fp32.")
+            raise WeightsError(
+                f"{self.label}: Expected finite floating-point numbers in {file.name}, found others in "
+                f"{plain_name(key)}. Get the model again, in fp16 or fp32."
+            )
         return tensor
 
     def _paths(self) -> list[Path]:
@@ -88,9 +92,17 @@ class UNetTensors:
         return {name: (stored[key], key) for name, key in names.items()}
 
 
-def convert(base: Path, fine_tuned: Path, output: Path, metadata: dict[str, str], overwrite: bool = False,
-            dtype: torch.dtype = torch.float16, progress: Callable[[int, int], None] = lambda done, total: None,
-            allow_other_base: bool = True, say: Callable[[str], None] = logger.warning) -> Path:
+def convert(
+    base: Path,
+    fine_tuned: Path,
+    output: Path,
+    metadata: dict[str, str],
+    overwrite: bool = False,
+    dtype: torch.dtype = torch.float16,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    allow_other_base: bool = True,
+    say: Callable[[str], None] = logger.warning,
+) -> Path:
     """Writes `fine_tuned − base` of the 16 × 2 matrices as a backward-motion file and returns its path.
 
     `progress(done, total)` is called after every matrix. With `allow_other_base` the base may be another model than
@@ -99,21 +111,29 @@ def convert(base: Path, fine_tuned: Path, output: Path, metadata: dict[str, str]
     written.
     """
     if os.path.exists(output) and not overwrite:
-        raise WeightsError(f"file_name: {plain_name(Path(output).name)} exists already and is kept. Choose another "
-                           "name, or turn overwrite on.")
+        raise WeightsError(
+            f"file_name: {plain_name(Path(output).name)} exists already and is kept. Choose another "
+            "name, or turn overwrite on."
+        )
     with UNetTensors(base, "base") as base_unet, UNetTensors(fine_tuned, "fine_tuned") as tuned_unet:
         keys = base_unet.backward_motion_keys()
         if keys != tuned_unet.backward_motion_keys():
-            raise WeightsError(f"fine_tuned: Expected the same temporal attentions in both models, found {len(keys)} "
-                               f"matrices in the base and {len(tuned_unet.backward_motion_keys())} in the fine-tuned "
-                               "model.")
+            raise WeightsError(
+                f"fine_tuned: Expected the same temporal attentions in both models, found {len(keys)} "
+                f"matrices in the base and {len(tuned_unet.backward_motion_keys())} in the fine-tuned "
+                "model."
+            )
         origin = {"base": model_name(base), "source": model_name(fine_tuned)}
         if foreign := _foreign_tensor(base_unet, tuned_unet):
-            reason = (f"{origin['source']} was probably not trained from {origin['base']}: {foreign} differs, although "
-                      "fine-tuning leaves it alone. The authors trained from the 14-frame SVD, not from SVD-XT.")
+            reason = (
+                f"{origin['source']} was probably not trained from {origin['base']}: {foreign} differs, although "
+                "fine-tuning leaves it alone. The authors trained from the 14-frame SVD, not from SVD-XT."
+            )
             if not allow_other_base:
-                raise WeightsError(f"base: Expected the model that was fine-tuned. {reason} Choose that model's UNet, "
-                                   "or turn allow_other_base on to make the file all the same.")
+                raise WeightsError(
+                    f"base: Expected the model that was fine-tuned. {reason} Choose that model's UNet, "
+                    "or turn allow_other_base on to make the file all the same."
+                )
             say(f"base: {reason}")
             origin[OTHER_BASE] = "yes"
         differences = {}
@@ -121,8 +141,10 @@ def convert(base: Path, fine_tuned: Path, output: Path, metadata: dict[str, str]
             differences[key] = _difference(base_unet.tensor(key), tuned_unet.tensor(key), key)
             progress(done, len(keys))
     if not any(difference.any() for difference in differences.values()):
-        raise WeightsError("fine_tuned: Expected a fine-tuned model that differs from its base, found no difference. "
-                           "Choose the untouched model as base and the fine-tuned one beside it.")
+        raise WeightsError(
+            "fine_tuned: Expected a fine-tuned model that differs from its base, found no difference. "
+            "Choose the untouched model as base and the fine-tuned one beside it."
+        )
     try:
         write_backward_motion(output, differences, {**origin, **metadata}, overwrite, dtype)
     except WeightsError as error:
@@ -138,8 +160,10 @@ def model_name(path: Path) -> str:
 
 def _difference(base: torch.Tensor, tuned: torch.Tensor, key: str) -> torch.Tensor:
     if base.shape != tuned.shape:
-        raise WeightsError(f"fine_tuned: Expected both models to have one width, found {tuple(base.shape)} in the base "
-                           f"and {tuple(tuned.shape)} in the fine-tuned model for {plain_name(key)}.")
+        raise WeightsError(
+            f"fine_tuned: Expected both models to have one width, found {tuple(base.shape)} in the base "
+            f"and {tuple(tuned.shape)} in the fine-tuned model for {plain_name(key)}."
+        )
     return tuned - base
 
 
@@ -148,8 +172,9 @@ def _foreign_tensor(base: UNetTensors, tuned: UNetTensors) -> str | None:
     # Subtracting SVD-XT from weights that were trained from SVD runs without a complaint and gives a wrong file.
     shared = base.names() & tuned.names()
     untouched = [name for name in ("input_blocks.0.0.weight", "out.2.weight") if name in shared]
-    untouched += sorted(name for name in shared if name.endswith((".time_stack.0.attn1.to_q.weight",
-                                                                  ".time_stack.0.attn1.to_k.weight")))
+    untouched += sorted(
+        name for name in shared if name.endswith((".time_stack.0.attn1.to_q.weight", ".time_stack.0.attn1.to_k.weight"))
+    )
     for name in untouched:
         before, after = base.tensor(name), tuned.tensor(name)
         if before.shape == after.shape and (after - before).norm() > _ROUNDING * before.norm():

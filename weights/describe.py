@@ -35,12 +35,17 @@ def describe(path: Path) -> list[str]:
     if stored and all(map(backward_motion.is_backward_motion_key, stored)):
         differences, _ = backward_motion.read_backward_motion(path)
         numbers = sum(difference.numel() for difference in differences.values())
-        lines = [f"a backward-motion file: {len(backward_motion.layers(differences))} temporal attentions, "
-                 f"{numbers:,} numbers, {_formats(stored)}"]
+        lines = [
+            f"a backward-motion file: {len(backward_motion.layers(differences))} temporal attentions, "
+            f"{numbers:,} numbers, {_formats(stored)}"
+        ]
     else:
         lines = _describe_parts(parts_of(stored), stored)
-    return [f"{plain_name(path.name)}: {lines[0]}", *lines[1:], *(
-        f"  {plain_name(key)}: {plain_name(value)}" for key, value in sorted(metadata.items()))]
+    return [
+        f"{plain_name(path.name)}: {lines[0]}",
+        *lines[1:],
+        *(f"  {plain_name(key)}: {plain_name(value)}" for key, value in sorted(metadata.items())),
+    ]
 
 
 def _describe_folder(folder: Path) -> list[str]:
@@ -55,8 +60,10 @@ def _describe_folder(folder: Path) -> list[str]:
                 stored.update({prefix + key: value for key, value in file.stored.items()})
     others = [line for path in files if path not in own for line in describe(path)]
     if not stored and not others:
-        raise WeightsError(f"Expected safetensors files in {plain_name(folder.name)} or in its {', '.join(PARTS)}, "
-                           "found none. Download the model's whole folder, its safetensors files included.")
+        raise WeightsError(
+            f"Expected safetensors files in {plain_name(folder.name)} or in its {', '.join(PARTS)}, "
+            "found none. Download the model's whole folder, its safetensors files included."
+        )
     lines = [*_describe_parts(parts_of(stored), stored), *_num_frames(folder)] if stored else ["these files"]
     return [f"{plain_name(folder.name)}/: {lines[0]}", *lines[1:], *others]
 
@@ -73,8 +80,9 @@ def _describe_parts(parts: dict[str, dict[str, StoredTensor]], stored: Tensors) 
         seems = " and ".join(kind for _, kind in kinds.values()) or likely_kind(stored)
         if "unet" in parts:
             seems = likely_kind(stored)
-        return [f"no part of Stable Video Diffusion; it seems to be {seems} ({len(stored):,} tensors, "
-                f"{_formats(stored)})"]
+        return [
+            f"no part of Stable Video Diffusion; it seems to be {seems} ({len(stored):,} tensors, {_formats(stored)})"
+        ]
     names = " and ".join(_PART_NAMES[part] for part in parts)
     if set(parts) == set(PARTS):
         whole = all(svd for svd, _ in kinds.values())
@@ -83,8 +91,13 @@ def _describe_parts(parts: dict[str, dict[str, StoredTensor]], stored: Tensors) 
         first = "a CLIP image encoder, which may be that of Stable Video Diffusion"
     else:
         first = f"the {names} of Stable Video Diffusion, alone"
-    lines = [first, *(f"  {_PART_NAMES[part]}: {kinds[part][1]}, {_numbers(tensors):,} numbers, {_formats(tensors)}"
-                      for part, tensors in parts.items())]
+    lines = [
+        first,
+        *(
+            f"  {_PART_NAMES[part]}: {kinds[part][1]}, {_numbers(tensors):,} numbers, {_formats(tensors)}"
+            for part, tensors in parts.items()
+        ),
+    ]
     if "unet" in parts and kinds["unet"][0]:
         lines.append("  frames: not in the weights; SVD was trained on 14, SVD-XT on 25")
     if "vae" in parts and has_image_decoder(parts["vae"]):

@@ -49,20 +49,27 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
             return [folder / whole]
         # diffusers has written the variant on either side of the numbers.
         shard = re.compile(rf"{stem}-(?P<number>\d{{1,5}})-of-(?P<total>\d{{1,5}})\.safetensors")
-        found = {name: match for name in names if variant in name and (match := shard.fullmatch(
-            name.replace(variant, "", 1)))}
+        found = {
+            name: match
+            for name in names
+            if variant in name and (match := shard.fullmatch(name.replace(variant, "", 1)))
+        }
         if found:
             total = min(int(match["total"]) for match in found.values())
-            files = {int(match["number"]): folder / name for name, match in found.items()
-                     if int(match["total"]) == total}
+            files = {
+                int(match["number"]): folder / name for name, match in found.items() if int(match["total"]) == total
+            }
             if files.keys() != set(range(1, total + 1)):
-                raise WeightsError(f"Expected {total} shards of {stem} in {shown}, found {len(files)}. Download the "
-                                   "missing ones.")
+                raise WeightsError(
+                    f"Expected {total} shards of {stem} in {shown}, found {len(files)}. Download the missing ones."
+                )
             return [files[number] for number in sorted(files)]
     pickles = [name for name in names if name.startswith(stem) and name.endswith(PICKLE_SUFFIXES)]
     hint = f" There is {plain_name(pickles[0])}, a pickle, which is not read." if pickles else ""
-    raise WeightsError(f"Expected {stem}.safetensors or {stem}.fp16.safetensors in {shown}, found neither.{hint} "
-                       "Download the model's whole folder, its safetensors files included.")
+    raise WeightsError(
+        f"Expected {stem}.safetensors or {stem}.fp16.safetensors in {shown}, found neither.{hint} "
+        "Download the model's whole folder, its safetensors files included."
+    )
 
 
 def _read_part(folder: Path, stem: str) -> dict:
@@ -76,25 +83,36 @@ def _svd_config(unet: dict, tensors: Mapping[str, torch.Tensor], image_encoder: 
     widths = _level_widths(tensors)
     heads = unet.get("num_attention_heads", [5, 10, 20, 20])
     heads = [heads] * len(widths) if isinstance(heads, int) else heads
-    config = SVDConfig(image_encoder_heads=image_encoder.get("num_attention_heads", 16),
-                       image_encoder_activation=image_encoder.get("hidden_act", "gelu"))
+    config = SVDConfig(
+        image_encoder_heads=image_encoder.get("num_attention_heads", 16),
+        image_encoder_activation=image_encoder.get("hidden_act", "gelu"),
+    )
     if not widths:
         return config
-    if not isinstance(heads, list) or len(heads) != len(widths) \
-            or not all(type(count) is int and 0 < count <= width for count, width in zip(heads, widths)):
-        raise WeightsError(f"Expected in unet/config.json as num_attention_heads a whole number for each of "
-                           f"{len(widths)} levels with {widths} channels, found {quoted(heads)}. Download it again.")
+    if (
+        not isinstance(heads, list)
+        or len(heads) != len(widths)
+        or not all(type(count) is int and 0 < count <= width for count, width in zip(heads, widths))
+    ):
+        raise WeightsError(
+            f"Expected in unet/config.json as num_attention_heads a whole number for each of "
+            f"{len(widths)} levels with {widths} channels, found {quoted(heads)}. Download it again."
+        )
     if unet.get("block_out_channels", widths) != widths:
-        raise WeightsError(f"Expected block_out_channels of {widths} in unet/config.json, as the weights have them, "
-                           f"found {quoted(unet['block_out_channels'])}. Download the whole folder again.")
+        raise WeightsError(
+            f"Expected block_out_channels of {widths} in unet/config.json, as the weights have them, "
+            f"found {quoted(unet['block_out_channels'])}. Download the whole folder again."
+        )
     head_widths = {width // count for width, count in zip(widths, heads)}
     if len(head_widths) == 1:
         config.num_head_channels = head_widths.pop()
     elif len(set(heads)) == 1:
         config.num_head_channels, config.num_heads = -1, heads[0]
     else:
-        raise WeightsError(f"Expected attention heads of one width or of one number in every level, found {heads} "
-                           f"heads for widths {widths}: ComfyUI cannot build such a UNet.")
+        raise WeightsError(
+            f"Expected attention heads of one width or of one number in every level, found {heads} "
+            f"heads for widths {widths}: ComfyUI cannot build such a UNet."
+        )
     return config
 
 

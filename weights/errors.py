@@ -13,7 +13,7 @@ def quoted(value: object) -> str:
     A lone surrogate would otherwise end whatever writes the message, a huge name would drown it.
     """
     # Cut before the repr: that of a text of a gigabyte is a gigabyte, too.
-    text = repr(value[:_LONGEST + 1] if isinstance(value, (str, bytes)) else value)
+    text = repr(value[: _LONGEST + 1] if isinstance(value, (str, bytes)) else value)
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

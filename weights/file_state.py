@@ -22,8 +22,7 @@ def of_backward_motion(name: object) -> object:
 
 
 def of_output(name: object) -> int:
-    """A number that changes when the backward-motion file of that name, which this process wrote, is gone or replaced.
-    """
+    """A number that changes when the backward-motion file of that name, which this process wrote, is gone or replaced."""
     try:
         path = str(host_paths.new_backward_motion_path(name))
     except WeightsError:
@@ -54,8 +53,12 @@ def _of_path(path: Path) -> object:
         if not path.is_dir():
             return _of_file(path)
         folders = [path, *(path / part for part in PARTS if (path / part).is_dir())]
-        return [_of_file(file) for folder in folders for file in sorted(folder.iterdir())
-                if file.suffix in (".safetensors", ".json") and file.is_file()]
+        return [
+            _of_file(file)
+            for folder in folders
+            for file in sorted(folder.iterdir())
+            if file.suffix in (".safetensors", ".json") and file.is_file()
+        ]
     except OSError:
         return None
 

@@ -20,6 +20,7 @@ _NOT_SEARCHED = {*PARTS, "scheduler", "feature_extractor", "text_encoder", "toke
 @dataclass
 class ModelFolders:
     """Folders below the roots, as names with `/` between and behind; `looked_at`: {folder: its time of change}."""
+
     pipelines: set[str] = field(default_factory=set)
     unets: set[str] = field(default_factory=set)
     looked_at: dict[str, int | None] = field(default_factory=dict)
@@ -62,8 +63,9 @@ def _search(root: str, found: ModelFolders) -> None:
         if place not in searched:
             searched.add(place)
             skipped = _NOT_SEARCHED if name else {".git"}
-            waiting.extend((os.path.join(folder, child), f"{name}{child}/") for child in folders
-                           if child not in skipped)
+            waiting.extend(
+                (os.path.join(folder, child), f"{name}{child}/") for child in folders if child not in skipped
+            )
 
 
 def _contents(folder: str, found: ModelFolders) -> tuple[list[str], list[str]]:

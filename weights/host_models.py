@@ -28,8 +28,9 @@ from .svd_parts import SVDConfig
 _KNOWS_DYNAMIC = "disable_dynamic" in inspect.signature(comfy.sd.load_diffusion_model_state_dict).parameters
 
 
-def build_unet(tensors: dict[str, torch.Tensor], config: SVDConfig,
-               disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def build_unet(
+    tensors: dict[str, torch.Tensor], config: SVDConfig, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     """The UNet as the host's MODEL; `tensors` in ComfyUI's names without prefix.
 
     Raises WeightsError when they are no SVD UNet, or not all of one.
@@ -45,8 +46,11 @@ def _recognised(detected: dict, config: SVDConfig) -> Iterator[None]:
     stock = comfy.supported_models.SVD_img2vid
     numbers = {key: detected[key] for key in ("model_channels", "context_dim", "transformer_depth")}
     heads = {"num_heads": config.num_heads, "num_head_channels": config.num_head_channels}
-    width = type("SVD_img2vid", (stock,), {"unet_config": {**stock.unet_config, **numbers},
-                                           "unet_extra_config": {**stock.unet_extra_config, **heads}})
+    width = type(
+        "SVD_img2vid",
+        (stock,),
+        {"unet_config": {**stock.unet_config, **numbers}, "unet_extra_config": {**stock.unet_extra_config, **heads}},
+    )
     comfy.supported_models.models.insert(0, width)
     try:
         yield
@@ -54,8 +58,9 @@ def _recognised(detected: dict, config: SVDConfig) -> Iterator[None]:
         comfy.supported_models.models.remove(width)
 
 
-def build_image_encoder(tensors: dict[str, torch.Tensor], config: SVDConfig,
-                        disable_dynamic: bool = False) -> comfy.clip_vision.ClipVisionModel:
+def build_image_encoder(
+    tensors: dict[str, torch.Tensor], config: SVDConfig, disable_dynamic: bool = False
+) -> comfy.clip_vision.ClipVisionModel:
     """The CLIP image encoder as the host's CLIP_VISION; `tensors` in transformers' names.
 
     Raises WeightsError when they are none, or not all of one.
@@ -85,8 +90,9 @@ def build_vae(tensors: dict[str, torch.Tensor], disable_dynamic: bool = False) -
         return ClipVAE(sd=dict(tensors))
     # A plain autoencoder of these numbers first: it sets up everything about a VAE that is not its network.
     channels = numbers["z_channels"]
-    vae = ClipVAE(sd=_with_quantisation(tensors, channels),
-                  config={"params": {"ddconfig": numbers, "embed_dim": channels}})
+    vae = ClipVAE(
+        sd=_with_quantisation(tensors, channels), config={"params": {"ddconfig": numbers, "embed_dim": channels}}
+    )
     vae.first_stage_model = network = vae_network(numbers).to(vae.vae_dtype)
     if hasattr(comfy.model_management, "archive_model_dtypes"):
         # For a patcher that keeps the weights in their own format until they are used.
@@ -100,7 +106,10 @@ def build_vae(tensors: dict[str, torch.Tensor], disable_dynamic: bool = False) -
 
 def _with_quantisation(tensors: dict[str, torch.Tensor], channels: int) -> dict[str, torch.Tensor]:
     # The plain autoencoder has two 1×1 convolutions that SVD's lacks; without them the host warns of missing weights.
-    return {**tensors, "quant_conv.weight": torch.eye(2 * channels)[..., None, None],
-            "quant_conv.bias": torch.zeros(2 * channels),
-            "post_quant_conv.weight": torch.eye(channels)[..., None, None],
-            "post_quant_conv.bias": torch.zeros(channels)}
+    return {
+        **tensors,
+        "quant_conv.weight": torch.eye(2 * channels)[..., None, None],
+        "quant_conv.bias": torch.zeros(2 * channels),
+        "post_quant_conv.weight": torch.eye(channels)[..., None, None],
+        "post_quant_conv.bias": torch.zeros(channels),
+    }

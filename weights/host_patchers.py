@@ -5,8 +5,9 @@ import comfy.model_patcher
 import torch
 
 
-def core_patcher(network: torch.nn.Module, load_device: torch.device, offload_device: torch.device,
-                 disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def core_patcher(
+    network: torch.nn.Module, load_device: torch.device, offload_device: torch.device, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     """The patcher that the host gives its own networks; `disable_dynamic`: one that loads whole weights, as ever."""
     # Asked for anew each time: the host puts its dynamic patcher there while it starts.
     core = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)

@@ -39,9 +39,11 @@ def new_backward_motion_path(name: str) -> Path:
     """Where a new file of that name goes. Raises WeightsError for a name that leads elsewhere or is no file's."""
     plain = name.strip().removesuffix(".safetensors") if isinstance(name, str) else ""
     if not re.fullmatch(r"\w[\w .()-]*", plain) or _DEVICES.fullmatch(plain) or len(plain.encode()) > _LONGEST_NAME:
-        raise WeightsError("file_name: expected a plain name such as svd_backward_motion, at most "
-                           f"{_LONGEST_NAME} bytes long and no device of Windows, found {quoted(name)}. The "
-                           "file is written to models/backward_motion.")
+        raise WeightsError(
+            "file_name: expected a plain name such as svd_backward_motion, at most "
+            f"{_LONGEST_NAME} bytes long and no device of Windows, found {quoted(name)}. The "
+            "file is written to models/backward_motion."
+        )
     return Path(folder_paths.get_folder_paths(BACKWARD_MOTION)[0], f"{plain}.safetensors")
 
 

@@ -10,15 +10,23 @@ import torch
 
 from .errors import WeightsError, plain_name
 
-_OUTSIDE_LAYERS = {"vision_model.embeddings.class_embedding": "class_embedding",
-                   "vision_model.embeddings.patch_embedding.weight": "conv1.weight",
-                   "vision_model.embeddings.position_embedding.weight": "positional_embedding",
-                   "vision_model.pre_layrnorm.weight": "ln_pre.weight", "vision_model.pre_layrnorm.bias": "ln_pre.bias",
-                   "vision_model.post_layernorm.weight": "ln_post.weight",
-                   "vision_model.post_layernorm.bias": "ln_post.bias"}
+_OUTSIDE_LAYERS = {
+    "vision_model.embeddings.class_embedding": "class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "positional_embedding",
+    "vision_model.pre_layrnorm.weight": "ln_pre.weight",
+    "vision_model.pre_layrnorm.bias": "ln_pre.bias",
+    "vision_model.post_layernorm.weight": "ln_post.weight",
+    "vision_model.post_layernorm.bias": "ln_post.bias",
+}
 _OUTSIDE_BACK = {openclip: name for name, openclip in _OUTSIDE_LAYERS.items()}
-_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
-          "self_attn.out_proj": "attn.out_proj"}
+_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
 _LAYER_BACK = {openclip: name for name, openclip in _LAYER.items()}
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 # A buffer that older transformers wrote: the numbers 0, 1, 2 …
@@ -74,10 +82,13 @@ def tensors_to_transformers(tensors: Mapping[str, torch.Tensor]) -> dict[str, to
 
 
 def _damaged(key: str) -> WeightsError:
-    return WeightsError(f"Expected query, key and value of one width in the CLIP image encoder, found others beside "
-                        f"{plain_name(key)}. The file is damaged: get it again.")
+    return WeightsError(
+        f"Expected query, key and value of one width in the CLIP image encoder, found others beside "
+        f"{plain_name(key)}. The file is damaged: get it again."
+    )
 
 
 def _stranger(key: str) -> WeightsError:
-    return WeightsError("Expected the tensors of a CLIP image encoder, found one that it does not have: "
-                        f"{plain_name(key)}")
+    return WeightsError(
+        f"Expected the tensors of a CLIP image encoder, found one that it does not have: {plain_name(key)}"
+    )

@@ -10,9 +10,11 @@ VAE_PREFIX = "first_stage_model."
 IMAGE_ENCODER_PREFIX = "conditioner.embedders.0.open_clip.model.visual."
 PREFIXES = {"unet": (UNET_PREFIX, "diffusion_model."), "vae": (VAE_PREFIX,), "image_encoder": (IMAGE_ENCODER_PREFIX,)}
 # A tensor that each network has, in ComfyUI's (or OpenCLIP's) and in diffusers' names.
-SIGNS = {"unet": ("input_blocks.0.0.weight", "conv_in.weight"),
-         "vae": ("decoder.conv_in.weight",),
-         "image_encoder": ("vision_model.pre_layrnorm.weight", "ln_pre.weight")}
+SIGNS = {
+    "unet": ("input_blocks.0.0.weight", "conv_in.weight"),
+    "vae": ("decoder.conv_in.weight",),
+    "image_encoder": ("vision_model.pre_layrnorm.weight", "ln_pre.weight"),
+}
 # What files that users mistake for SVD are known by; the first that fits counts.
 _OTHERS = [
     (r"lora_(up|down|A|B)\b|lora_unet", "a LoRA"),
@@ -24,7 +26,8 @@ _OTHERS = [
     (r"^optimizer\.|exp_avg", "a training checkpoint"),
     (r"input_blocks\.|down_blocks\.", "a model of Stable Diffusion 1, 2 or XL"),
     (r"text_model\.|token_embedding", "a text encoder"),
-    (r"^(trained\.|latent)", "a file of this pack's training or of a resumed sequence")]
+    (r"^(trained\.|latent)", "a file of this pack's training or of a resumed sequence"),
+]
 
 
 def parts_of(stored: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -50,9 +53,11 @@ def has_image_decoder(vae: Iterable[str]) -> bool:
 def refuse_image_decoder(vae: Iterable[str], name: str) -> None:
     """Raises WeightsError, naming the file or folder, when its VAE decodes every frame alone."""
     if has_image_decoder(vae):
-        raise WeightsError(f"Expected SVD's temporal decoder, found {name} with an image decoder, which decodes every "
-                           "frame alone (svd_image_decoder.safetensors and svd_xt_image_decoder.safetensors have it). "
-                           "Choose svd.safetensors or svd_xt.safetensors instead.")
+        raise WeightsError(
+            f"Expected SVD's temporal decoder, found {name} with an image decoder, which decodes every "
+            "frame alone (svd_image_decoder.safetensors and svd_xt_image_decoder.safetensors have it). "
+            "Choose svd.safetensors or svd_xt.safetensors instead."
+        )
 
 
 def has_temporal_unet(keys: Iterable[str]) -> bool:

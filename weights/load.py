@@ -43,16 +43,25 @@ def load_backward_motion(model, name: str, strength: float, say: Callable[[str],
         differences, metadata = read_backward_motion(path)
         if OTHER_BASE in metadata:
             base = plain_name(metadata.get("base", "another base"))
-            say(f"backward_motion: {plain_name(name)} was made from {base}, which the fine-tuned model was not trained "
-                "from: the motion near the last keyframe may be wrong.")
+            say(
+                f"backward_motion: {plain_name(name)} was made from {base}, which the fine-tuned model was not trained "
+                "from: the motion near the last keyframe may be wrong."
+            )
         return attach(model, differences, strength, plain_name(name), path)
     except WeightsError as error:
         message = str(error)
         raise WeightsError(message if message.startswith("model:") else f"backward_motion: {message}") from error
 
 
-def convert_backward_motion(base: str, fine_tuned: str, file_name: str, precision: str, overwrite: bool,
-                            allow_other_base: bool = False, say: Callable[[str], None] = logger.warning) -> str:
+def convert_backward_motion(
+    base: str,
+    fine_tuned: str,
+    file_name: str,
+    precision: str,
+    overwrite: bool,
+    allow_other_base: bool = False,
+    say: Callable[[str], None] = logger.warning,
+) -> str:
     """Writes the differences of two of the host's models to `models/backward_motion/` and returns the file's name.
 
     `say(sentence)` is called for another base that was allowed. Raises WeightsError, naming the input, when either is
@@ -65,8 +74,17 @@ def convert_backward_motion(base: str, fine_tuned: str, file_name: str, precisio
     paths = {label: _path_of(label, name) for label, name in (("base", base), ("fine_tuned", fine_tuned))}
     bar = comfy.utils.ProgressBar(1)
     metadata = {"frames": "14", "temporal_attention": "rotated", "license": "as the fine-tuned model"}
-    convert(paths["base"], paths["fine_tuned"], output, metadata, overwrite, DTYPES[precision], bar.update_absolute,
-            allow_other_base, say)
+    convert(
+        paths["base"],
+        paths["fine_tuned"],
+        output,
+        metadata,
+        overwrite,
+        DTYPES[precision],
+        bar.update_absolute,
+        allow_other_base,
+        say,
+    )
     file_state.remember_output(output)
     return output.name
 

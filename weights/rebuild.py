@@ -28,8 +28,9 @@ def load_network(part: str, path: Path):
     return network
 
 
-def network_patcher(part: str, path: str, loaded: str,
-                    disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def network_patcher(
+    part: str, path: str, loaded: str, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     """The patcher of the network again; `loaded`: the layout of what was loaded.
 
     Raises WeightsError when another model has taken the file's place.
@@ -44,8 +45,10 @@ def network_patcher(part: str, path: str, loaded: str,
 def remember(patcher: comfy.model_patcher.ModelPatcher, factory: Callable, *arguments) -> None:
     """Tells the host how to build the patcher's network again; paths are kept whole."""
     # Absolute: the server's working folder may be another by then.
-    patcher.cached_patcher_init = (factory, tuple(str(value.absolute()) if isinstance(value, Path) else value
-                                                  for value in arguments))
+    patcher.cached_patcher_init = (
+        factory,
+        tuple(str(value.absolute()) if isinstance(value, Path) else value for value in arguments),
+    )
 
 
 def layout_of(tensors: Mapping[str, torch.Tensor], *others: object) -> str:
@@ -57,8 +60,10 @@ def layout_of(tensors: Mapping[str, torch.Tensor], *others: object) -> str:
 def check_layout(path: Path, layout: str, loaded: str | None) -> None:
     """Raises WeightsError when a file was loaded before and is of another layout now."""
     if loaded not in (None, layout):
-        raise WeightsError(f"Expected {quoted(path.name)} as it was when it was loaded, found a model of other sizes "
-                           "in its place. Press R to refresh the lists, choose the file again and queue the workflow.")
+        raise WeightsError(
+            f"Expected {quoted(path.name)} as it was when it was loaded, found a model of other sizes "
+            "in its place. Press R to refresh the lists, choose the file again and queue the workflow."
+        )
 
 
 def _build(part: str, path: Path, loaded: str | None, **options):

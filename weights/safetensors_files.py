@@ -20,9 +20,10 @@ from .safetensors_header import DTYPES, StoredTensor, read_header
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _PICKLE_ADVICE = (
     "A pickle can run any code when it is opened, so it is not read here. If you trust its source, convert it "
-    "yourself: python -c \"import torch, safetensors.torch as s; "
+    'yourself: python -c "import torch, safetensors.torch as s; '
     "d = torch.load('IN{suffix}', map_location='cpu', weights_only=True); "
-    "s.save_file({{k: v.contiguous() for k, v in d.get('state_dict', d).items()}}, 'OUT.safetensors')\"")
+    "s.save_file({{k: v.contiguous() for k, v in d.get('state_dict', d).items()}}, 'OUT.safetensors')\""
+)
 
 
 class SafetensorsFile:
@@ -41,8 +42,10 @@ class SafetensorsFile:
         if not os.path.isfile(path):
             raise WeightsError(f"Expected a safetensors file of the name {self.name}, found none.")
         if path.suffix.lower() in PICKLE_SUFFIXES:
-            raise WeightsError(f"Expected a safetensors file, found the pickle {self.name}. "
-                               + _PICKLE_ADVICE.format(suffix=path.suffix))
+            raise WeightsError(
+                f"Expected a safetensors file, found the pickle {self.name}. "
+                + _PICKLE_ADVICE.format(suffix=path.suffix)
+            )
         try:
             self._file = open(path, "rb")
         except OSError as error:
@@ -52,8 +55,10 @@ class SafetensorsFile:
             self.stored, self.metadata = read_header(self._file, size)
         except (ValueError, OSError) as error:
             self._file.close()
-            raise WeightsError(f"Expected a safetensors file, found {self.name} ({size:,} bytes) that is truncated, "
-                               f"damaged, or of another format: {error}. Download or convert it again.") from error
+            raise WeightsError(
+                f"Expected a safetensors file, found {self.name} ({size:,} bytes) that is truncated, "
+                f"damaged, or of another format: {error}. Download or convert it again."
+            ) from error
 
     def __enter__(self) -> "SafetensorsFile":
         return self
@@ -72,13 +77,17 @@ class SafetensorsFile:
         """
         stored = self.stored[key]
         if stored.format not in DTYPES:
-            raise WeightsError(f"Expected floating-point numbers in {self.name}, found {plain_name(stored.format)} in "
-                               f"{plain_name(key)}. Get the model in fp16, bf16 or fp32.")
+            raise WeightsError(
+                f"Expected floating-point numbers in {self.name}, found {plain_name(stored.format)} in "
+                f"{plain_name(key)}. Get the model in fp16, bf16 or fp32."
+            )
         try:
             tensor = torch.empty(stored.shape, dtype=DTYPES[stored.format])
         except RuntimeError as error:
-            raise WeightsError(f"{plain_name(key)} of {self.name} has {stored.end - stored.start:,} bytes, more than "
-                               "there is memory for.") from error
+            raise WeightsError(
+                f"{plain_name(key)} of {self.name} has {stored.end - stored.start:,} bytes, more than "
+                "there is memory for."
+            ) from error
         buffer = tensor.reshape(-1).view(torch.uint8).numpy()
         try:
             self._file.seek(stored.start)
@@ -102,8 +111,9 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str],
-                 overwrite: bool = False) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], overwrite: bool = False
+) -> None:
     """Writes a safetensors file; its name never stands for half of it, see `atomic_write`.
 
     Raises WeightsError when the file exists and `overwrite` is off, or when it cannot be written; what was there
@@ -111,8 +121,9 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     """
     path = Path(path)
     if os.path.exists(path) and not overwrite:
-        raise WeightsError(f"{plain_name(path.name)} exists already and is kept. Choose another name, or turn "
-                           "overwrite on.")
+        raise WeightsError(
+            f"{plain_name(path.name)} exists already and is kept. Choose another name, or turn overwrite on."
+        )
     try:
         with atomic_write(path) as temporary:
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata=dict(metadata))

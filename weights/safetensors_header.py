@@ -14,10 +14,21 @@ from typing import BinaryIO
 import torch
 
 # SVD's is below half a megabyte; a larger one is made to fill the memory.
-_LARGEST = 16 * 2 ** 20
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-          "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
-          "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+_LARGEST = 16 * 2**20
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class StoredTensor:
     """`format`: the file's name of the number format, e.g. `F16`; `start`, `end`: its bytes, counted from the file's
     beginning.
     """
+
     format: str
     shape: tuple[int, ...]
     start: int
@@ -56,8 +68,9 @@ def read_header(file: BinaryIO, file_size: int) -> tuple[dict[str, StoredTensor]
 def _stored(entry: object, data: int) -> StoredTensor:
     try:
         shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
-        if isinstance(entry["dtype"], str) and all(type(number) is int and number >= 0
-                                                   for number in (*shape, start, end)):
+        if isinstance(entry["dtype"], str) and all(
+            type(number) is int and number >= 0 for number in (*shape, start, end)
+        ):
             return StoredTensor(entry["dtype"], shape, data + start, data + end)
     except (KeyError, TypeError, ValueError):
         pass
@@ -69,8 +82,9 @@ def _check_places(tensors: dict[str, StoredTensor], data: int, file_size: int) -
     for stored in sorted(tensors.values(), key=lambda stored: (stored.start, stored.end)):
         if stored.start != position or stored.end < stored.start:
             raise ValueError("its tensors overlap or have gaps between them")
-        if stored.format in DTYPES and (math.prod(stored.shape) * DTYPES[stored.format].itemsize
-                                        != stored.end - stored.start):
+        if stored.format in DTYPES and (
+            math.prod(stored.shape) * DTYPES[stored.format].itemsize != stored.end - stored.start
+        ):
             raise ValueError("a tensor's shape does not fit its bytes")
         position = stored.end
     if position != file_size:

@@ -26,13 +26,20 @@ def read_single_file(path: Path, wanted: Collection[str] = PARTS) -> SVDParts:
         missing = [part for part, prefix in prefixes.items() if not any(key.startswith(prefix) for key in keys)]
         if missing:
             seems = "" if has_temporal_unet(keys) else f" It seems to be {likely_kind(keys)}."
-            raise WeightsError(f"Expected a Stable Video Diffusion checkpoint (UNet, VAE and CLIP image encoder in one "
-                               f"file), found {file.name} without its {' and '.join(missing)}.{seems} "
-                               "Choose svd.safetensors, svd_xt.safetensors or a model of their architecture.")
+            raise WeightsError(
+                f"Expected a Stable Video Diffusion checkpoint (UNet, VAE and CLIP image encoder in one "
+                f"file), found {file.name} without its {' and '.join(missing)}.{seems} "
+                "Choose svd.safetensors, svd_xt.safetensors or a model of their architecture."
+            )
         refuse_image_decoder((key.removeprefix(VAE_PREFIX) for key in keys if key.startswith(VAE_PREFIX)), file.name)
-        unet, vae, image_encoder = ({key.removeprefix(prefix): file.get_tensor(key) for key in keys
-                                     if key.startswith(prefix) and part in wanted}
-                                    for part, prefix in zip(PARTS, prefixes.values()))
+        unet, vae, image_encoder = (
+            {
+                key.removeprefix(prefix): file.get_tensor(key)
+                for key in keys
+                if key.startswith(prefix) and part in wanted
+            }
+            for part, prefix in zip(PARTS, prefixes.values())
+        )
         name, metadata = file.name, file.metadata
     if not any(key.startswith("vision_model.") for key in image_encoder):
         image_encoder = image_encoder_keys.tensors_to_transformers(image_encoder)
@@ -42,16 +49,21 @@ def read_single_file(path: Path, wanted: Collection[str] = PARTS) -> SVDParts:
     return parts
 
 
-def write_single_file(parts: SVDParts, path: Path, metadata: dict[str, str] | None = None,
-                      overwrite: bool = False) -> None:
+def write_single_file(
+    parts: SVDParts, path: Path, metadata: dict[str, str] | None = None, overwrite: bool = False
+) -> None:
     """Writes the parts of an SVD model as one checkpoint file.
 
     Raises WeightsError when the file exists and `overwrite` is off, or cannot be written.
     """
     tensors = {UNET_PREFIX + key: tensor for key, tensor in parts.unet.items()}
     tensors.update({VAE_PREFIX + key: tensor for key, tensor in parts.vae.items()})
-    tensors.update({IMAGE_ENCODER_PREFIX + key: tensor
-                    for key, tensor in image_encoder_keys.tensors_to_openclip(parts.image_encoder).items()})
+    tensors.update(
+        {
+            IMAGE_ENCODER_PREFIX + key: tensor
+            for key, tensor in image_encoder_keys.tensors_to_openclip(parts.image_encoder).items()
+        }
+    )
     save_tensors(path, tensors, {**(metadata or {}), _CONFIG: json.dumps(asdict(parts.config))}, overwrite)
 
 

@@ -17,6 +17,7 @@ class SVDConfig:
 
     Either every attention head of the UNet has `num_head_channels` channels (SVD: 64), or every level has `num_heads`.
     """
+
     num_head_channels: int = 64
     num_heads: int = -1
     image_encoder_heads: int = 16
@@ -29,6 +30,7 @@ class SVDParts:
 
     Each is empty where it was not asked for.
     """
+
     unet: dict[str, torch.Tensor]
     vae: dict[str, torch.Tensor]
     image_encoder: dict[str, torch.Tensor]
@@ -42,17 +44,23 @@ class SVDParts:
         _check_formats([self.unet, self.vae, self.image_encoder], source)
         config, by_level = self.config, self.config.num_head_channels == -1
         if config.image_encoder_activation not in ACTIVATIONS:
-            raise WeightsError(f"Expected {', '.join(ACTIVATIONS)} as the image encoder's activation in {source}, "
-                               f"found {quoted(config.image_encoder_activation)}: ComfyUI has no other.")
+            raise WeightsError(
+                f"Expected {', '.join(ACTIVATIONS)} as the image encoder's activation in {source}, "
+                f"found {quoted(config.image_encoder_activation)}: ComfyUI has no other."
+            )
         attention = [tensor for key, tensor in self.unet.items() if key.endswith(".attn1.to_q.weight")]
         encoder = [tensor for key, tensor in self.image_encoder.items() if key == "vision_model.pre_layrnorm.weight"]
-        for name, networks in (("num_heads" if by_level else "num_head_channels", attention),
-                               ("image_encoder_heads", encoder)):
+        for name, networks in (
+            ("num_heads" if by_level else "num_head_channels", attention),
+            ("image_encoder_heads", encoder),
+        ):
             number, widths = getattr(config, name), sorted({tensor.shape[0] for tensor in networks if tensor.ndim})
             if type(number) is not int or number < 1 or any(width % number for width in widths):
-                raise WeightsError(f"Expected as {name} in {source} a whole number that divides the attention's "
-                                   f"{', '.join(map(str, widths))} channels, found {quoted(number)}. Get the model "
-                                   "again.")
+                raise WeightsError(
+                    f"Expected as {name} in {source} a whole number that divides the attention's "
+                    f"{', '.join(map(str, widths))} channels, found {quoted(number)}. Get the model "
+                    "again."
+                )
 
 
 def _check_formats(networks: list[dict[str, torch.Tensor]], source: str) -> None:
@@ -61,5 +69,7 @@ def _check_formats(networks: list[dict[str, torch.Tensor]], source: str) -> None
             # The host's quantised weights are bytes, and have a description beside them; position_ids count.
             quantised = key.endswith("comfy_quant") or f"{key.rpartition('.')[0]}.comfy_quant" in tensors
             if not (tensor.is_floating_point() or quantised or key.endswith("position_ids")):
-                raise WeightsError(f"Expected floating-point numbers in {source}, found {tensor.dtype} in "
-                                   f"{plain_name(key)}. Get the model in fp16, bf16 or fp32.")
+                raise WeightsError(
+                    f"Expected floating-point numbers in {source}, found {tensor.dtype} in "
+                    f"{plain_name(key)}. Get the model in fp16, bf16 or fp32."
+                )

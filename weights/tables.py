@@ -7,7 +7,7 @@ from pathlib import Path
 from .errors import WeightsError, plain_name
 
 # Configurations have a few thousand characters.
-_LARGEST = 2 ** 20
+_LARGEST = 2**20
 
 
 def read_table(path: Path) -> dict:
@@ -17,8 +17,9 @@ def read_table(path: Path) -> dict:
         raise WeightsError(f"Expected {name}, found none. Download the model's whole folder.")
     # A pipe would be waited for, a device read without end.
     if not os.path.isfile(path):
-        raise WeightsError(f"Expected an ordinary file as {name}, found a folder, pipe or device. Download the model's "
-                           "folder again.")
+        raise WeightsError(
+            f"Expected an ordinary file as {name}, found a folder, pipe or device. Download the model's folder again."
+        )
     try:
         with open(path, "rb") as file:
             text = file.read(_LARGEST + 1)

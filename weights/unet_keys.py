@@ -12,11 +12,23 @@ from .errors import WeightsError, plain_name
 
 TEMPORAL_ATTENTION = re.compile(r"^(?P<layer>.+\.time_stack\.\d+\.attn1)\.(?P<matrix>to_v|to_out\.0)\.weight$")
 
-_RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-           "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-_OUTSIDE_BLOCKS = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0",
-                   "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
-                   "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0", "conv_out": "out.2"}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_OUTSIDE_BLOCKS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
 _RESNET_BACK = {comfy: diffusers for diffusers, comfy in _RESNET.items()}
 _OUTSIDE_BACK = {comfy: diffusers for diffusers, comfy in _OUTSIDE_BLOCKS.items()}
 
@@ -32,8 +44,10 @@ def diffusers_to_comfy(keys: Iterable[str]) -> dict[str, str]:
     Raises WeightsError when a key belongs to no SVD UNet.
     """
     keys = list(keys)
-    per_level = 1 + max((int(match[1]) for match in map(re.compile(r"down_blocks\.0\.resnets\.(\d\d?)\.").match, keys)
-                         if match), default=0)
+    per_level = 1 + max(
+        (int(match[1]) for match in map(re.compile(r"down_blocks\.0\.resnets\.(\d\d?)\.").match, keys) if match),
+        default=0,
+    )
     return _renamed(keys, lambda key: _to_comfy(key, per_level, set(keys)), "diffusers")
 
 
@@ -53,8 +67,10 @@ def _renamed(keys, rename, naming: str) -> dict[str, str]:
     names = {key: rename(key) for key in keys}
     strangers = [key for key, name in names.items() if name is None]
     if strangers:
-        raise WeightsError(f"Expected the tensors of a Stable Video Diffusion UNet in {naming} names, found "
-                           f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}")
+        raise WeightsError(
+            f"Expected the tensors of a Stable Video Diffusion UNet in {naming} names, found "
+            f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}"
+        )
     return names
 
 

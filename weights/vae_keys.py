@@ -16,10 +16,15 @@ _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_o
 _ATTENTION_BACK = {comfy: diffusers for diffusers, comfy in _ATTENTION.items()}
 _TEMPORAL = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3"}
 _TEMPORAL_BACK = {comfy: diffusers for diffusers, comfy in _TEMPORAL.items()}
-_OUTSIDE_BLOCKS = {"encoder.conv_in": "encoder.conv_in", "encoder.conv_norm_out": "encoder.norm_out",
-                   "encoder.conv_out": "encoder.conv_out", "decoder.conv_in": "decoder.conv_in",
-                   "decoder.conv_norm_out": "decoder.norm_out", "decoder.conv_out": "decoder.conv_out",
-                   "decoder.time_conv_out": "decoder.conv_out.time_mix_conv"}
+_OUTSIDE_BLOCKS = {
+    "encoder.conv_in": "encoder.conv_in",
+    "encoder.conv_norm_out": "encoder.norm_out",
+    "encoder.conv_out": "encoder.conv_out",
+    "decoder.conv_in": "decoder.conv_in",
+    "decoder.conv_norm_out": "decoder.norm_out",
+    "decoder.conv_out": "decoder.conv_out",
+    "decoder.time_conv_out": "decoder.conv_out.time_mix_conv",
+}
 _OUTSIDE_BACK = {comfy: diffusers for diffusers, comfy in _OUTSIDE_BLOCKS.items()}
 _CONVOLUTION_AS_MATRIX = re.compile(r"\.mid\.attn_1\.(q|k|v|proj_out)\.weight$")
 
@@ -54,8 +59,10 @@ def tensors_to_comfy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     folded = ("quant_conv.weight", "quant_conv.bias", "encoder.conv_out.weight", "encoder.conv_out.bias")
     if any(key in tensors for key in folded[:2]):
         if missing := [key for key in folded if key not in tensors]:
-            raise WeightsError(f"Expected every tensor of SVD's VAE, found none for {missing[0]}. The file is "
-                               "incomplete: get it again.")
+            raise WeightsError(
+                f"Expected every tensor of SVD's VAE, found none for {missing[0]}. The file is "
+                "incomplete: get it again."
+            )
         _fold_quant_conv(renamed, *(tensors[key] for key in folded))
     return renamed
 
@@ -72,13 +79,25 @@ def tensors_to_diffusers(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch
     return renamed
 
 
-def _fold_quant_conv(tensors: dict[str, torch.Tensor], weight: torch.Tensor, bias: torch.Tensor,
-                     convolution: torch.Tensor, offset: torch.Tensor) -> None:
+def _fold_quant_conv(
+    tensors: dict[str, torch.Tensor],
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    convolution: torch.Tensor,
+    offset: torch.Tensor,
+) -> None:
     channels = bias.numel()
     if (weight.shape, bias.shape, offset.shape, convolution.shape[:1], convolution.ndim) != (
-            (channels, channels, 1, 1), (channels,), (channels,), (channels,), 4):
-        raise WeightsError("Expected a quant_conv of the VAE that fits its encoder.conv_out, found "
-                           f"{tuple(weight.shape)} and {tuple(convolution.shape)}. The file is damaged: get it again.")
+        (channels, channels, 1, 1),
+        (channels,),
+        (channels,),
+        (channels,),
+        4,
+    ):
+        raise WeightsError(
+            "Expected a quant_conv of the VAE that fits its encoder.conv_out, found "
+            f"{tuple(weight.shape)} and {tuple(convolution.shape)}. The file is damaged: get it again."
+        )
     # Q(Wx + b) + c = (QW)x + (Qb + c). float32: the product of two rounded matrices must not be rounded again.
     matrix, convolution, offset = weight[:, :, 0, 0].float(), convolution.float(), offset.float()
     tensors["encoder.conv_out.weight"] = torch.einsum("oi,ichw->ochw", matrix, convolution)
@@ -93,8 +112,10 @@ def _renamed(keys, rename, naming: str) -> dict[str, str]:
     names = {key: rename(key) for key in keys}
     strangers = [key for key, name in names.items() if name is None]
     if strangers:
-        raise WeightsError(f"Expected the tensors of a Stable Video Diffusion VAE in {naming} names, found "
-                           f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}")
+        raise WeightsError(
+            f"Expected the tensors of a Stable Video Diffusion VAE in {naming} names, found "
+            f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}"
+        )
     return names
 
 
@@ -108,8 +129,11 @@ def _to_comfy(key: str, levels: int) -> str | None:
             return _resnet_to_comfy(f"{half}.mid.block_{index + 1}", rest)
         layer, _, kind = rest.rpartition(".")
         return f"{half}.mid.attn_1.{_ATTENTION[layer]}.{kind}" if layer in _ATTENTION else None
-    if match := re.match(r"(encoder|decoder)\.(down|up)_blocks\.(\d\d?)\.(resnets|downsamplers|upsamplers)\."
-                         r"(\d\d?)\.(.+)", key):
+    if match := re.match(
+        r"(encoder|decoder)\.(down|up)_blocks\.(\d\d?)\.(resnets|downsamplers|upsamplers)\."
+        r"(\d\d?)\.(.+)",
+        key,
+    ):
         half, way, level, part, index, rest = *match.group(1, 2), int(match[3]), *match.group(4, 5, 6)
         level = levels - 1 - level if way == "up" else level
         if part != "resnets":

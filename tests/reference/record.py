@@ -31,20 +31,50 @@ from wide_models import BASE, FINE_TUNED, REVERSE_MOTION, XT, write_models  # no
 
 GROUP_NORM_EPS = 1e-5
 PICTURES = ("examples/example_003/frame1.png", "examples/example_003/frame2.png")
-DEFAULTS = {"width": 128, "height": 64, "weighted_average": False, "inject_steps": 0, "inject_ratio": 0.0,
-            "min_cfg": 1.0, "max_cfg": 3.0, "fps": 7, "bucket": 127, "aug": 0.02, "decoded": False}
+DEFAULTS = {
+    "width": 128,
+    "height": 64,
+    "weighted_average": False,
+    "inject_steps": 0,
+    "inject_ratio": 0.0,
+    "min_cfg": 1.0,
+    "max_cfg": 3.0,
+    "fps": 7,
+    "bucket": 127,
+    "aug": 0.02,
+    "decoded": False,
+}
 CASES = {
     "plain": {"frames": 5, "steps": 3, "seed": 3, "decoded": True},
-    "injected": {"frames": 6, "steps": 4, "seed": 5, "inject_steps": 2, "inject_ratio": 0.5,
-                 "fps": 12, "bucket": 60, "aug": 0.1},
-    "weighted": {"width": 64, "height": 128, "frames": 7, "steps": 4, "seed": 7, "weighted_average": True,
-                 "inject_steps": 1, "inject_ratio": 0.3, "min_cfg": 1.2, "max_cfg": 3.5},
+    "injected": {
+        "frames": 6,
+        "steps": 4,
+        "seed": 5,
+        "inject_steps": 2,
+        "inject_ratio": 0.5,
+        "fps": 12,
+        "bucket": 60,
+        "aug": 0.1,
+    },
+    "weighted": {
+        "width": 64,
+        "height": 128,
+        "frames": 7,
+        "steps": 4,
+        "seed": 7,
+        "weighted_average": True,
+        "inject_steps": 1,
+        "inject_ratio": 0.3,
+        "min_cfg": 1.2,
+        "max_cfg": 3.5,
+    },
 }
 
 
 @dataclass
 class Draws:
     """The pipeline's random numbers: drawn and kept in the first run, given again in later ones."""
+
     kept: list[torch.Tensor] = field(default_factory=list)
     used: int = 0
 
@@ -62,9 +92,14 @@ def import_authors(folder: Path) -> tuple[types.ModuleType, types.ModuleType, ty
     """
     sys.path.insert(0, str(folder))
     diffusers_svd.tensor2vid = lambda frames, processor, output_type: frames
-    return tuple(importlib.import_module(name) for name in (
-        "custom_diffusers.pipelines.pipeline_frame_interpolation_with_noise_injection",
-        "custom_diffusers.schedulers.scheduling_euler_discrete", "attn_ctrl.attention_control"))
+    return tuple(
+        importlib.import_module(name)
+        for name in (
+            "custom_diffusers.pipelines.pipeline_frame_interpolation_with_noise_injection",
+            "custom_diffusers.schedulers.scheduling_euler_discrete",
+            "attn_ctrl.attention_control",
+        )
+    )
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNetSpatioTemporalConditionModel:
@@ -97,7 +132,8 @@ def load_pipeline(authors, models: Path, dtype: torch.dtype):
         image_encoder=CLIPVisionModelWithProjection.from_pretrained(xt, subfolder="image_encoder", dtype=dtype),
         unet=load_unet(xt, dtype),
         scheduler=scheduler_module.EulerDiscreteScheduler.from_pretrained(xt, subfolder="scheduler"),
-        feature_extractor=CLIPImageProcessor.from_pretrained(xt, subfolder="feature_extractor"))
+        feature_extractor=CLIPImageProcessor.from_pretrained(xt, subfolder="feature_extractor"),
+    )
     check_cross_attention_context(pipeline.unet)
     base, tuned = (load_unet(models / name, dtype).state_dict() for name in (BASE, REVERSE_MOTION))
     with torch.no_grad():
@@ -155,17 +191,28 @@ def run(authors, models: Path, settings: dict, pictures: list[Image.Image], draw
     # Re-injections draw from the global generator; with the other generator's seed they would repeat its numbers.
     torch.manual_seed(settings["seed"] + 1)
     frames = pipeline(
-        *pictures, height=settings["height"], width=settings["width"], num_frames=settings["frames"],
-        num_inference_steps=settings["steps"], min_guidance_scale=settings["min_cfg"],
-        max_guidance_scale=settings["max_cfg"], fps=settings["fps"], motion_bucket_id=settings["bucket"],
-        noise_aug_strength=settings["aug"], generator=torch.Generator().manual_seed(settings["seed"]),
-        weighted_average=settings["weighted_average"], noise_injection_steps=settings["inject_steps"],
-        noise_injection_ratio=settings["inject_ratio"], callback_on_step_end=keep_last,
-        output_type="pt" if settings["decoded"] else "latent").frames
+        *pictures,
+        height=settings["height"],
+        width=settings["width"],
+        num_frames=settings["frames"],
+        num_inference_steps=settings["steps"],
+        min_guidance_scale=settings["min_cfg"],
+        max_guidance_scale=settings["max_cfg"],
+        fps=settings["fps"],
+        motion_bucket_id=settings["bucket"],
+        noise_aug_strength=settings["aug"],
+        generator=torch.Generator().manual_seed(settings["seed"]),
+        weighted_average=settings["weighted_average"],
+        noise_injection_steps=settings["inject_steps"],
+        noise_injection_ratio=settings["inject_ratio"],
+        callback_on_step_end=keep_last,
+        output_type="pt" if settings["decoded"] else "latent",
+    ).frames
     evaluated, fused = zip(*seen["multidiffusion_step"])
     # Conditional after unconditional.
-    embeddings, image_latents = ([result[1:] for _, result in seen[name]]
-                                 for name in ("_encode_image", "_encode_vae_image"))
+    embeddings, image_latents = (
+        [result[1:] for _, result in seen[name]] for name in ("_encode_image", "_encode_vae_image")
+    )
     tensors = {
         "embed_first": embeddings[0],
         "embed_last": embeddings[1],
@@ -186,8 +233,9 @@ def run(authors, models: Path, settings: dict, pictures: list[Image.Image], draw
 
 def record(authors, out: Path, name: str, settings: dict, sources: list[Image.Image]) -> None:
     """Writes NAME.first.png, NAME.last.png and NAME.safetensors."""
-    pictures = [source.convert("RGB").resize((settings["width"], settings["height"]), Image.LANCZOS)
-                for source in sources]
+    pictures = [
+        source.convert("RGB").resize((settings["width"], settings["height"]), Image.LANCZOS) for source in sources
+    ]
     for picture, which in zip(pictures, ("first", "last")):
         picture.save(out / f"{name}.{which}.png", optimize=True)
     draws = Draws()
@@ -196,14 +244,24 @@ def record(authors, out: Path, name: str, settings: dict, sources: list[Image.Im
     augmentation, initial, *injected = draws.kept
     for key in tensors:
         difference = (tensors[key].double() - exact[key].double()).abs()
-        print(f"{name}: {key}: float32 differs from float64 by {difference.mean():.1e} in the mean, "
-              f"{difference.max():.1e} at most (standard deviation {exact[key].double().std():.2g})")
-    noise = {"augmentation_noise": augmentation, "initial_noise": initial,
-             **({"injected_noise": torch.stack(injected)} if injected else {})}
+        print(
+            f"{name}: {key}: float32 differs from float64 by {difference.mean():.1e} in the mean, "
+            f"{difference.max():.1e} at most (standard deviation {exact[key].double().std():.2g})"
+        )
+    noise = {
+        "augmentation_noise": augmentation,
+        "initial_noise": initial,
+        **({"injected_noise": torch.stack(injected)} if injected else {}),
+    }
     # The clones part tensors that share memory, which a safetensors file may not hold.
-    save_file({key: tensor.float().clone() for key, tensor in
-               {**tensors, **{f"{key}_float64": value for key, value in exact.items()}, **noise}.items()},
-              out / f"{name}.safetensors", {"case": json.dumps(settings)})
+    save_file(
+        {
+            key: tensor.float().clone()
+            for key, tensor in {**tensors, **{f"{key}_float64": value for key, value in exact.items()}, **noise}.items()
+        },
+        out / f"{name}.safetensors",
+        {"case": json.dumps(settings)},
+    )
 
 
 def main() -> None:
