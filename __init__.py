@@ -15,7 +15,7 @@ async def comfy_entrypoint():
 
     try:
         from .nodes import NODES
-        from .weights.host_paths import register_backward_motion_folder
+        from .weights.folders import register_backward_motion_folder
 
         register_backward_motion_folder()
         for node in NODES:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..sampler.encode import encode_keyframes
+from ..sampler.keyframes import encode_keyframes
 from ..sampler.unusual_input import remark_on_keyframes
 from . import inputs
 from .node import Node

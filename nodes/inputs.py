@@ -3,13 +3,12 @@
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..sampler.fusion import FUSIONS
 from ..sampler.keyframes import FITS
-from ..sampler.order_of_work import ORDERS
-from ..sampler.presets import CUSTOM, PRESETS
-from ..sampler.schedules import schedulers
-from ..sampler.strategies import STRATEGIES
-from ..sampler.temporal_attention import TEMPORAL_ATTENTIONS
+from ..sampler.ksampler import schedulers
+from ..sampler.method.attention import TEMPORAL_ATTENTIONS
+from ..sampler.method.fusion import FUSIONS
+from ..sampler.settings import CUSTOM, PRESETS, STRATEGIES
+from ..sampler.unet_calls import ORDERS
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 _LARGEST_SIDE = 16384

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from ..sampler.contact_sheet import contact_sheet
-from ..sampler.frame_positions import frame_positions
-from ..sampler.report import report
+from ..inspection.frames import frame_positions
+from ..inspection.report import report
+from ..inspection.sheet import contact_sheet
 from .node import Node
 from .schema import schema
 

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..sampler.remarks import remark
-from ..weights import file_state, host_paths
+from ..common.remarks import remark
+from ..weights import folders as file_state
+from ..weights import folders as host_paths
 from ..weights.load import DTYPES, convert_backward_motion, load_backward_motion, load_svd
 from .node import Node
 from .schema import schema

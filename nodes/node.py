@@ -5,7 +5,7 @@ import inspect
 
 from comfy_api.latest import io
 
-from ..sampler.remarks import remarks_on_node
+from ..common.remarks import remarks_on_node
 from .values import checked_value
 
 

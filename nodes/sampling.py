@@ -4,9 +4,8 @@ from comfy_api.latest import io
 
 from ..sampler.guider import DualDirectionGuider
 from ..sampler.ksampler import dual_direction_ksampler
-from ..sampler.presets import CUSTOM, chosen_settings
-from ..sampler.reinjection_sampler import ReinjectionSampler
-from ..sampler.strategies import settings_of
+from ..sampler.samplers import ReinjectionSampler
+from ..sampler.settings import CUSTOM, chosen_settings, settings_of
 from . import inputs
 from .node import Node
 from .schema import schema

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..sampler.presets import CUSTOM, chosen_settings
-from ..sampler.sequence_run import ClipSettings, sample_sequence
+from ..sampler.settings import CUSTOM, chosen_settings
+from ..sequence.run import ClipSettings, sample_sequence
 from . import inputs
 from .node import Node
 from .schema import schema

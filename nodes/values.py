@@ -8,7 +8,7 @@ import numpy
 import torch
 from comfy_api.latest import io
 
-from ..weights.errors import quoted
+from ..common.errors import quoted
 
 _LARGEST_SHOWN = 10**30
 # What a wildcard link may bring instead is known by what we need of it; models and pictures are looked at more closely

@@ -1,1 +1,1 @@
-"""The method: dual-directional sampling of Wang et al., arXiv 2408.15239, as plain functions on tensors."""
+"""Sampling in ComfyUI: what the host's guider, samplers and UNet do with the method."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import comfy.samplers
 import torch
 
-from .fusion import changes_nothing, guidance_scales
+from .method.fusion import changes_nothing, guidance_scales
 
 _CFG, _PRE_CFG, _POST_CFG = "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"
 

@@ -16,32 +16,30 @@ import comfy.patcher_extension
 import comfy.samplers
 import torch
 
+from ..common.out_of_memory import is_out_of_memory
 from ..weights.attach import beside_its_weights
-from ..weights.host_patchers import free_memory
-from ..weights.out_of_memory import is_out_of_memory
-from .dual_direction_settings import DualDirectionSettings
-from .fusion import fuse, fusion_weights
-from .guidance import Direction, Guidance, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
-from .host_nodes import call_wrappers, check_additions, naming_failures, nodes_behind, unet_patches, wrapping_nodes
-from .keyframe_conditioning import (
+from ..weights.patchers import free_memory
+from .conditioning import (
     backward_conditioning,
     check_conditioning,
     check_embedding,
     check_latent,
+    check_samples,
+    checked_mask,
     embedding_width,
     keyframe_latents,
 )
-from .latent_checks import check_samples, checked_mask
+from .guidance import Direction, Guidance, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
+from .host_nodes import call_wrappers, check_additions, naming_failures, nodes_behind, unet_patches, wrapping_nodes
 from .memory_limit import check_one_video_fits, no_room
-from .motion_prior import backward_estimate, with_backward_estimates
-from .noise import stream_seed
-from .order_of_work import Part, calls, choose_order, lower_order
+from .method.alternating import ONE_DIRECTION, KeyframeLatents
+from .method.attention import BackwardProjections, ForwardMapMissing, UNetCall, Video, VideosDivided
+from .method.fusion import backward_estimate, fuse, fusion_weights, reverse_time
+from .method.reinjection import stream_seed
 from .progress import EvaluationProgress
-from .sequential import ONE_DIRECTION, KeyframeLatents
-from .sequential_sampler import SequentialSampler
-from .strategies import TRAINING_FREE
-from .temporal_attention import BackwardProjections, ForwardMapMissing, UNetCall, Video, VideosDivided
-from .time_reversal import reverse_time
+from .samplers import SequentialSampler
+from .settings import TRAINING_FREE, DualDirectionSettings
+from .unet_calls import Part, calls, choose_order, lower_order
 from .unet_patches import UNET_CALL, dual_direction_unet, temporal_attention_layers
 
 logger = logging.getLogger(__name__)
@@ -459,3 +457,12 @@ def check_model(model, settings: DualDirectionSettings) -> None:
             + "."
         )
     check_additions(model, settings.sequential)
+
+
+def with_backward_estimates(
+    estimates: dict[Part, torch.Tensor], last_keyframe: torch.Tensor
+) -> dict[Part, torch.Tensor]:
+    """The forward estimates of each guidance half, and the backward ones that follow from them."""
+    return estimates | {
+        (half, "backward"): backward_estimate(forward, last_keyframe) for (half, _), forward in estimates.items()
+    }

@@ -9,7 +9,7 @@ import comfy.model_management
 
 import nodes as host
 
-from ..weights.out_of_memory import is_out_of_memory
+from ..common.out_of_memory import is_out_of_memory
 
 _HOSTS_UNETS = os.path.join(os.path.dirname(os.path.abspath(comfy.model_management.__file__)), "ldm")
 _NO_WINDOWS = "the directions share their attention over the whole clip"

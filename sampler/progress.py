@@ -1,7 +1,11 @@
-"""A progress bar that counts UNet evaluations, re-injections and a sampler's inner evaluations included."""
+"""A progress bar that counts UNet evaluations, re-injections and a sampler's inner evaluations included.
+
+A preview of the whole clip while it is sampled: each evaluation shows the next frame.
+"""
 
 from collections.abc import Callable
 
+import latent_preview
 import torch
 from tqdm.auto import tqdm
 
@@ -55,3 +59,19 @@ class EvaluationProgress:
         self._console.total = self.total
         if self._callback is not None and self.done:
             self._callback(self.done - 1, x0, x, self.total)
+
+
+def clip_preview(model, steps: int) -> Callback:
+    """The host's callback, whose preview goes through the frames instead of always showing the first.
+
+    When another extension shows previews in its own way, it gets all frames as they are.
+    """
+    callback = latent_preview.prepare_callback(model, steps)
+    if getattr(latent_preview.get_previewer, "__globals__", None) is not vars(latent_preview):
+        return callback
+
+    def next_frame(evaluation: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
+        # The host shows the first of the latents that it is given.
+        callback(evaluation, x0[evaluation % len(x0) :], x, total)
+
+    return next_frame

@@ -8,8 +8,14 @@ from comfy.ldm.modules import attention as host_attention
 
 from .feed_forward import in_pieces
 from .host_nodes import nodes_behind
-from .single_token_attention import single_token_attention
-from .temporal_attention import BackwardProjections, Tokens, UNetCall, VideosDivided, dual_direction_attention
+from .method.attention import (
+    BackwardProjections,
+    Tokens,
+    UNetCall,
+    VideosDivided,
+    dual_direction_attention,
+    single_token_attention,
+)
 
 UNET_CALL = "inbetween_unet_call"
 _REPLACEMENT = "inbetween_attn1_replacement"

@@ -2,8 +2,7 @@
 
 import torch
 
-from .remarks import remark
-from .sequence_plan import Segment
+from ..common.remarks import remark
 
 _FEWEST, _MOST = 8, 30
 # By how much the aspects may differ before the picture suffers visibly; a photo's 4 : 3 in 16 : 9 is 1.33.
@@ -50,13 +49,3 @@ def remark_on_keyframes(
     remark_on_aspect(first, width, height, fit, "first_keyframe")
     remark_on_aspect(last, width, height, fit, "last_keyframe")
     remark_on_equal(first, last, "last_keyframe")
-
-
-def remark_on_sequence(
-    pictures: list[torch.Tensor], segments: list[Segment], width: int, height: int, fit: str
-) -> None:
-    """The remarks on what Inbetween Keyframe Sequence was given; a batch has one aspect."""
-    remark_on_aspect(pictures[0], width, height, fit, "keyframes")
-    for segment in segments:
-        remark_on_frames(segment.frames, "frames_per_segment")
-        remark_on_equal(pictures[segment.first], pictures[segment.last], "keyframes")

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..weights.atomic_write import atomic_write
-from ..weights.safetensors_files import read_tensors, save_tensors
+from ..common.atomic_write import atomic_write
+from ..weights.files import read_tensors, save_tensors
 from .data import IMAGE_SUFFIXES, ClipShape, NoVideos, Unreadable, read_clips
 from .encoders import ImageEmbedder, encode_images
 

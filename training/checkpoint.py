@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..weights.safetensors_files import read_metadata, read_tensors, save_tensors
+from ..weights.files import read_metadata, read_tensors, save_tensors
 from .model import BackwardMotionModel
 from .svd import temporal_self_attentions
 

@@ -12,17 +12,6 @@ import argparse
 import logging
 import os
 import sys
-from pathlib import Path
-from types import ModuleType
-
-if not __package__:
-    # Run as a file, Python knows no package around it, and its folder's names (data, model, …) would hide others'.
-    ROOT = Path(__file__).resolve().parents[1]
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT / "training"]
-    pack = ModuleType("generative_inbetweening")
-    pack.__path__ = [str(ROOT)]
-    sys.modules.setdefault("generative_inbetweening", pack)
-    __package__ = "generative_inbetweening.training"
 
 from .settings import SettingsError, add_options, settings_from
 
@@ -75,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(settings, parsed: argparse.Namespace) -> int:
     # Imported here so that --help and a wrong option answer at once.
-    from ..weights.errors import WeightsError
+    from ..common.errors import WeightsError
     from .checkpoint import CheckpointError
     from .data import NoVideos
     from .svd import NotAnSVDModel

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-from ..weights.atomic_write import atomic_write
+from ..common.atomic_write import atomic_write
 from .json_lines import append_line
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs, gather_object
 from tqdm.auto import tqdm
 
+from ..common.errors import WeightsError
 from ..weights.backward_motion import write_backward_motion
-from ..weights.errors import WeightsError
-from ..weights.unet_keys import diffusers_to_comfy
+from ..weights.keys.unet import diffusers_to_comfy
 from . import draws
 from .batch import BatchMaker
 from .cache import ClipCache, Encoders, collect

@@ -1,12 +1,15 @@
-"""Lets `python …/weights` run the commands from any folder."""
+"""`python weights …`, from any folder.
+
+Run as a folder it works with every Python that ComfyUI comes with; the one in its portable Windows version ignores the
+working directory, so that `python -m generative_inbetweening.weights` finds nothing there.
+"""
 
 import sys
 from pathlib import Path
 
 if not __package__:
-    # Run as a folder, Python knows no package around this file; the pack's own folder makes `weights` one.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from weights.command_line import main  # noqa: E402
+from generative_inbetweening.weights.command_line import main
 
 sys.exit(main())

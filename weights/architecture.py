@@ -16,8 +16,8 @@ from comfy.clip_model import CLIPVisionModelProjection
 from comfy.ldm.models.autoencoder import AutoencodingEngine
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from .errors import WeightsError
-from .svd_parts import SVDConfig
+from ..common.errors import WeightsError
+from .svd import SVDConfig
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -9,9 +9,9 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
+from ..common.errors import WeightsError
 from . import backward_motion
-from .errors import WeightsError
-from .host_patchers import core_patcher, is_dynamic
+from .patchers import core_patcher, is_dynamic
 from .rebuild import check_layout, layout_of, remember
 
 ATTACHMENT = "inbetween_backward_motion"

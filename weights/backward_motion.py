@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from . import unet_keys
-from .errors import WeightsError, plain_name
-from .safetensors_files import SafetensorsFile, save_tensors
+from ..common.errors import WeightsError, plain_name
+from .files import SafetensorsFile, save_tensors
+from .keys import unet as unet_keys
 
 FORMAT = "backward-motion"
 VERSION = "1"

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
+from ..common.errors import WeightsError
 from .convert import convert
 from .describe import describe
-from .diffusers_folder import read_folder
-from .errors import WeightsError
-from .single_file import write_single_file
+from .svd import read_folder, write_single_file
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from . import unet_keys
+from ..common.errors import WeightsError, plain_name
 from .backward_motion import is_backward_motion_key, write_backward_motion
-from .diffusers_folder import weight_files
-from .errors import WeightsError, plain_name
+from .files import SafetensorsFile
+from .keys import unet as unet_keys
 from .kinds import UNET_PREFIX
-from .safetensors_files import SafetensorsFile
+from .svd import weight_files
 
 logger = logging.getLogger(__name__)
 

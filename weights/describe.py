@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..common.errors import WeightsError, plain_name
 from . import backward_motion
-from .errors import WeightsError, plain_name
+from .files import SafetensorsFile, StoredTensor, read_table
 from .kinds import PREFIXES, SIGNS, has_image_decoder, has_temporal_unet, likely_kind, parts_of
-from .safetensors_files import SafetensorsFile
-from .safetensors_header import StoredTensor
-from .svd_parts import PARTS
-from .tables import read_table
+from .svd import PARTS
 
 Tensors = Mapping[str, StoredTensor]
 

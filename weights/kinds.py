@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from .errors import WeightsError
+from ..common.errors import WeightsError
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."

@@ -4,14 +4,16 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import comfy.model_patcher
 import comfy.utils
 import torch
 
-from . import file_state, host_paths
+from ..common.errors import WeightsError, plain_name, quoted
+from . import folders as file_state
+from . import folders as host_paths
 from .attach import attach
 from .backward_motion import read_backward_motion
 from .convert import OTHER_BASE, convert
-from .errors import WeightsError, plain_name, quoted
 from .rebuild import load_network
 
 logger = logging.getLogger(__name__)

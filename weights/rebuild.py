@@ -12,10 +12,9 @@ from pathlib import Path
 import comfy.model_patcher
 import torch
 
-from . import host_models
-from .diffusers_folder import read_folder
-from .errors import WeightsError, quoted
-from .single_file import read_single_file
+from ..common.errors import WeightsError, quoted
+from . import host as host_models
+from .svd import read_folder, read_single_file
 
 
 def load_network(part: str, path: Path):

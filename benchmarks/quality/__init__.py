@@ -1,0 +1,1 @@
+"""Quality of the frames in between, beside other methods."""

@@ -1,0 +1,147 @@
+"""Time and memory of sampling, beside the host's plain SVD and beside two UNets with stored maps.
+
+An evaluation is four videos: two directions, each with and without conditioning. Four ways to compute them, on the
+same random weights and inputs, interleaved in one run, medians:
+
+    ours             one UNet, paired calls, shared temporal attention
+    ours_sequential  the same, one video a call, as chosen where memory is short
+    host             the same four videos through the host's unpatched model
+    two_unets        as the released method has it, on diffusers: the forward UNet stores its 16 attention maps, the
+                     backward UNet applies them turned by 180°
+
+Further: the peak memory of each (speed_memory.py); the memory of SVD-XT's own size, counted (speed_full_size.py) and,
+on a CUDA device, measured as on smaller cards (speed_cuda.py); a whole clip with its previews and its report, and the
+cost over the number of frames (speed_whole_clip.py); what the pack adds to the start of a host that has its own modules
+loaded.
+
+    python dev.py benchmark speed [--frames 14] [--size 128] [--repeats 5] [--out DIR]
+
+writes speed.json and speed_frames.png.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from generative_inbetweening.benchmarks.speed.contestants import CONTESTANTS, comfy, middle_size_unet
+from generative_inbetweening.benchmarks.speed.cuda import FORMATS, evaluation_here, on_cuda
+from generative_inbetweening.benchmarks.speed.full_size import counted_memory
+from generative_inbetweening.benchmarks.speed.memory import measured_memory, memory_here
+from generative_inbetweening.benchmarks.speed.report import print_table
+from generative_inbetweening.benchmarks.speed.whole_clip import over_frames, timed, whole_clip
+from generative_inbetweening.tools.places import CHECKOUT as ROOT
+
+MATRIX = 2048
+
+
+def main() -> int:
+    """Prints the table, writes speed.json, returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=14, help="frames of a video (default: 14)")
+    parser.add_argument("--size", type=int, default=128, help="side of the pictures in pixels (default: 128)")
+    parser.add_argument("--repeats", type=int, default=5, help="evaluations of each contestant (default: 5)")
+    parser.add_argument("--out", type=Path, default=Path("benchmark_output"), help="folder for speed.json")
+    parser.add_argument("--measure-memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--pretend-card", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--number-format", choices=FORMATS, default="fp16", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure_memory_of:
+        print(json.dumps(memory_here(options.measure_memory_of, options.frames, options.size)))
+    elif options.pretend_card:
+        print(json.dumps(evaluation_here(options.number_format, options.pretend_card)))
+    else:
+        measure(options)
+    return 0
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Everything, into the folder and onto the console."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    # Memory first: Linux counts what this process holds when it starts another towards that one's peak.
+    result = {
+        **measured_memory(options.frames, options.size),
+        "full_size": counted_memory(),
+        "cuda": on_cuda(),
+        "import_seconds": import_seconds(),
+    }
+    unet = middle_size_unet()
+    result |= time_ratios(unet, options)
+    result |= whole_clip(unet, options.frames, options.size, min(options.repeats, 3))
+    result["over_frames"] = over_frames(unet, options.size, min(options.repeats, 3), options.out / "speed_frames.png")
+    (options.out / "speed.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print_table(result)
+
+
+def time_ratios(unet: dict[str, torch.Tensor], options: argparse.Namespace) -> dict:
+    """Median seconds of each contestant and the ratios of ours to the others, taken round by round."""
+    contestants = {name: build(unet, options.frames, options.size) for name, build in CONTESTANTS.items()}
+    seconds = {name: [] for name in contestants}
+    for round_number in range(options.repeats + 1):
+        for name, evaluate in contestants.items():
+            taken = timed(evaluate)
+            if round_number:
+                seconds[name].append(taken)
+
+    def ratio(other: str, ours: str = "ours") -> float:
+        return statistics.median(one / another for one, another in zip(seconds[ours], seconds[other]))
+
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    floating_point = operations(contestants["ours"])
+    return {
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        "frames": options.frames,
+        "size": options.size,
+        "repeats": options.repeats,
+        "parameters": sum(tensor.numel() for tensor in unet.values()),
+        "seconds": medians,
+        "evaluation_time_over_host": ratio("host"),
+        "evaluation_time_over_two_unets": ratio("two_unets"),
+        "evaluation_time_over_host_sequential": ratio("host", "ours_sequential"),
+        "share_of_matmul_peak": floating_point / medians["ours"] / matmul_peak(),
+    }
+
+
+def import_seconds(repeats: int = 5) -> float:
+    """Median seconds that loading the pack takes in new processes that have loaded the host."""
+    script = (
+        "import sys, time; sys.path.insert(0, {folder!r}); from host import *; import_host(comfyui())\n"
+        "import asyncio, comfy.sd, comfy_api.latest, latent_preview, nodes\n"
+        "start = time.perf_counter(); import_pack()\n"
+        "asyncio.run(sys.modules['generative_inbetweening'].comfy_entrypoint())\n"
+        "print(time.perf_counter() - start)"
+    ).format(folder=str(ROOT / "benchmarks"))
+    runs = [
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        for _ in range(repeats)
+    ]
+    return statistics.median(float(run.stdout.split()[-1]) for run in runs)
+
+
+def operations(evaluate) -> float:
+    """Floating-point operations of one evaluation, counted by torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        evaluate()
+    return float(counter.get_total_flops())
+
+
+def matmul_peak() -> float:
+    """Floating-point operations a second of large matrix products on this machine, the best of five."""
+    management = comfy.model_management
+    left, right = torch.randn(2, MATRIX, MATRIX, device=management.get_torch_device()).to(management.unet_dtype())
+    return 2 * MATRIX**3 / min(timed(lambda: left @ right) for _ in range(5))
+
+
+def device_name() -> str:
+    """What the evaluations run on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

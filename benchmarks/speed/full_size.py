@@ -1,0 +1,144 @@
+"""Memory of an evaluation of SVD-XT at 1024×576, 25 frames, in fp16, counted tensor by tensor: nothing is computed.
+
+The UNets run on torch's meta device with an attention that keeps no map of its own, as the fused ones of GPUs. Counted
+are the weights and the peak of all other tensors of a call. No count holds the framework's context, the allocator's
+waste and the workspaces of convolutions; `fits` allows half a GiB and a twentieth for them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import comfy.ops
+import comfy.supported_models
+import torch
+from comfy.ldm.modules import attention as host_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from diffusers import UNetSpatioTemporalConditionModel
+from generative_inbetweening.benchmarks.speed.contestants import store_maps
+from generative_inbetweening.sampler.memory_limit import least_bytes
+from generative_inbetweening.sampler.method.attention import UNetCall, Video
+from generative_inbetweening.sampler.unet_patches import UNET_CALL, dual_direction_unet
+from generative_inbetweening.training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes
+from generative_inbetweening.training.settings import Settings
+
+FRAMES, HEIGHT, WIDTH, DTYPE = 25, 72, 128, torch.float16
+CARDS = (8, 12, 16, 24)
+# The fine-tuned matrices beside the UNet: 16 × 2.
+BACKWARD_MOTION_BYTES = 24_780_800 * DTYPE.itemsize
+_ORDERS = {"paired": [["forward", "backward"]], "sequential": [["forward"], ["backward"]]}
+# What the host reads from a checkpoint's keys, beside what it knows of SVD.
+_UNET = {
+    "image_size": 32,
+    "out_channels": 4,
+    "num_res_blocks": [2] * 4,
+    "channel_mult": (1, 2, 4, 4),
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "num_classes": "sequential",
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1] * 9 + [0] * 3,
+    "video_kernel_size": [3, 1, 1],
+    "extra_ff_mix_layer": True,
+    "use_spatial_context": True,
+    "merge_strategy": "learned_with_images",
+    "merge_factor": 0.0,
+}
+
+
+def counted_memory() -> dict:
+    """GiB of the weights and of the activations of each way, whether they fit a card, and the ratios to two UNets."""
+    unet = host_unet()
+    weights = parameter_bytes(unet) + BACKWARD_MOTION_BYTES
+    ways = {order: (weights, activations(lambda call=call: ours(unet, call), unet)) for order, call in _ORDERS.items()}
+    networks = two_unets()
+    ways["two UNets"] = (
+        sum(parameter_bytes(each) for each in networks),
+        activations(lambda: released(networks), *networks),
+    )
+    largest = max(parameter_bytes(module) for module in unet.modules() if not list(module.children()))
+    counted = {
+        way: {
+            "weights_gib": size / GIB,
+            "activations_gib": peak / GIB,
+            "total_gib": (size + peak) / GIB,
+            "fits": fitting(size + peak),
+            "fits_with_offloading": fitting(largest + peak),
+        }
+        for way, (size, peak) in ways.items()
+    }
+    total = {way: size + peak for way, (size, peak) in ways.items()}
+    return {
+        "parameters": sum(each.numel() for each in unet.parameters()),
+        "counted": counted,
+        "largest_layer_gib": largest / GIB,
+        "refused_below_gib": least_bytes(FRAMES, HEIGHT, WIDTH, unet.model_channels, DTYPE) / GIB,
+        **{f"{way}_over_two_unets": total[way] / total["two UNets"] for way in _ORDERS},
+    }
+
+
+def fitting(needed: int) -> list[int]:
+    """The cards, in GB, that have room for so many bytes of tensors."""
+    return [card for card in CARDS if 1.05 * needed + 0.5 * GIB <= card * 1e9]
+
+
+def host_unet() -> torch.nn.Module:
+    """The host's UNet of SVD-XT on the meta device."""
+    stock = comfy.supported_models.SVD_img2vid
+    config = {**stock.unet_config, **stock.unet_extra_config, **_UNET}
+    # `to`, because the mixing factors are made on the CPU.
+    return UNetModel(**config, dtype=DTYPE, device="meta", operations=comfy.ops.disable_weight_init).to("meta")
+
+
+def ours(unet: torch.nn.Module, order: list[list[str]]) -> None:
+    """One guidance half in both directions; the maps of the sequential order live from call to call."""
+    maps: dict = {}
+    with dual_direction_unet(unet, lambda layer: None):
+        for directions in order:
+            call, videos = UNetCall([Video(each, 0) for each in directions], "rotated", maps), len(directions) * FRAMES
+            unet(
+                torch.empty(videos, 8, HEIGHT, WIDTH, dtype=DTYPE),
+                torch.empty(videos),
+                context=torch.empty(videos, 1, 1024, dtype=DTYPE),
+                y=torch.empty(videos, 768, dtype=DTYPE),
+                num_video_frames=FRAMES,
+                transformer_options={UNET_CALL: call},
+            )
+
+
+def two_unets() -> list[torch.nn.Module]:
+    """Both UNets of the released method on the meta device."""
+    config, _ = configurations(Settings())
+    with torch.device("meta"):
+        networks = [UNetSpatioTemporalConditionModel.from_config(config).eval() for _ in range(2)]
+    networks = [torch.nn.Module.to(network, "meta", DTYPE) for network in networks]
+    store_maps(networks)
+    return networks
+
+
+def released(networks: list[torch.nn.Module]) -> None:
+    """Both guidance halves in one call of the forward UNet, then of the backward one."""
+    for network in networks:
+        network(
+            torch.empty(2, FRAMES, 8, HEIGHT, WIDTH, dtype=DTYPE),
+            torch.empty(()),
+            torch.empty(2, 1, 1024, dtype=DTYPE),
+            torch.empty(2, 3),
+        )
+
+
+def activations(evaluate: Callable[[], None], *networks: torch.nn.Module) -> int:
+    """The peak of the bytes of all tensors but the weights."""
+    weights = [each for network in networks for each in (*network.parameters(), *network.buffers())]
+    with torch.device("meta"), torch.no_grad(), fused_attention(), _host_attention_fused(), LiveBytes(weights) as live:
+        evaluate()
+    return live.peak
+
+
+@contextlib.contextmanager
+def _host_attention_fused() -> Iterator[None]:
+    original = host_attention.optimized_attention
+    host_attention.optimized_attention = host_attention.attention_pytorch
+    try:
+        yield
+    finally:
+        host_attention.optimized_attention = original

@@ -1,0 +1,108 @@
+"""Peak memory of an evaluation, measured: each contestant computes one in a process of its own.
+
+What counts is the peak of the process's resident memory, or of torch's on a CUDA device, in that evaluation above what
+it had before the model was made: weights and activations, neither libraries nor what loading takes for a while. Beside
+it the same is counted tensor by tensor, which leaves out what kernels take for themselves.
+"""
+
+import ctypes
+import gc
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from generative_inbetweening.benchmarks.speed.contestants import CONTESTANTS, middle_size_unet
+from generative_inbetweening.training.memory import LiveBytes
+
+_STATUS, _FORGET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def measured_memory(frames: int, size: int) -> dict:
+    """Bytes of each contestant, and the ratios of ours to the two UNets."""
+    peaks = {}
+    for name in CONTESTANTS:
+        command = [
+            sys.executable,
+            "-m",
+            "generative_inbetweening.benchmarks.speed",
+            "--frames",
+            str(frames),
+            "--size",
+            str(size),
+            "--measure-memory-of",
+            name,
+        ]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[name] = json.loads(done.stdout.splitlines()[-1])
+    result = {"memory_bytes": peaks}
+    for key, other in (("peak_memory", "peak"), ("peak_tensors", "tensors")):
+        for order in ("ours", "ours_sequential"):
+            ratio = peaks[order][other] / peaks["two_unets"][other]
+            result[f"{key}_over_two_unets" + order.removeprefix("ours")] = ratio
+    return result
+
+
+def memory_here(name: str, frames: int, size: int) -> dict[str, int]:
+    """Bytes in this process: the peak of the process, and of all tensors, of which weights."""
+    before, others = resident_bytes(), sum(storages().values())
+    unet = middle_size_unet()
+    evaluate = CONTESTANTS[name](unet, frames, size)
+    del unet
+    give_back_memory()
+    weights = sum(storages().values()) - others
+    forget_peak()
+    evaluate()
+    peak = peak_bytes() - before
+    with LiveBytes(tensors()) as live:
+        evaluate()
+    return {"peak": peak, "tensors": weights + live.peak, "weights": weights}
+
+
+def tensors() -> Iterator[torch.Tensor]:
+    """All that this process holds."""
+    return (each for each in gc.get_objects() if isinstance(each, torch.Tensor))
+
+
+def storages() -> dict[int, int]:
+    """{address: bytes} of the memory behind all tensors."""
+    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors()}
+
+
+def give_back_memory() -> None:
+    """What was freed, to the system; glibc keeps some of it otherwise."""
+    gc.collect()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process now; where the system does not tell, its peak so far."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
+    return _status("VmRSS") if _STATUS.exists() else peak_bytes()
+
+
+def peak_bytes() -> int:
+    """The largest resident memory since the peak was forgotten, on Linux; elsewhere since the start."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if _STATUS.exists():
+        return _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> None:
+    """Lets the peak begin anew, on Linux. Elsewhere it holds what loading took, too."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif _FORGET_PEAK.exists():
+        _FORGET_PEAK.write_text("5")
+
+
+def _status(key: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024

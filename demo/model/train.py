@@ -1,0 +1,158 @@
+"""Trains the demo model from scratch: VAE, CLIP image encoder, latents, UNet, each a stage that can be taken up again.
+
+    python training/demo_model.py --out FOLDER
+
+Needs the training extra (diffusers, transformers) and a CPU; see training/DEMO_MODEL.md for hardware and times. The
+result is a diffusers folder, FOLDER/demo-svd; progress goes to FOLDER/log.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from functools import partial
+from pathlib import Path
+
+from .data import cached_pool
+from .image_encoder import train_image_encoder
+from .parallel import launch
+from .preview import write_preview
+from .unet import train_unet
+from .vae import train_decoder, train_vae, use_layers
+
+log = logging.getLogger("training.demo_model")
+
+STAGES = ("vae", "image_encoder", "latents", "unet", "decoder", "preview")
+FEATURE_EXTRACTOR = {
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_processor_type": "CLIPImageProcessor",
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": 224},
+}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see ``--help``."""
+    parser = argparse.ArgumentParser(prog="python training/demo_model.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the result, checkpoints, latents and log")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
+    parser.add_argument("--processes", type=int, default=2, help="processes that train together (default 2)")
+    parser.add_argument("--minutes-vae", type=float, default=9.5)
+    parser.add_argument("--minutes-image-encoder", type=float, default=3)
+    parser.add_argument(
+        "--minutes-unet",
+        type=float,
+        default=50,
+        help="over all runs: a larger number than before goes on from the checkpoint",
+    )
+    parser.add_argument("--minutes-decoder", type=float, default=6.5)
+    parser.add_argument("--train-clips", type=int, default=5120)
+    parser.add_argument("--test-clips", type=int, default=64)
+    return parser.parse_args(arguments)
+
+
+def load_parts(model: Path) -> tuple:
+    """The VAE and the image encoder of a diffusers folder, ready to encode."""
+    from diffusers import AutoencoderKLTemporalDecoder
+    from transformers import CLIPVisionModelWithProjection
+
+    return (
+        AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False),
+        CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False),
+    )
+
+
+def write_pipeline_files(model: Path) -> None:
+    """The small files that make the parts a StableVideoDiffusionPipeline folder."""
+    from diffusers import EulerDiscreteScheduler
+
+    EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_type="continuous",
+        timestep_spacing="leading",
+        steps_offset=1,
+        use_karras_sigmas=True,
+        sigma_min=0.002,
+        sigma_max=700.0,
+    ).save_pretrained(model / "scheduler")
+    (model / "feature_extractor").mkdir(parents=True, exist_ok=True)
+    (model / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(FEATURE_EXTRACTOR, indent=2))
+    (model / "model_index.json").write_text(
+        json.dumps(
+            {
+                "_class_name": "StableVideoDiffusionPipeline",
+                "_diffusers_version": "0.24.0.dev0",
+                "feature_extractor": ["transformers", "CLIPImageProcessor"],
+                "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+                "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+                "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
+                "vae": ["diffusers", "AutoencoderKLTemporalDecoder"],
+            },
+            indent=1,
+        )
+    )
+
+
+def pools(out: Path, options: argparse.Namespace) -> tuple[dict, dict]:
+    """The encoded training and held-out clips, from the cache where they are there."""
+    parts = load_parts(out / "demo-svd")
+    use_layers(parts[0], fine=False, temporal=False)  # the encoder's fine resnets are the identity: not needed here
+    return (
+        cached_pool(*parts, out / "latents", "train", options.train_clips),
+        cached_pool(*parts, out / "latents", "test", options.test_clips),
+    )
+
+
+def _worker(stage: str, options: argparse.Namespace) -> None:
+    """One process of a parallel stage."""
+    _show_progress()
+    out, model = options.out, options.out / "demo-svd"
+    if stage == "vae":
+        train_vae(model / "vae", options.minutes_vae, log_path=out / "log.jsonl")
+    elif stage == "decoder":
+        train_decoder(model / "vae", options.minutes_decoder, log_path=out / "log.jsonl")
+    else:
+        train, test = pools(out, options)
+        train_unet(out, model / "unet", train, test, options.minutes_unet)
+
+
+def _show_progress() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the chosen stages in order; a part that is there already is kept (delete its folder to train it anew)."""
+    options = parse_arguments(arguments)
+    _show_progress()
+    model = options.out / "demo-svd"
+    model.mkdir(parents=True, exist_ok=True)
+    write_pipeline_files(model)
+    parallel = partial(launch, _worker, options.processes)
+    if "vae" in options.stages and not (model / "vae").exists():
+        parallel("vae", options)
+    if "image_encoder" in options.stages and not (model / "image_encoder").exists():
+        train_image_encoder(model / "image_encoder", options.minutes_image_encoder, log_path=options.out / "log.jsonl")
+    if {"latents", "unet"} & set(options.stages):
+        pools(options.out, options)
+    if "unet" in options.stages:
+        parallel("unet", options)
+    if "decoder" in options.stages:
+        parallel("decoder", options)
+    if "preview" in options.stages:
+        log.info("preview: %s", write_preview(model, options.out / "preview.png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What became of a video: a contact sheet, plots, measures."""

@@ -1,0 +1,219 @@
+"""Both keyframes in one CONDITIONING: the first as SVD has it, the last riding along for the backward direction.
+
+What a LATENT must be before it is sampled. Every ValueError here names the input `latent_image`.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..common.errors import quoted
+from .method.alternating import KeyframeLatents
+
+_LAST_KEYFRAME = "inbetween_last_keyframe"
+_UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
+_NUMBERS = ("fps", "motion_bucket_id", "augmentation_level", "strength")
+
+Conditioning = list[list]
+
+
+@dataclass(frozen=True)
+class LastKeyframe:
+    """What the backward direction is conditioned on.
+
+    `embedding`: CLIP image embedding `[1, 1, channels]`; `latent`: `[1, 4, h, w]`, unscaled; `frames`: clip length.
+    """
+
+    embedding: torch.Tensor
+    latent: torch.Tensor
+    frames: int
+
+
+def keyframe_conditioning(
+    embeddings: tuple[torch.Tensor, torch.Tensor],
+    latents: tuple[torch.Tensor, torch.Tensor],
+    frames: int,
+    fps: int,
+    motion_bucket: int,
+    augmentation: float,
+) -> tuple[Conditioning, Conditioning]:
+    """(positive, negative) for the first and the last keyframe; unconditional is zero embedding and zero latent.
+
+    `embeddings`: two of `[1, 1, channels]`; `latents`: two of `[1, 4, h, w]`, the VAE's, not multiplied by its scale.
+    """
+    options = {"motion_bucket_id": motion_bucket, "fps": fps, "augmentation_level": augmentation}
+
+    def entry(scale: float) -> Conditioning:
+        last = LastKeyframe(scale * embeddings[1], scale * latents[1], frames)
+        return [[scale * embeddings[0], {**options, "concat_latent_image": scale * latents[0], _LAST_KEYFRAME: last}]]
+
+    return entry(1.0), entry(0.0)
+
+
+def backward_conditioning(conditioning: Conditioning, name: str) -> Conditioning:
+    """The same conditioning for the backward direction: the last keyframe in the first one's place.
+
+    Raises ValueError, naming the input, for conditioning that does not carry both keyframes.
+    """
+    backward = []
+    for _, options in conditioning:
+        last = options.get(_LAST_KEYFRAME)
+        if last is None:
+            raise ValueError(
+                f"{name}: expected conditioning that carries both keyframes, found conditioning without a "
+                "last keyframe. Connect the output of Encode Keyframes."
+            )
+        backward.append([last.embedding, {**options, "concat_latent_image": last.latent}])
+    if not backward:
+        raise ValueError(f"{name}: expected conditioning, found an empty list. Connect Encode Keyframes.")
+    return backward
+
+
+def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor], torch.Tensor]) -> KeyframeLatents:
+    """The latents of both keyframes in a positive conditioning, as the sampled latents hold them.
+
+    `scaled`: the host's multiplication by the VAE's scale.
+    """
+    options = conditioning[0][1]
+    return KeyframeLatents(scaled(options["concat_latent_image"]), scaled(options[_LAST_KEYFRAME].latent))
+
+
+def check_conditioning(conditioning: Conditioning, name: str) -> None:
+    """Raises ValueError for conditioning whose meaning in the backward direction is not defined, or that another node
+    has broken.
+    """
+    for embedding, options in conditioning:
+        for key, feature in _UNSUPPORTED.items():
+            if key in options or (key == "area" and options.get("set_area_to_bounds")):
+                raise ValueError(
+                    f"{name}: {feature} cannot be used with dual-direction sampling. Remove the node that "
+                    "adds it, or use a plain KSampler."
+                )
+        if _LAST_KEYFRAME in options:
+            _check_numbers(embedding, options, name)
+
+
+def _check_numbers(embedding: torch.Tensor, options: dict, name: str) -> None:
+    last, latent = options[_LAST_KEYFRAME], options.get("concat_latent_image")
+    tensors = [
+        (embedding, 3),
+        (latent, 4),
+        *([(last.embedding, 3), (last.latent, 4)] if isinstance(last, LastKeyframe) else [(None, 3)]),
+    ]
+    for tensor, dimensions in tensors:
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or tensor.ndim != dimensions
+            or 0 in tensor.shape
+            or not torch.isfinite(tensor).all()
+        ):
+            raise ValueError(
+                f"{name}: expected the embeddings and latents of two keyframes, found others, or NaN or "
+                "infinity in them. Connect Encode Keyframes."
+            )
+    for key in _NUMBERS:
+        number = options.get(key, 0)
+        if not isinstance(number, numbers.Real) or not math.isfinite(number):
+            raise ValueError(
+                f"{name}: expected a finite number as {key}, found {quoted(number)}. Check the nodes "
+                "between Encode Keyframes and this one."
+            )
+
+
+def check_latent(conditioning: Conditioning, name: str, samples: torch.Tensor) -> None:
+    """Raises ValueError when the latents have another shape than the keyframes were encoded for."""
+    for _, options in conditioning:
+        check_shape(samples, options[_LAST_KEYFRAME].frames, options["concat_latent_image"], name)
+
+
+def check_embedding(conditioning: Conditioning, name: str, width: int) -> None:
+    """Raises ValueError when the image embeddings are not as wide as the model takes them."""
+    for embedding, options in conditioning:
+        for found in (embedding, options[_LAST_KEYFRAME].embedding):
+            if found.shape[-1] != width:
+                raise ValueError(
+                    f"{name}: expected CLIP image embeddings of {width} numbers, as the model takes them, "
+                    f"found {found.shape[-1]}. Connect clip_vision and model from the same Load SVD "
+                    "Model."
+                )
+
+
+def embedding_width(model) -> int:
+    """How wide the image embeddings are that the host's MODEL takes."""
+    return model.model.model_config.unet_config["context_dim"]
+
+
+_CHANNELS = 4
+_FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# The host draws the noise of every index up to the largest.
+_LARGEST_INDEX = 100_000
+
+
+def check_samples(samples: torch.Tensor) -> None:
+    """Raises ValueError for latents that are no batch of frames, or hold NaN or infinity."""
+    if samples.ndim != 4 or min(samples.shape) == 0:
+        raise ValueError(
+            f"latent_image: expected latents of shape (frames, {_CHANNELS}, height, width), found "
+            f"{tuple(samples.shape)}. Connect the latent of Encode Keyframes."
+        )
+    if samples.dtype not in _FORMATS:
+        raise ValueError(
+            f"latent_image: expected floating-point numbers, found {samples.dtype}. Check the node before it."
+        )
+    if not torch.isfinite(samples).all():
+        raise ValueError("latent_image: expected numbers, found NaN or infinity. Check the node before it.")
+
+
+def check_shape(samples: torch.Tensor, frames: int, keyframe: torch.Tensor, name: str) -> None:
+    """Raises ValueError when keyframes were encoded for other latents; `keyframe`: the latent `[1, 4, h, w]` of one."""
+    expected, found = (frames, *keyframe.shape[1:]), tuple(samples.shape)
+    if frames != len(samples):
+        raise ValueError(
+            f"latent_image: expected {frames} frames, as {name} was encoded for, found {len(samples)}. "
+            "Connect the latent of the same Encode Keyframes."
+        )
+    if found != expected:
+        raise ValueError(
+            f"latent_image: expected latents of shape {expected}, as {name} was encoded for, found "
+            f"{found}. Connect the latent of the same Encode Keyframes."
+        )
+
+
+def checked_mask(mask: Any) -> torch.Tensor | None:
+    """A noise mask in float32, `[…, h, w]`, which the host resizes and repeats as its own sampler does; None: none."""
+    if mask is None:
+        return None
+    right = isinstance(mask, torch.Tensor) and 2 <= mask.ndim <= 4 and min(mask.shape) > 0 and not mask.is_complex()
+    # Resizing goes a little over the edge; another range, such as 0…255, goes far.
+    if not right or not ((mask.float() >= -0.5) & (mask.float() <= 1.5)).all():
+        found = (
+            f"something of type {type(mask).__name__}"
+            if not isinstance(mask, torch.Tensor)
+            else f"one of shape {tuple(mask.shape)}"
+            if not right
+            else "one with NaN or numbers beyond 0…1"
+        )
+        raise ValueError(
+            f"latent_image: expected a noise mask of shape (frames, height, width), found {found}. Check "
+            "Set Latent Noise Mask."
+        )
+    return mask.float()
+
+
+def check_batch_index(index: Sequence[int] | None, frames: int) -> None:
+    """Raises ValueError for a batch_index that does not choose one noise for each frame."""
+    if index is None:
+        return
+    numbers_of = index.tolist() if hasattr(index, "tolist") else index
+    right = isinstance(numbers_of, (list, tuple)) and len(numbers_of) == frames
+    if not right or not all(
+        isinstance(number, numbers.Integral) and 0 <= number <= _LARGEST_INDEX for number in numbers_of
+    ):
+        raise ValueError(
+            f"latent_image: expected a batch_index of {frames} whole numbers from 0 to {_LARGEST_INDEX}, "
+            f"one for each frame, found {quoted(index)}. Connect the latent of Encode Keyframes."
+        )

@@ -1,0 +1,120 @@
+"""Sequential sampling of both directions (Yang et al., "ViBiDSampler", arXiv 2410.05651, algorithm 1).
+
+The directions are never fused: each step σ → σ′ is made by the forward direction, taken back by new noise, and made
+again by the backward one. With one direction's estimates, D_c with conditioning and D_u without,
+
+    D ← D_u + g (D_c − D_u)
+    D[far frame] ← latent of the other keyframe         decomposed diffusion sampling (DDS)
+    x ← D + σ′ · (x − D_u) / σ                          CFG++, arXiv 2406.08070
+
+and in between  x ← x + sqrt(σ² − σ′²) · N(0, 1).
+
+DDS solves the least squares of one known frame, and for one whole frame its solution is that frame.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .reinjection import DrawNoise, reinjection_scale, seeded_noise, stream_seed
+
+ONE_DIRECTION = "inbetween_one_direction"
+"""Entry of the model options by which an evaluation of one direction alone is asked for: `forward` or `backward`."""
+_POST_CFG = "sampler_post_cfg_function"
+
+
+@dataclass(frozen=True)
+class KeyframeLatents:
+    """Both keyframes as the sampled latents hold them: `[1, 4, h, w]`, multiplied by the VAE's scale."""
+
+    first: torch.Tensor
+    last: torch.Tensor
+
+
+def sequential_step(
+    x: torch.Tensor,
+    guided: torch.Tensor,
+    unconditional: torch.Tensor,
+    far_frame: int,
+    keyframe: torch.Tensor,
+    sigma: float,
+    next_sigma: float,
+) -> torch.Tensor:
+    """One direction's step σ → σ′ in forward time: `x`, `guided`, `unconditional` and the result `[frames, 4, h, w]`.
+
+    `far_frame`: the frame (0 or −1) farthest from the direction's own keyframe, which becomes `keyframe`, the other
+    one, `[1, 4, h, w]`.
+    """
+    estimate = guided.clone()
+    estimate[far_frame] = keyframe.to(estimate)[0]
+    return estimate + next_sigma * (x - unconditional) / sigma
+
+
+def sample_sequential(
+    model: Callable,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    extra_args: dict | None = None,
+    callback: Callable[[dict], None] | None = None,
+    disable: bool | None = None,
+    *,
+    keyframes: KeyframeLatents,
+    draw_noise: DrawNoise | None = None,
+) -> torch.Tensor:
+    """A k-diffusion sampler: all steps of algorithm 1 on a model that can evaluate one direction alone.
+
+    `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
+    N(0, 1) of the draw-th re-noising, from a stream of the sampling seed by default.
+    """
+    extra_args = dict(extra_args or {})
+    seed = extra_args.get("seed") or 0
+    draw_noise = draw_noise or (lambda shape, draw: seeded_noise(shape, stream_seed(seed, "re-noising", draw)))
+    ones = x.new_ones([x.shape[0]])
+    for step in range(len(sigmas) - 1):
+        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
+        for direction, far_frame, keyframe in (("forward", -1, keyframes.last), ("backward", 0, keyframes.first)):
+            if direction == "backward":
+                x = x + reinjection_scale(sigma, next_sigma) * draw_noise(x.shape, step).to(x)
+            guided, unconditional = _one_direction(model, x, sigma * ones, direction, extra_args)
+            if callback is not None:
+                callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": guided})
+            x = sequential_step(
+                x,
+                guided,
+                unconditional,
+                far_frame,
+                _unmasked(keyframe, guided, far_frame, extra_args),
+                sigma,
+                next_sigma,
+            )
+    return x
+
+
+def _unmasked(keyframe: torch.Tensor, guided: torch.Tensor, far_frame: int, extra_args: dict) -> torch.Tensor:
+    """The keyframe, but where a noise mask keeps the latent's own frame, that, as `guided` has it."""
+    mask = extra_args.get("denoise_mask")
+    return (
+        keyframe if mask is None else torch.lerp(guided[[far_frame]], keyframe.to(guided), mask[[far_frame]].to(guided))
+    )
+
+
+def _one_direction(
+    model: Callable, x: torch.Tensor, sigma: torch.Tensor, direction: str, extra_args: dict
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(guided, unconditional) estimates of one direction, in forward time."""
+    unconditional = []
+
+    def keep(arguments: dict) -> torch.Tensor:
+        unconditional.append(arguments["uncond_denoised"])
+        return arguments["denoised"]
+
+    options = dict(extra_args.get("model_options") or {})
+    # CFG++ needs the unconditional estimate where guidance of 1 would leave it out.
+    options |= {
+        ONE_DIRECTION: direction,
+        "disable_cfg1_optimization": True,
+        _POST_CFG: [*options.get(_POST_CFG, []), keep],
+    }
+    guided = model(x, sigma, **{**extra_args, "model_options": options})
+    return guided, unconditional[-1]

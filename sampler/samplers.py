@@ -1,0 +1,131 @@
+"""The host's SAMPLER with noise re-injection around it.
+
+The host's SAMPLER for sequential sampling, in the place of an Euler sampler.
+
+A single step of those samplers of the host that make none when they are asked for one.
+
+`uni_pc` and older hosts' `sa_solver` show a step's latents to the model's next evaluation only and return those from
+before it; `uni_pc`, `dpm_fast` and `dpm_adaptive` stop at the last level above 0.
+"""
+
+from functools import partial
+
+import comfy.k_diffusion.sampling
+import comfy.samplers
+import torch
+
+from .method.alternating import KeyframeLatents, sample_sequential
+from .method.reinjection import SamplerFunction, sample_with_reinjection, sampler_passes
+
+
+class ReinjectionSampler(comfy.samplers.KSAMPLER):
+    """Any k-diffusion SAMPLER of the host, with re-injections on the first `share` of its steps.
+
+    Raises ValueError when the sampler is none of the host's k-diffusion samplers, or has re-injections already.
+    """
+
+    def __init__(self, sampler: comfy.samplers.KSAMPLER, reinjections: int, share: float):
+        if not hasattr(sampler, "sampler_function"):
+            raise ValueError(
+                f"sampler: expected one of ComfyUI's samplers, found {type(sampler).__name__}, which runs "
+                "in its own way. Choose one with KSamplerSelect."
+            )
+        if isinstance(sampler, ReinjectionSampler):
+            raise ValueError(
+                "sampler: expected a sampler without re-injections, found a Noise Re-injection Sampler. "
+                "Connect its own sampler here and remove it: re-injections are set in one node."
+            )
+        self.reinjections, self.share = reinjections, share
+        # The sampler's own options stay with it, whatever their names.
+        options = {
+            "sampler_function": partial(making_single_steps(sampler.sampler_function), **sampler.extra_options),
+            "reinjections": reinjections,
+            "share": share,
+        }
+        super().__init__(sample_with_reinjection, options, sampler.inpaint_options)
+
+    def passes(self, steps: int) -> int:
+        """How many sampler steps run in all, re-injections included."""
+        return sampler_passes(steps, self.reinjections, self.share)
+
+
+class SequentialSampler(comfy.samplers.KSAMPLER):
+    """The steps of sequential sampling, which are Euler's in each direction.
+
+    Raises ValueError, naming the input, when the sampler that it replaces is not `euler`.
+    """
+
+    def __init__(self, sampler: comfy.samplers.Sampler, keyframes: KeyframeLatents):
+        function = getattr(sampler, "sampler_function", None)
+        if function is not comfy.k_diffusion.sampling.sample_euler or sampler.extra_options:
+            found = getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")
+            if getattr(sampler, "extra_options", None):
+                found += f" with {', '.join(map(str, sampler.extra_options))}"
+            raise ValueError(
+                f"sampler: expected euler, found {found}: the sequential strategies make their own steps, "
+                "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
+                "strategy."
+            )
+        super().__init__(sample_sequential, {"keyframes": keyframes}, sampler.inpaint_options)
+
+    def passes(self, steps: int) -> int:
+        """How many sampler steps run in all: each is made twice."""
+        return 2 * steps
+
+
+_SHOWN_TO_THE_NEXT_EVALUATION = ("sample_unipc", "sample_unipc_bh2", "sample_sa_solver", "sample_sa_solver_pece")
+_STOPPING_ABOVE_ZERO = ("sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function")
+# Where `uni_pc` itself ends.
+_LOWEST_LEVEL = 0.001
+
+
+def making_single_steps(sampler_function: SamplerFunction) -> SamplerFunction:
+    """A k-diffusion sampler that makes one step when it is given two noise levels; with more it is as it was."""
+    name = getattr(sampler_function, "__name__", "")
+    if name in _SHOWN_TO_THE_NEXT_EVALUATION + _STOPPING_ABOVE_ZERO:
+        return partial(_sample, sampler_function, name in _SHOWN_TO_THE_NEXT_EVALUATION, name in _STOPPING_ABOVE_ZERO)
+    return sampler_function
+
+
+def _sample(
+    sampler_function: SamplerFunction,
+    shown: bool,
+    above_zero: bool,
+    model,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    **arguments,
+) -> torch.Tensor:
+    if len(sigmas) == 2 and sigmas[1] == 0 and above_zero:
+        sigmas = torch.stack([sigmas[0], sigmas[0].clamp(max=_LOWEST_LEVEL), sigmas[1]])
+    elif len(sigmas) == 2 and sigmas[1] > 0 and shown:
+        sigmas = torch.stack([*sigmas, sigmas[1] / 2])
+    else:
+        shown = False
+    if not shown:
+        return sampler_function(model, x, sigmas, **arguments)
+    try:
+        return sampler_function(_UntilBelow(model, float(sigmas[:2].mean())), x, sigmas, **arguments)
+    except _Reached as step:
+        return step.latents
+
+
+class _Reached(Exception):
+    def __init__(self, latents: torch.Tensor):
+        super().__init__()
+        self.latents = latents
+
+
+class _UntilBelow:
+    """The model as a sampler sees it, up to the first evaluation below a noise level: that one ends the sampling."""
+
+    def __init__(self, model, level: float):
+        self._model, self._level = model, level
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **arguments) -> torch.Tensor:
+        if float(sigma.max()) < self._level:
+            raise _Reached(x)
+        return self._model(x, sigma, **arguments)
+
+    def __getattr__(self, name: str):
+        return getattr(self._model, name)

@@ -1,0 +1,1 @@
+"""A video through many keyframes: its plan, its run, and finished segments on disk."""

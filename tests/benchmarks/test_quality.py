@@ -1,0 +1,131 @@
+"""The quality benchmark's metrics tell good from bad, and with the demo model ours stays ahead of what came before."""
+
+import copy
+import math
+import sys
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+import pytest
+import torch
+from generative_inbetweening.benchmarks.common import metrics
+from generative_inbetweening.benchmarks.common.bootstrap import difference, interval
+from generative_inbetweening.benchmarks.common.peers import cross_fade
+from generative_inbetweening.benchmarks.quality.clips import world_clip
+from generative_inbetweening.benchmarks.quality.methods import Methods, SamplingSettings
+from generative_inbetweening.demo.world.world import make_clips
+from generative_inbetweening.weights.files import read_metadata
+
+DEMO = Path(__file__).resolve().parents[2] / "demo"
+CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
+PASSES = 0.15
+CLIPS = 6
+# A whole run takes minutes; these few steps keep the order of the methods.
+SETTINGS = SamplingSettings(steps=8, reinjections=0)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return [clip for clip in make_clips(list(range(16)), "test") if clip.motion.centre.shape[0] == 1][:12]
+
+
+def ghosting(frames, clip):
+    return metrics.between(metrics.ghosting(frames, clip))
+
+
+def faded(clip):
+    return cross_fade(clip.frames[0], clip.frames[-1], len(clip.frames))
+
+
+def test_true_frames_have_no_ghosts_and_a_cross_fade_has(clips):
+    truth = [ghosting(clip.frames, clip) for clip in clips]
+    fade = [ghosting(faded(clip), clip) for clip in clips]
+    # A true object that lies between two pixels leaves a little of itself beside the whole-pixel copy.
+    assert max(truth) < PASSES
+    assert np.mean(fade) > 3 * PASSES
+    assert all(true < ghost for true, ghost in zip(truth, fade))
+
+
+def test_an_object_in_the_wrong_place_is_no_ghost(clips):
+    clip = next(clip for clip in clips if clip.kind == "fly")
+    still = clip.background + clip.opacity[:1] * (clip.colour[:1] - clip.background)
+    assert ghosting(still, clip) < PASSES
+    assert metrics.between(metrics.motion_errors(still, clip)) > 2
+
+
+def test_ghosting_survives_noise(clips):
+    generator = torch.Generator().manual_seed(0)
+    noisy = [clip.frames + 0.05 * torch.randn(clip.frames.shape, generator=generator) for clip in clips]
+    assert np.mean([ghosting(frames, clip) for frames, clip in zip(noisy, clips)]) < PASSES
+
+
+def test_image_metrics_of_equal_and_of_different_frames(clips):
+    truth = clips[0].frames
+    assert metrics.between(metrics.psnr(truth, truth)) == pytest.approx(metrics.LARGEST_PSNR)
+    assert metrics.between(metrics.psnr(truth + 0.1, truth)) == pytest.approx(20.0, abs=1e-3)
+    assert metrics.keyframe_error(truth, truth) == 0
+    assert metrics.keyframe_error(truth + 0.1, truth) == pytest.approx(25.5, abs=1e-3)
+
+
+def test_intervals_hold_the_mean_and_leave_out_what_is_not_known():
+    values = np.random.default_rng(1).normal(3.0, 1.0, 64).tolist()
+    result = interval([*values, math.nan])
+    assert result["clips"] == 64
+    assert result["mean"] == pytest.approx(np.mean(values))
+    assert result["low"] < result["mean"] < result["high"]
+    # 1.96 standard errors on either side.
+    assert result["high"] - result["low"] == pytest.approx(2 * 1.96 / 8 * np.std(values), rel=0.1)
+    assert interval([math.nan])["mean"] is None
+    assert difference(values, [value - 1 for value in values])["low"] == pytest.approx(1.0)
+
+
+def test_frames_are_measured_against_the_clip_of_the_benchmark():
+    clip = world_clip(0, 8, 64)
+    assert torch.allclose(clip.truth, clip.world.frames, atol=1 / 255)
+    assert torch.equal(clip.truth, world_clip(0, 8, 64).truth)
+    assert not torch.equal(clip.truth, world_clip(1, 8, 64).truth)
+
+
+@pytest.fixture(scope="module")
+def methods():
+    folders = copy.deepcopy(folder_paths.folder_names_and_paths)
+    methods = Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS)
+    yield methods
+    methods.close()
+    folder_paths.folder_names_and_paths.clear()
+    folder_paths.folder_names_and_paths.update(folders)
+    folder_paths.filename_list_cache.clear()
+
+
+def test_every_method_makes_a_video_and_counts_its_work(methods, monkeypatch):
+    clip = world_clip(0, 8, 64)
+    # 4 steps, the first 2 of them once more; 4 videos an evaluation, of forward SVD 2.
+    monkeypatch.setattr(methods, "settings", SamplingSettings(steps=4, reinjections=1))
+    for name, evaluations, videos in (
+        ("cross-fade", 0, 0),
+        ("forward", 4, 8),
+        ("ours", 6, 24),
+        ("time-reversal", 6, 24),
+        ("ours-no-reinjection", 4, 16),
+    ):
+        video = methods.run(name, clip)
+        assert video.frames.shape == clip.truth.shape
+        assert torch.isfinite(video.frames).all()
+        assert (video.evaluations, video.unet_videos) == (evaluations, videos), name
+
+
+@pytest.mark.skipif(
+    read_metadata(CHECKPOINT).get("trained") != "yes",
+    reason="demo/demo_svd.safetensors holds random weights, its videos mean nothing",
+)
+def test_ours_stays_ahead_of_cross_fade_and_time_reversal_fusion(methods):
+    errors = {name: [] for name in ("ours", "cross-fade", "time-reversal")}
+    for number in range(CLIPS):
+        clip = world_clip(number, 8, 64)
+        for name, values in errors.items():
+            values.append(metrics.between(metrics.motion_errors(methods.run(name, clip).frames, clip.world)))
+    mean = {name: np.nanmean(values) for name, values in errors.items()}
+    print(mean, file=sys.stderr)
+    assert mean["ours"] < mean["cross-fade"], mean
+    assert mean["ours"] < mean["time-reversal"], mean

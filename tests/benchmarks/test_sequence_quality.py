@@ -1,0 +1,96 @@
+"""A sequence of four keyframes on the demo's model: keyframes in their places, no frame twice."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from generative_inbetweening.benchmarks.quality.clips import world_clip
+from generative_inbetweening.benchmarks.sequence.measures import picture_errors, place_errors, places, speed_jump
+from generative_inbetweening.nodes import InbetweenKeyframeSequence, InbetweenLoadBackwardMotion
+from generative_inbetweening.weights.files import read_metadata
+from test_quality import CHECKPOINT, methods  # noqa: F401
+
+KEYFRAMES = [0, 7, 14, 21]
+# Its object is seen in every frame and travels 25 pixels.
+CLIP, FRAMES, SIZE = 0, 22, 64
+# A place found to a fraction of a pixel has an error of its own, which the reconstruction's frames have as well.
+TRACKER = 0.5
+SETTINGS = {
+    "width": SIZE,
+    "height": SIZE,
+    "fps": 7,
+    "motion_bucket": 127,
+    "noise_augmentation": 0.02,
+    "fit": "crop",
+    "seed": 1,
+    "steps": 12,
+    "guidance_min": 1.0,
+    "guidance_max": 3.0,
+    "fusion": "weighted",
+    "sampler_name": "euler",
+    "scheduler": "karras",
+    "reinjections": 1,
+    "reinjection_share": 0.5,
+    "strategy": "dual-direction",
+    "temporal_attention": "rotated",
+    "order_of_work": "paired",
+    "subdivisions": 0,
+    "resume": False,
+}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return world_clip(CLIP, FRAMES, SIZE)
+
+
+@pytest.fixture(scope="module")
+def video(methods, clip) -> torch.Tensor:  # noqa: F811
+    """`[22, 3, 64, 64]` through the clip's frames 0, 7, 14 and 21."""
+    (model,) = InbetweenLoadBackwardMotion.execute(methods.base, methods.files["rotated"], 1.0).args
+    keyframes = clip.truth[KEYFRAMES].movedim(1, -1).contiguous()
+    with torch.inference_mode():
+        images, _ = InbetweenKeyframeSequence.execute(
+            model, methods.clip_vision, methods.vae, keyframes, "8", False, **SETTINGS
+        ).args
+    return images.movedim(-1, 1).float().clamp(0, 1).clone()
+
+
+def test_all_frames_are_there_and_none_twice(video):
+    assert len(video) == 3 * 7 + 1
+    shown = (video * 255).round()
+    for first in range(len(shown)):
+        for second in range(first):
+            assert not torch.equal(shown[first], shown[second]), (first, second)
+
+
+@pytest.mark.skipif(
+    read_metadata(CHECKPOINT).get("trained") != "yes",
+    reason="demo/demo_svd.safetensors holds random weights, its videos mean nothing",
+)
+def test_keyframes_are_in_their_places_within_the_models_own_reconstruction_error(methods, clip, video):  # noqa: F811
+    reconstruction = methods.run("reconstruction", clip).frames
+    found, known = (place_errors(places(frames, clip.world), clip.world) for frames in (video, reconstruction))
+    ours, own = (picture_errors(frames, clip.truth) for frames in (video, reconstruction))
+    print("places", found[KEYFRAMES], known[KEYFRAMES], "pictures", ours[KEYFRAMES], own[KEYFRAMES], file=sys.stderr)
+    assert np.nanmax(found[KEYFRAMES]) <= np.nanmax(known) + TRACKER
+    # In the picture, too, the frame at a keyframe is that keyframe, not one of the others.
+    for position, keyframe in enumerate(KEYFRAMES):
+        distances = picture_errors(video[keyframe].expand(4, -1, -1, -1), clip.truth[KEYFRAMES])
+        assert distances.argmin() == position, distances
+    assert ours[KEYFRAMES].mean() <= 1.5 * own[KEYFRAMES].mean()
+
+
+def test_speed_jump_is_the_change_of_velocity():
+    steady = np.stack([np.arange(9.0), 2 * np.arange(9.0)], axis=1)
+    assert speed_jump(steady, 4, 2) == pytest.approx(0)
+    halved = np.concatenate([np.arange(5.0), 4 + np.arange(1, 5) / 2])
+    assert speed_jump(np.stack([halved, halved], axis=1), 4, 2) == pytest.approx(0.5 * 2**0.5)
+    assert np.isnan(speed_jump(np.where(steady == 5, np.nan, steady), 4, 1))
+
+
+def test_true_frames_are_in_their_places(clip):
+    assert np.nanmax(place_errors(places(clip.truth, clip.world), clip.world)) < 1
+    assert picture_errors(clip.truth, clip.truth).max() == 0
+    assert picture_errors(clip.truth + 0.1, clip.truth) == pytest.approx(25.5, abs=1e-3)

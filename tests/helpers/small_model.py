@@ -1,0 +1,90 @@
+"""A small SVD model loaded through the nodes, and short sampling runs with it."""
+
+import comfy.sample
+import comfy.samplers
+import torch
+from generative_inbetweening.nodes import InbetweenDualDirectionKSampler, InbetweenEncodeKeyframes
+
+from helpers.reference_cases import load_models, use_folders
+
+SIZE, FRAMES = 64, 4
+# From the highest noise level to the lowest in one of two steps, float32 loses three digits; three steps keep them.
+DEFAULTS = {
+    "seed": 1,
+    "steps": 3,
+    "guidance_min": 1.0,
+    "guidance_max": 3.0,
+    "fusion": "average",
+    "sampler_name": "euler",
+    "scheduler": "karras",
+    "denoise": 1.0,
+    "reinjections": 0,
+    "reinjection_share": 0.5,
+    "strategy": "dual-direction",
+    "temporal_attention": "rotated",
+    "order_of_work": "paired",
+}
+
+
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two different pictures, `[1, 64, 64, 3]`."""
+    across = torch.linspace(0, 1, SIZE).expand(SIZE, SIZE)
+    first = torch.stack([across, across.T, 1 - across], dim=-1)
+    return first[None], first.flip(1)[None]
+
+
+def load(models_folder):
+    """(model with backward motion, CLIP vision, VAE)."""
+    use_folders(models_folder)
+    return load_models()
+
+
+def encode(models, frames: int = FRAMES, swapped: bool = False, **changes):
+    """(positive, negative, latent) of the two pictures."""
+    keyframes = pictures()[::-1] if swapped else pictures()
+    arguments = {
+        "width": SIZE,
+        "height": SIZE,
+        "frames": frames,
+        "fps": 7,
+        "motion_bucket": 127,
+        "noise_augmentation": 0.0,
+        "seed": 0,
+        "fit": "crop",
+        **changes,
+    }
+    return InbetweenEncodeKeyframes.execute(models[1], models[2], *keyframes, **arguments).args
+
+
+def sample(model, encoded, **changes) -> torch.Tensor:
+    """The Dual-Direction KSampler's latents, `[frames, 4, h, w]`."""
+    positive, negative, latent = encoded
+    return InbetweenDualDirectionKSampler.execute(model, positive, negative, latent, **{**DEFAULTS, **changes}).args[0][
+        "samples"
+    ]
+
+
+def plain_ksampler(model, encoded, seed: int = 1, steps: int = 2) -> torch.Tensor:
+    """The host's own KSampler on the same model and conditioning."""
+    positive, negative, latent = encoded
+    noise = comfy.sample.prepare_noise(latent["samples"], seed)
+    return comfy.sample.sample(
+        model, noise, steps, 2.0, "euler", "karras", positive, negative, latent["samples"], disable_pbar=True, seed=seed
+    )
+
+
+def watched(model, look):
+    """A clone of the model whose every UNet call is shown to `look(arguments)` first."""
+    model = model.clone()
+
+    def wrapper(apply_model, arguments):
+        look(arguments)
+        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+def unpatched(model) -> bool:
+    """Whether every module of the model's UNet is as the host made it."""
+    return not any("forward" in module.__dict__ for module in model.model.diffusion_model.modules())

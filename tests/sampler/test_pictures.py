@@ -1,0 +1,146 @@
+"""Pictures as they come: in every number format, beyond their range, and encoders of other models."""
+
+import json
+
+import comfy.cli_args
+import comfy.clip_vision
+import comfy.model_management
+import comfy.sd
+import pytest
+import torch
+from comfy.taesd.taesd import TAESD
+from generative_inbetweening.nodes import InbetweenContactSheet, InbetweenEncodeKeyframes, InbetweenReport
+from generative_inbetweening.sampler.keyframes import one_picture
+from helpers.small_model import encode, pictures, sample
+
+FORMATS = [torch.float16, torch.bfloat16, torch.float64]
+WIDE = torch.rand(1, 72, 96, 3, generator=torch.manual_seed(0))
+
+
+def encoded_pictures(models, first, last, fit="crop", clip_vision=None, vae=None):
+    return InbetweenEncodeKeyframes.execute(
+        clip_vision or models[1], vae or models[2], first, last, 64, 64, 9, 7, 127, 0.02, 0, fit
+    ).args
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_keyframes_of_other_number_formats(models, dtype, fit):
+    first, last = WIDE.to(dtype), pictures()[1].to(dtype)
+    # A view into other memory, as crops and flips are.
+    turned = last.transpose(1, 2).contiguous().transpose(1, 2)
+    expected = encoded_pictures(models, first.float(), last.float(), fit)
+    found = encoded_pictures(models, first, turned, fit)
+    assert torch.equal(found[0][0][0], expected[0][0][0])
+    options, wanted = found[0][0][1], expected[0][0][1]
+    assert torch.equal(options["concat_latent_image"], wanted["concat_latent_image"])
+    assert torch.equal(options["inbetween_last_keyframe"].latent, wanted["inbetween_last_keyframe"].latent)
+    assert torch.equal(options["inbetween_last_keyframe"].embedding, wanted["inbetween_last_keyframe"].embedding)
+
+
+@pytest.mark.parametrize("dtype", [*FORMATS, torch.float8_e4m3fn, torch.uint16, torch.bool])
+def test_sheet_and_report_of_other_number_formats(dtype):
+    frames = torch.rand(5, 40, 48, 3, generator=torch.manual_seed(0)).to(dtype)
+    for node, arguments in ((InbetweenContactSheet, (0, "0, -1")), (InbetweenReport, ("0, -1",))):
+        expected = node.execute(frames.float(), *arguments).args[0]
+        assert torch.equal(node.execute(frames, *arguments).args[0], expected)
+
+
+@pytest.mark.parametrize(
+    "picture, found",
+    [
+        (WIDE * 255, "0.* to 25"),
+        (WIDE * 1e30, "e.29"),
+        (WIDE * 2 - 1, "-"),
+        ((WIDE * 255).byte(), "to 25"),
+        (WIDE * float("nan"), "NaN or infinity"),
+        (WIDE / 0, "NaN or infinity"),
+        (WIDE.to(torch.complex64), "complex"),
+    ],
+)
+def test_colours_that_cannot_be_are_named(models, picture, found):
+    good = pictures()[0]
+    with pytest.raises(ValueError, match=rf"^first_keyframe: expected colours from 0 to 1, found .*{found}.*\. .*\.$"):
+        encoded_pictures(models, picture, good)
+    with pytest.raises(ValueError, match="^last_keyframe: expected colours from 0 to 1"):
+        encoded_pictures(models, good, picture)
+
+
+def test_an_overshoot_of_resizing_is_cut_off():
+    assert torch.equal(one_picture(WIDE * 1.5 - 0.2, "keyframe"), (WIDE * 1.5 - 0.2).clamp(0, 1))
+
+
+def initialised(module: torch.nn.Module) -> torch.nn.Module:
+    """With small random weights: the host's layers begin as uninitialised memory."""
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    return module
+
+
+def taesd(channels: int) -> comfy.sd.VAE:
+    """One of the host's VAEs with latents of that many channels, with random weights."""
+    vae = comfy.sd.VAE(sd=TAESD(latent_channels=channels).state_dict())
+    return initialised(vae.first_stage_model) and vae
+
+
+def test_vae_of_another_model_is_named(models):
+    with pytest.raises(ValueError, match=r"^vae: expected the VAE of Stable Video Diffusion.*\(1, 16, 8, 8\).*\.$"):
+        encoded_pictures(models, *pictures(), vae=taesd(16))
+
+
+def test_a_vae_of_the_same_latents_is_taken(models):
+    positive, _, _ = encoded_pictures(models, *pictures(), vae=taesd(4))
+    assert positive[0][1]["concat_latent_image"].shape == (1, 4, 8, 8)
+
+
+def clip_of(tmp_path, **changes) -> comfy.clip_vision.ClipVisionModel:
+    config = {
+        "num_hidden_layers": 1,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 32,
+        "patch_size": 16,
+        "num_channels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": 24,
+        "model_type": "clip_vision_model",
+        **changes,
+    }
+    (tmp_path / "clip.json").write_text(json.dumps(config))
+    model = comfy.clip_vision.ClipVisionModel(str(tmp_path / "clip.json"))
+    return initialised(model.model) and model
+
+
+def test_clip_of_another_model_is_named(models, tmp_path):
+    positive, negative, latent = encoded_pictures(models, *pictures(), clip_vision=clip_of(tmp_path))
+    with pytest.raises(ValueError, match=r"^positive: expected CLIP image embeddings .*, found 24.*clip_vision.*\.$"):
+        sample(models[0], (positive, negative, latent))
+    dino = clip_of(tmp_path, model_type="dinov2", use_swiglu_ffn=False)
+    with pytest.raises(ValueError, match=r"^clip_vision: expected the CLIP image encoder .*, found .*ino.*\.$"):
+        encoded_pictures(models, *pictures(), clip_vision=dino)
+
+
+def test_nan_from_an_encoder_is_named(models, tmp_path):
+    broken = clip_of(tmp_path)
+    torch.nn.init.constant_(next(broken.model.parameters()), float("nan"))
+    with pytest.raises(ValueError, match="^clip_vision: expected numbers, found NaN"):
+        encoded_pictures(models, *pictures(), clip_vision=broken)
+    vae = taesd(4)
+    for parameter in vae.first_stage_model.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(ValueError, match="^vae: expected numbers, found NaN"):
+        encoded_pictures(models, *pictures(), vae=vae)
+
+
+@pytest.mark.skipif(not hasattr(comfy.model_management, "intermediate_dtype"), reason="a newer ComfyUI has the option")
+def test_half_precision_between_nodes(models, monkeypatch):
+    """With --fp16-intermediates our nodes hand on half precision as the host's do, and take it."""
+    monkeypatch.setattr(comfy.cli_args.args, "fp16_intermediates", True)
+    positive, negative, latent = encode(models)
+    assert latent["samples"].dtype == torch.float16
+    result = sample(models[0], (positive, negative, latent), steps=1)
+    assert result.dtype == torch.float16 and result.isfinite().all()
+    sheet = InbetweenContactSheet.execute(WIDE.half().expand(3, -1, -1, -1), 0, "0, -1").args[0]
+    assert sheet.dtype == torch.float16

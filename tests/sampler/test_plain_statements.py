@@ -1,0 +1,72 @@
+"""Every strategy, in every order of work, against its plain statement on the host's own two UNets."""
+
+import comfy.sample
+import pytest
+import torch
+from generative_inbetweening.sampler.method.reinjection import stream_seed
+from generative_inbetweening.sampler.settings import STRATEGIES
+from generative_inbetweening.sampler.unet_calls import ORDERS
+from helpers.plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, plainly_sequential, two_unets
+from helpers.small_model import DEFAULTS, encode, sample
+
+ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
+# (strategy, fusion, maps of the backward direction)
+VARIANTS = [
+    ("dual-direction", "average", "rotated"),
+    ("dual-direction", "weighted", "rotated"),
+    ("dual-direction", "weighted", "own"),
+    ("time reversal", "average", "own"),
+    ("time reversal", "weighted", "own"),
+    ("motion prior distillation", "weighted", "own"),
+    ("sequential", "average", "own"),
+    ("sequential with backward motion", "average", "rotated"),
+    ("sequential with backward motion", "average", "own"),
+]
+
+
+@pytest.fixture(scope="module")
+def unets(models):
+    return two_unets()
+
+
+def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> torch.Tensor:
+    """The video's latents, as the node gives them."""
+    directions = PlainDirections(
+        unets,
+        {"forward": encoded[:2], "backward": encode(models, swapped=True)[:2]},
+        STRATEGIES[strategy]["backward_motion"],
+        maps == "rotated",
+    )
+    model = directions.models["forward"].model
+    sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", DEFAULTS["steps"]).tolist()
+    # The host's noise at the highest level.
+    x = comfy.sample.prepare_noise(encoded[2]["samples"], DEFAULTS["seed"]) * (1 + sigmas[0] ** 2) ** 0.5
+    if strategy.startswith("sequential"):
+        x = plainly_sequential(
+            directions,
+            x,
+            sigmas,
+            directions.keyframe("forward"),
+            directions.keyframe("backward"),
+            stream_seed(DEFAULTS["seed"], "sampler"),
+        )
+    elif strategy == "motion prior distillation":
+        x = plainly_by_motion_prior(directions, x, sigmas)
+    else:
+        x = plainly_dual(directions, x, sigmas, fusion)
+    return model.process_latent_out(x)
+
+
+def test_no_strategy_is_left_out():
+    assert {strategy for strategy, *_ in VARIANTS} == set(STRATEGIES)
+
+
+@pytest.mark.parametrize("strategy, fusion, maps", VARIANTS)
+def test_every_order_of_work_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
+    stated = plainly(unets, models, encoded, strategy, fusion, maps)
+    for order in ORDERS:
+        found = sample(
+            models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, order_of_work=order
+        )
+        print(f"{strategy}, {fusion}, {maps} maps, {order}: {(found - stated).abs().max():.1e} at most")
+        assert torch.allclose(found, stated, **ROUNDING), order

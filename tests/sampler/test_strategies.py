@@ -1,0 +1,265 @@
+"""Strategies, the guidance interval, schedules and presets against their plain statements."""
+
+import inspect
+
+import comfy.model_management
+import comfy.samplers
+import pytest
+import torch
+from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenLoadSVD
+from generative_inbetweening.sampler import settings as presets
+from generative_inbetweening.sampler.ksampler import align_your_steps
+from generative_inbetweening.sampler.method.alternating import ONE_DIRECTION, KeyframeLatents, sample_sequential
+from generative_inbetweening.sampler.settings import STRATEGIES, TRAINING_FREE
+from generative_inbetweening.sampler.unet_calls import ORDERS
+from helpers.plain_svd import plainly_sequential
+from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
+
+ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
+MOTION_PRIOR = "motion prior distillation"
+SEQUENTIAL = [name for name in STRATEGIES if name.startswith("sequential")]
+
+
+def untouched() -> dict:
+    """The inputs that presets set, as a new node holds them."""
+    return {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
+
+
+def test_sequential_sampling_is_the_algorithm_of_its_paper():
+    generator = torch.Generator().manual_seed(0)
+    first, last = torch.randn(2, 4, 3, 3, generator=generator)
+    pull = {"forward": torch.randn(4, 3, 3, generator=generator), "backward": torch.randn(4, 3, 3, generator=generator)}
+    ramp = torch.linspace(1, 2, FRAMES).view(-1, 1, 1, 1)
+
+    def estimates(x, sigma, direction):
+        """Differs from frame to frame, between the directions, and with and without conditioning."""
+        return ramp * pull[direction] + x / (1 + sigma), x / (2 + sigma)
+
+    def model(x, sigma, model_options, seed):
+        direction = model_options[ONE_DIRECTION]
+        turned = x.flip(0) if direction == "backward" else x
+        conditional, unconditional = estimates(turned, float(sigma[0]), direction)
+        results = [e.flip(0) if direction == "backward" else e for e in (conditional, unconditional)]
+        assert model_options["disable_cfg1_optimization"]
+        for function in model_options["sampler_post_cfg_function"]:
+            function({"denoised": results[0], "uncond_denoised": results[1]})
+        return results[0]
+
+    sigmas = torch.tensor([10.0, 3.0, 0.5, 0.0])
+    x = 10 * torch.randn(FRAMES, 4, 3, 3, generator=generator)
+    found = sample_sequential(
+        model, x, sigmas, {"seed": 7, "model_options": {}}, keyframes=KeyframeLatents(first[None], last[None])
+    )
+    assert torch.allclose(found, plainly_sequential(estimates, x, sigmas.tolist(), first, last, 7), atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", SEQUENTIAL)
+def test_sequential_strategies_end_at_both_keyframes_in_every_order_of_work(models, encoded, strategy):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    results = {}
+    for order in ORDERS:
+        calls.clear()
+        results[order] = sample(model, encoded, strategy=strategy, steps=3, order_of_work=order, reinjections=5)
+        # Two halves in each direction, and no re-injections.
+        assert sum(calls) == 3 * 4
+    for order in ORDERS[1:]:
+        assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
+    # The backward direction has the last word: the far end from it is the first keyframe.
+    first = encoded[0][0][1]["concat_latent_image"]
+    assert torch.allclose(results["paired"][:1], first, atol=1e-3)
+    assert torch.isfinite(results["paired"]).all()
+
+
+@pytest.mark.parametrize("strategy", SEQUENTIAL)
+def test_sequential_strategies_keep_what_a_noise_mask_keeps(models, encoded, strategy):
+    """The first and the last frame, too, which without a mask end at the keyframes."""
+    positive, negative, latent = encoded
+    kept, mask = torch.randn(latent["samples"].shape, generator=torch.manual_seed(0)), torch.ones(FRAMES, 8, 8)
+    mask[0, :4] = mask[1] = mask[-1, 4:] = 0
+    latent = {"samples": kept, "noise_mask": mask}
+    result = sample(models[0], (positive, negative, latent), strategy=strategy, denoise=0.6, steps=2)
+    held = mask[:, None].expand_as(kept) == 0
+    assert torch.allclose(result[held], kept[held], **ROUNDING)
+    assert not torch.allclose(result[0, :, 4:], kept[0, :, 4:], **ROUNDING)
+
+
+def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, encoded):
+    free = sample(models[0], encoded, strategy="sequential", steps=3)
+    tuned = {
+        maps: sample(models[0], encoded, strategy="sequential with backward motion", steps=3, temporal_attention=maps)
+        for maps in ("rotated", "own")
+    }
+    assert not torch.allclose(free, tuned["own"], **ROUNDING)
+    assert not torch.allclose(tuned["rotated"], tuned["own"], **ROUNDING)
+
+
+def test_sequential_counts_its_evaluations(models, encoded):
+    calls = []
+    guider = InbetweenDualDirectionGuider.execute(
+        models[0], *encoded[:2], 1.0, 3.0, "average", "sequential", "own", "paired"
+    ).args[0]
+    noise = torch.randn(FRAMES, 4, 8, 8)
+    guider.sample(
+        noise,
+        encoded[2]["samples"],
+        comfy.samplers.sampler_object("euler"),
+        align_your_steps(4),
+        callback=lambda done, x0, x, total: calls.append((done + 1, total)),
+        disable_pbar=True,
+    )
+    assert calls[-1] == (8, 8)
+
+
+def test_motion_prior_distillation_computes_one_direction_in_every_order_of_work(models, encoded):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    results = {}
+    for order in ORDERS:
+        calls.clear()
+        results[order] = sample(model, encoded, strategy=MOTION_PRIOR, steps=4, reinjections=1, order_of_work=order)
+        assert sum(calls) == 2 * (4 + 2)
+    for order in ORDERS[1:]:
+        assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
+    calls.clear()
+    sample(model, encoded, strategy=MOTION_PRIOR, steps=4, guidance_max=1.0)
+    assert sum(calls) == 4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("guidance_max", [1.0, 3.0])
+def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strategy, guidance_max):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    sampler, directions = presets.chosen_settings(
+        "custom",
+        "paired",
+        **{
+            **{name: DEFAULTS.get(name, value) for name, value in presets.DEFAULTS.items()},
+            "strategy": strategy,
+            "guidance_max": guidance_max,
+        },
+    )
+    sample(model, encoded, strategy=strategy, guidance_max=guidance_max)
+    assert sum(calls) == directions.videos_of_an_evaluation() * sampler.passes(directions)
+
+
+def test_sequential_refuses_another_sampler(models, encoded):
+    with pytest.raises(ValueError, match="sampler_name: expected euler, found heun"):
+        sample(models[0], encoded, strategy="sequential", sampler_name="heun")
+
+
+def test_interrupt_in_the_middle_of_sequential_sampling_leaves_nothing_behind(models, encoded):
+    def interrupts(arguments):
+        comfy.model_management.interrupt_current_processing()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(watched(models[0], interrupts), encoded, strategy="sequential")
+    assert unpatched(models[0])
+
+
+def test_a_model_without_backward_weights_is_told_which_strategies_need_none(models, encoded):
+    plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
+    for strategy in STRATEGIES:
+        if strategy in TRAINING_FREE:
+            assert torch.isfinite(sample(plain, encoded, strategy=strategy)).all()
+            continue
+        with pytest.raises(ValueError, match="^model: expected backward-motion weights") as error:
+            sample(plain, encoded, strategy=strategy)
+        assert all(f"`{name}`" in str(error.value) for name in TRAINING_FREE)
+
+
+def test_guidance_in_part_of_the_noise_range_skips_the_unconditional_half_elsewhere(models, encoded):
+    calls = []
+    model = watched(
+        models[0],
+        lambda arguments: calls.append(
+            (float(arguments["timestep"][0]), arguments["c"]["transformer_options"]["cond_or_uncond"])
+        ),
+    )
+    sample(model, encoded, steps=8, guidance_start=0.3, guidance_end=0.7)
+    sampling = models[0].model.model_sampling
+    highest, lowest = sampling.percent_to_sigma(0.3), sampling.percent_to_sigma(0.7)
+    guided = {sigma for sigma, halves in calls if 1 in halves}
+    levels = {sigma for sigma, _ in calls}
+    assert guided == {sigma for sigma in levels if lowest <= sigma <= highest}
+    assert 0 < len(guided) < len(levels) == 8
+
+
+def test_whole_and_empty_guidance_intervals(models, encoded):
+    whole = sample(models[0], encoded)
+    assert torch.equal(sample(models[0], encoded, guidance_start=0.0, guidance_end=1.0), whole)
+    none = sample(models[0], encoded, guidance_start=0.5, guidance_end=0.5)
+    assert torch.allclose(none, sample(models[0], encoded, guidance_min=1.0, guidance_max=1.0), **ROUNDING)
+    with pytest.raises(ValueError, match="^guidance_start: expected at most guidance_end"):
+        sample(models[0], encoded, guidance_start=0.8, guidance_end=0.2)
+
+
+def test_cfg_pp_samplers_go_without_guidance_outside_the_interval(models, encoded):
+    without = sample(models[0], encoded, sampler_name="euler_cfg_pp", guidance_min=1.0, guidance_max=1.0)
+    outside = sample(models[0], encoded, sampler_name="euler_cfg_pp", guidance_start=0.5, guidance_end=0.5)
+    assert torch.allclose(outside, without, **ROUNDING)
+
+
+def test_align_your_steps_has_the_published_levels():
+    levels = align_your_steps(10)
+    assert levels[:3].tolist() == pytest.approx([700.0, 54.5, 15.886]) and levels[-1] == 0
+    assert (align_your_steps(25).diff() < 0).all() and len(align_your_steps(25)) == 26
+
+
+def test_align_your_steps_samples(models, encoded):
+    levels = []
+    model = watched(models[0], lambda arguments: levels.append(float(arguments["timestep"][0])))
+    sample(model, encoded, scheduler="align_your_steps", steps=5)
+    assert sorted(set(levels), reverse=True) == pytest.approx(align_your_steps(5)[:-1].tolist())
+    levels.clear()
+    sample(model, encoded, scheduler="align_your_steps", steps=5, denoise=0.5)
+    assert sorted(set(levels), reverse=True) == pytest.approx(align_your_steps(10)[5:-1].tolist())
+
+
+def test_paper_preset_is_the_released_setting_bit_for_bit(models, encoded, monkeypatch):
+    # The released number of steps takes minutes here; a shorter run of both has the same steps in it.
+    short = {**presets.PRESETS["paper"], "steps": 2}
+    monkeypatch.setitem(presets.PRESETS, "paper", short)
+    monkeypatch.setitem(presets.DEFAULTS, "steps", 50)
+    by_preset = sample(models[0], encoded, **{**untouched(), "preset": "paper"})
+    by_hand = sample(models[0], encoded, **{**untouched(), "steps": 2, "preset": "custom"})
+    assert torch.equal(by_preset, by_hand)
+
+
+def test_defaults_of_the_node_are_those_of_the_presets():
+    schema = {entry.id: entry for entry in InbetweenDualDirectionKSampler.define_schema().inputs}
+    for name, value in presets.DEFAULTS.items():
+        assert schema[name].default == value
+    assert schema["preset"].default == "custom"
+    assert presets.DEFAULTS == {**presets.PRESETS["paper"]}
+
+
+def test_old_graphs_without_the_new_inputs_still_run():
+    parameters = inspect.signature(InbetweenDualDirectionKSampler.execute).parameters
+    assert all(
+        parameters[name].default is not inspect.Parameter.empty for name in ("guidance_start", "guidance_end", "preset")
+    )
+
+
+@pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "paper"])
+def test_presets_override_what_nobody_touched(models, encoded, preset):
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    assert torch.isfinite(sample(model, encoded, **untouched(), preset=preset)).all()
+    assert sum(calls) <= {"balanced": 70, "fast": 30, "training-free": 30}[preset]
+
+
+def test_training_free_preset_needs_no_backward_weights(models, encoded):
+    plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
+    assert torch.equal(
+        sample(plain, encoded, **untouched(), preset="training-free"),
+        sample(models[0], encoded, **untouched(), preset="training-free"),
+    )
+
+
+def test_a_setting_that_contradicts_the_preset_is_named(models, encoded):
+    with pytest.raises(ValueError, match="^preset: fast sets steps to .* but steps was changed to 33.*custom"):
+        sample(models[0], encoded, **{**untouched(), "steps": 33}, preset="fast")
+    with pytest.raises(ValueError, match="^preset: expected one of custom, paper"):
+        sample(models[0], encoded, preset="slow")

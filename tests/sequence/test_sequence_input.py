@@ -1,0 +1,89 @@
+"""Before and behind a sequence: pictures of different sizes, a host without the nodes that save videos."""
+
+import io
+
+import comfy.model_management
+import pytest
+import torch
+from generative_inbetweening.nodes import NODES
+from generative_inbetweening.sequence.frames import Frames
+from generative_inbetweening.weights.folders import register_backward_motion_folder
+from helpers.comfyui_server import Server, api_workflow, node_of
+from PIL import Image
+from test_sequence import keyframes, output, sequence  # noqa: F401
+
+from nodes import ImageBatch
+
+pytest_plugins = ["helpers.server_fixture"]
+
+
+def test_keyframes_of_different_sizes_become_one_batch_and_one_size(models):  # noqa: F811
+    pictures = [torch.rand(1, height, width, 3) for height, width in ((80, 120), (40, 40), (64, 256))]
+    batch = pictures[0]
+    for picture in pictures[1:]:
+        (batch,) = ImageBatch().batch(batch, picture)
+    images, _ = sequence(models, batch, frames_per_segment="2")
+    assert images.shape == (3, 64, 64, 3)
+
+
+def test_no_node_needs_the_hosts_video_nodes():
+    register_backward_motion_folder()
+    for schema in (node.define_schema() for node in NODES):
+        for item in [*schema.inputs, *schema.outputs]:
+            assert item.get_io_type() != "VIDEO", (schema.node_id, item.id)
+
+
+@pytest.mark.parametrize("name", ["keyframe_sequence"])
+def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
+    workflow = api_workflow(name)
+    for kind in ("CreateVideo", "SaveVideo"):
+        del workflow[node_of(workflow, kind)]
+    sequence_node = node_of(workflow, "InbetweenKeyframeSequence")
+    workflow[sequence_node]["inputs"].update(frames_per_segment="3", steps=2, reinjections=0)
+    for kind in ("InbetweenContactSheet", "InbetweenReport"):
+        workflow[node_of(workflow, kind)]["inputs"]["keyframes"] = "0, 2, 4"
+    workflow["images"] = {
+        "class_type": "SaveImage",
+        "inputs": {"images": [sequence_node, 0], "filename_prefix": "frames"},
+    }
+    run = server.run(workflow)
+    files = run.outputs["images"]["images"]
+    assert len(files) == 5
+    picture = Image.open(io.BytesIO(server.view(files[0])))
+    assert picture.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "frames, changes, blamed",
+    [
+        ("1000", {}, "frames_per_segment"),
+        ("30", {"subdivisions": 1}, "subdivisions"),
+        ("4", {"subdivisions": 3, "width": 4096, "height": 4096}, "subdivisions"),
+        ("3", {"width": 16384, "height": 16384}, "width"),
+    ],
+)
+def test_a_video_larger_than_the_memory_that_is_free_is_refused_first(models, monkeypatch, frames, changes, blamed):
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_, **__: 4 * 2**30)
+    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_, **__: 16 * 2**30)
+    with pytest.raises(ValueError, match=f"^{blamed}: expected a video that fits into the 4.0 GiB of memory that are"):
+        sequence(models, keyframes(2), frames_per_segment=frames, **{"width": 1024, "height": 576, **changes})
+
+
+def test_a_single_clips_frames_are_not_copied(models, monkeypatch):
+    decoded, decode = [], models[2].decode
+    monkeypatch.setattr(models[2], "decode", lambda latents: (decoded.append(decode(latents)), decoded[-1])[1])
+    images, _ = sequence(models, keyframes(2), frames_per_segment="2")
+    assert images.data_ptr() == decoded[0].data_ptr()
+
+
+def test_frames_go_straight_to_their_places():
+    class Decoder:
+        def decode(self, latents):
+            return latents.expand(-1, 3, 8, 8).movedim(1, -1).contiguous()
+
+    frames = Frames(Decoder(), 7)
+    for first in (0, 3, 6):
+        frames.add(torch.arange(first, first + 4.0).reshape(4, 1, 1, 1))
+        places = frames.images.data_ptr()
+        assert frames.images[: first + 1, 0, 0, 0].tolist() == list(range(first + 1))
+    assert frames.images.data_ptr() == places and frames.images.shape == (7, 8, 8, 3)

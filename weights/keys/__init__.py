@@ -1,0 +1,1 @@
+"""What the tensors of each network are called in diffusers' files and in ComfyUI."""
