@@ -188,7 +188,7 @@ def method() -> list[io.Input]:
             ),
         ),
         io.Combo.Input(
-            "order_of_work",
+            "videos_per_call",
             options=["auto", *ORDERS],
             default="auto",
             tooltip=(

@@ -83,14 +83,14 @@ class InbetweenDualDirectionKSampler(Node):
         reinjection_share,
         strategy,
         temporal_attention,
-        order_of_work,
+        videos_per_call,
         guidance_start=0.0,
         guidance_end=1.0,
         preset=CUSTOM,
     ):
         settings, directions = chosen_settings(
             preset,
-            order_of_work,
+            videos_per_call,
             strategy=strategy,
             temporal_attention=temporal_attention,
             fusion=fusion,
@@ -135,7 +135,7 @@ class InbetweenDualDirectionGuider(Node):
         fusion,
         strategy,
         temporal_attention,
-        order_of_work,
+        videos_per_call,
         guidance_start=0.0,
         guidance_end=1.0,
     ):
@@ -145,7 +145,7 @@ class InbetweenDualDirectionGuider(Node):
             guidance_max,
             fusion,
             temporal_attention,
-            order_of_work,
+            videos_per_call,
             guidance_start,
             guidance_end,
         )

@@ -131,7 +131,7 @@ class InbetweenKeyframeSequence(Node):
         reinjection_share,
         strategy,
         temporal_attention,
-        order_of_work,
+        videos_per_call,
         subdivisions,
         resume,
         guiding_frames=0,
@@ -141,7 +141,7 @@ class InbetweenKeyframeSequence(Node):
     ):
         sampler, directions = chosen_settings(
             preset,
-            order_of_work,
+            videos_per_call,
             strategy=strategy,
             temporal_attention=temporal_attention,
             fusion=fusion,

@@ -268,7 +268,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                         f"divided by another node{found}. Disconnect that node from the model."
                     ) from error
             # Outside the handler: the exception holds on to the tensors of the failed call.
-            logger.warning("Dual-direction sampling: %s, going on with %s videos.", lost, lower)
+            logger.warning("Dual-direction sampling: %s, going on with %s video(s) a call.", lost, lower)
             self._order = lower
             self._say_what_is_lost()
             self._maps.clear()
@@ -278,7 +278,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """Why an evaluation has to be made anew, if it can be."""
         if isinstance(error, ForwardMapMissing):
             # With a call of its own the backward direction always finds the maps, the first time.
-            return _CALLED_TWICE if self._order == "sequential" or directions == ("backward",) else _BACKWARD_FIRST
+            return _CALLED_TWICE if self._order == "1" or directions == ("backward",) else _BACKWARD_FIRST
         if isinstance(error, VideosDivided):
             return _DIVIDED
         return _OUT_OF_MEMORY if is_out_of_memory(error) else None
@@ -360,8 +360,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         ]
 
     def _first_order(self, shape: torch.Size, device: torch.device) -> str:
-        if self.settings.order_of_work != "auto":
-            return self.settings.order_of_work
+        if self.settings.videos_per_call != "auto":
+            return self.settings.videos_per_call
 
         def memory_of_videos(count: int) -> float:
             return _MEMORY_MARGIN * self.inner_model.memory_required([count * shape[0], *shape[1:]])
@@ -369,7 +369,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         free = free_memory(self.model_patcher, device)
         order = choose_order(memory_of_videos, free, comfy.model_management.is_device_cuda(device))
         logger.info(
-            "Dual-direction sampling: %s videos, %.1f GiB free, %.1f GiB estimated for a pair.",
+            "Dual-direction sampling: %s video(s) a call, %.1f GiB free, %.1f GiB estimated for two.",
             order,
             free / 2**30,
             memory_of_videos(2) / 2**30,
@@ -405,11 +405,11 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._say_what_is_lost()
 
     def _say_what_is_lost(self) -> None:
-        if self._apart and self._order == "sequential":
+        if self._apart and self._order == "1":
             logger.warning(
                 "Dual-direction sampling: with one video a call, patches of %s cannot compare both guidance "
                 "halves. One that does so, as NAGuidance, has no effect, as in ComfyUI's KSampler where "
-                "memory is that short. Choose another order_of_work, fewer frames or a smaller size.",
+                "memory is that short. Choose another videos_per_call, fewer frames or a smaller size.",
                 nodes_behind(self._apart),
             )
 

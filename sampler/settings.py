@@ -33,7 +33,7 @@ class DualDirectionSettings:
     guidance_min: float = 1.0
     guidance_max: float = 3.0
     fusion: str = "average"
-    order_of_work: str = "auto"
+    videos_per_call: str = "auto"
     backward_motion: bool = True
     temporal_attention: str = "rotated"
     guidance_start: float = 0.0
@@ -59,17 +59,17 @@ STRATEGIES = {
     "dual-direction": {"backward_motion": True},
     # Feng et al., "Explorative Inbetweening of Time and Space" (Time Reversal Fusion), arXiv 2403.14611: both
     # directions are the base model with its own attention.
-    "time reversal": {"backward_motion": False, "temporal_attention": "own"},
+    "time-reversal": {"backward_motion": False, "temporal_attention": "own"},
     # Jeon et al., "Motion Prior Distillation", arXiv 2602.12679. Only weighted fusion ends at the last keyframe.
-    "motion prior distillation": {
+    "endpoint-correction": {
         "backward_motion": False,
         "temporal_attention": "own",
         "fusion": "weighted",
         "motion_prior": True,
     },
-    "sequential": {**_SEQUENTIAL, "backward_motion": False, "temporal_attention": "own"},
+    "alternating": {**_SEQUENTIAL, "backward_motion": False, "temporal_attention": "own"},
     # The same steps with the fine-tuned weights of "Generative Inbetweening" in the backward direction.
-    "sequential with backward motion": {**_SEQUENTIAL, "backward_motion": True},
+    "alternating-backward-motion": {**_SEQUENTIAL, "backward_motion": True},
 }
 TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed["backward_motion"]]
 
@@ -80,7 +80,7 @@ def settings_of(
     guidance_max: float,
     fusion: str,
     temporal_attention: str,
-    order_of_work: str,
+    videos_per_call: str,
     guidance_start: float = 0.0,
     guidance_end: float = 1.0,
 ) -> DualDirectionSettings:
@@ -92,7 +92,7 @@ def settings_of(
         ("strategy", strategy, STRATEGIES),
         ("fusion", fusion, FUSIONS),
         ("temporal_attention", temporal_attention, TEMPORAL_ATTENTIONS),
-        ("order_of_work", order_of_work, ("auto", *ORDERS)),
+        ("videos_per_call", videos_per_call, ("auto", *ORDERS)),
     ):
         check_choice(name, value, choices)
     if guidance_start > guidance_end:
@@ -105,7 +105,7 @@ def settings_of(
         "guidance_max": guidance_max,
         "fusion": fusion,
         "temporal_attention": temporal_attention,
-        "order_of_work": order_of_work,
+        "videos_per_call": videos_per_call,
         "guidance_start": guidance_start,
         "guidance_end": guidance_end,
     }
@@ -141,7 +141,7 @@ PRESETS = {
     "paper": _PAPER,
     "balanced": {**_FEW_STEPS, "steps": 13},
     "fast": {**_FEW_STEPS, "steps": 7},
-    "training-free": {**_FEW_STEPS, "steps": 14, "strategy": "motion prior distillation", "temporal_attention": "own"},
+    "training-free": {**_FEW_STEPS, "steps": 14, "strategy": "endpoint-correction", "temporal_attention": "own"},
 }
 
 
@@ -162,14 +162,14 @@ class SamplerSettings:
         return sampler_passes(self.steps, self.reinjections, self.reinjection_share)
 
 
-def chosen_settings(preset: str, order_of_work: str, **chosen) -> tuple[SamplerSettings, DualDirectionSettings]:
+def chosen_settings(preset: str, videos_per_call: str, **chosen) -> tuple[SamplerSettings, DualDirectionSettings]:
     """What to sample with, from a node's inputs; `chosen` holds every name of DEFAULTS.
 
     Raises ValueError, naming the input, for choices that there are not or that contradict the preset.
     """
     values = with_preset(preset, chosen)
     sampler = {name: values.pop(name) for name in SamplerSettings.__dataclass_fields__}
-    return SamplerSettings(**sampler), settings_of(order_of_work=order_of_work, **values)
+    return SamplerSettings(**sampler), settings_of(videos_per_call=videos_per_call, **values)
 
 
 def with_preset(preset: str, chosen: dict) -> dict:

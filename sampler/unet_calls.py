@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 Part = tuple[str, str]
 
-ORDERS = ("batched", "paired", "sequential")
+ORDERS = ("4", "2", "1")
 _CALLS: dict[str, list[list[Part]]] = {
     # The host takes the last part of a call first when it has to split it: forward parts, whose maps the backward
     # ones need, stand last.
-    "batched": [[("negative", "backward"), ("positive", "backward"), ("negative", "forward"), ("positive", "forward")]],
-    "paired": [
+    "4": [[("negative", "backward"), ("positive", "backward"), ("negative", "forward"), ("positive", "forward")]],
+    "2": [
         [("negative", "backward"), ("negative", "forward")],
         [("positive", "backward"), ("positive", "forward")],
     ],
-    "sequential": [
+    "1": [
         [("negative", "forward")],
         [("negative", "backward")],
         [("positive", "forward")],
@@ -36,7 +36,7 @@ def calls(
     With one direction alone a call of two videos holds its two halves, which is the host's ordinary SVD step; with
     `apart`, each direction is such a call.
     """
-    if order != "sequential" and (apart or len(directions) == 1):
+    if order != "1" and (apart or len(directions) == 1):
         work = [[("positive", direction), ("negative", direction)] for direction in ("forward", "backward")]
     else:
         work = _CALLS[order]
@@ -61,5 +61,5 @@ def choose_order(memory_of_videos: Callable[[int], float], free_memory: float, m
     kernels (`many_kernels`), and only with plenty of room.
     """
     if many_kernels and 4 * memory_of_videos(4) < free_memory:
-        return "batched"
-    return "paired" if memory_of_videos(2) < free_memory else "sequential"
+        return "4"
+    return "2" if memory_of_videos(2) < free_memory else "1"

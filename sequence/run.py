@@ -224,7 +224,7 @@ class _SequenceRun:
     def _fingerprint_of_request(self) -> str:
         settings, model = self._settings, self._model
         # In whichever order the work is done, the result is the same.
-        directions = dataclasses.replace(settings.directions, order_of_work="")
+        directions = dataclasses.replace(settings.directions, videos_per_call="")
         sampler = settings.sampler
         try:
             return fingerprint(

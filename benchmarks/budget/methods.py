@@ -9,7 +9,7 @@ from ..quality.methods import NodeInputs
 
 _FEW = {"fusion": "weighted", "scheduler": "align_your_steps"}
 _ANCESTRAL = {**_FEW, "sampler_name": "euler_ancestral"}
-_MOTION_PRIOR = {"strategy": "motion prior distillation"}
+_MOTION_PRIOR = {"strategy": "endpoint-correction"}
 
 
 def _steps(steps: int, reinjections: int = 0, share: float = 0.5) -> dict:
@@ -19,13 +19,13 @@ def _steps(steps: int, reinjections: int = 0, share: float = 0.5) -> dict:
 COMPARED = {
     **{name: NodeInputs(f"preset `{name}`", {"preset": name}) for name in PRESETS},
     # Its paper's own number of steps and re-injections would be less work; this is what the release spends.
-    "time-reversal": NodeInputs("Time Reversal Fusion, released work", {"strategy": "time reversal"}, None),
+    "time-reversal": NodeInputs("Time Reversal Fusion, released work", {"strategy": "time-reversal"}, None),
     "time-reversal-fast": NodeInputs(
-        "Time Reversal Fusion, as `fast`", {"strategy": "time reversal", **_ANCESTRAL, **_steps(7)}, None
+        "Time Reversal Fusion, as `fast`", {"strategy": "time-reversal", **_ANCESTRAL, **_steps(7)}, None
     ),
-    "sequential": NodeInputs("sequential (ViBiDSampler)", {"strategy": "sequential", **_steps(25)}, None),
+    "sequential": NodeInputs("sequential (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
     "sequential-backward-motion": NodeInputs(
-        "sequential with backward motion, rotated maps", {"strategy": "sequential with backward motion", **_steps(25)}
+        "sequential with backward motion, rotated maps", {"strategy": "alternating-backward-motion", **_steps(25)}
     ),
 }
 

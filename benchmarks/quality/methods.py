@@ -196,7 +196,7 @@ class Methods:
             "reinjections": s.reinjections if choice.reinjected else 0,
             "reinjection_share": s.reinjection_share,
             "temporal_attention": choice.temporal_attention,
-            "strategy": "time reversal" if choice.weights is None else "dual-direction",
+            "strategy": "time-reversal" if choice.weights is None else "dual-direction",
         }
 
     @staticmethod
@@ -204,7 +204,7 @@ class Methods:
         """The latents, and how many UNet evaluations they took."""
         positive, negative, latent = encoded
         (result,) = InbetweenDualDirectionKSampler.execute(
-            model, positive, negative, latent, seed, denoise=1.0, order_of_work="batched", **{**DEFAULTS, **inputs}
+            model, positive, negative, latent, seed, denoise=1.0, videos_per_call="4", **{**DEFAULTS, **inputs}
         ).args
         settings, directions = settings_from(inputs)
         return result, settings.passes(directions)
@@ -238,7 +238,7 @@ class Methods:
 def settings_from(inputs: dict) -> tuple[SamplerSettings, DualDirectionSettings]:
     """What the Dual-Direction KSampler makes of the inputs that differ from its defaults."""
     chosen = {**DEFAULTS, **inputs}
-    return chosen_settings(chosen.pop("preset", CUSTOM), "paired", **chosen)
+    return chosen_settings(chosen.pop("preset", CUSTOM), "2", **chosen)
 
 
 def _images(frames: torch.Tensor) -> torch.Tensor:

@@ -137,7 +137,7 @@ def sequence(methods: Methods, model, clip: HeldOutClip, guiding: int, options: 
         "steps": options.steps,
         "fusion": options.fusion,
         "reinjections": options.reinjections,
-        "order_of_work": "paired",
+        "videos_per_call": "2",
     }
     with torch.inference_mode():
         images, _ = InbetweenKeyframeSequence.execute(

@@ -59,7 +59,7 @@ def _sample(model, encoded, steps: int) -> None:
         reinjection_share=0.5,
         strategy="dual-direction",
         temporal_attention="rotated",
-        order_of_work="paired",
+        videos_per_call="2",
     )
 
 

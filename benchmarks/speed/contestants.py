@@ -89,21 +89,21 @@ def our_model(unet: dict[str, torch.Tensor]):
     return attach(build_unet(unet, SVDConfig(num_head_channels=HEAD_CHANNELS)), differences, 1.0, "random")
 
 
-def our_guider(model, frames: int, size: int, order: str = "paired") -> DualDirectionGuider:
+def our_guider(model, frames: int, size: int, order: str = "2") -> DualDirectionGuider:
     """The guider on our model."""
     _, embeddings, latents = clip_inputs(frames, size)
     conditioning = keyframe_conditioning(embeddings, latents, frames, 7, 127, 0.02)
-    return DualDirectionGuider(model, *conditioning, DualDirectionSettings(order_of_work=order))
+    return DualDirectionGuider(model, *conditioning, DualDirectionSettings(videos_per_call=order))
 
 
-def ours(unet: dict[str, torch.Tensor], frames: int, size: int, order: str = "paired") -> Callable[[], torch.Tensor]:
+def ours(unet: dict[str, torch.Tensor], frames: int, size: int, order: str = "2") -> Callable[[], torch.Tensor]:
     """One UNet for both directions."""
     return guider_within_sampling(our_guider(our_model(unet), frames, size, order), clip_inputs(frames, size)[0])
 
 
 def ours_sequential(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
     """As `ours` where memory is short: one video at a time, the maps kept between the directions."""
-    return ours(unet, frames, size, "sequential")
+    return ours(unet, frames, size, "1")
 
 
 def host(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:

@@ -85,7 +85,7 @@ def evaluation_here(number_format: str, card: float, repeats: int = 3) -> dict:
     seconds = statistics.median(timed(evaluate) for _ in range(repeats))
     return {
         "seconds": seconds,
-        "order_of_work": guider._order,
+        "videos_per_call": guider._order,
         "allocated_gib": torch.cuda.max_memory_allocated() / GIB,
         "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
     }

@@ -37,7 +37,7 @@ def print_table(result: dict) -> None:
     _print_full_size(result["full_size"])
     for each in result["cuda"]:
         found = each.get("error") or (
-            f"{each['seconds']:.2f} s an evaluation, {each['order_of_work']}, {each['reserved_gib']:.1f} GiB"
+            f"{each['seconds']:.2f} s an evaluation, {each['videos_per_call']}, {each['reserved_gib']:.1f} GiB"
         )
         print(f"\nmeasured as on a card of {each['card_gb']} GB, {each['number_format']}: {found}")
 

@@ -34,7 +34,7 @@ SETTINGS = {
     "reinjection_share": 0.5,
     "strategy": "dual-direction",
     "temporal_attention": "rotated",
-    "order_of_work": "paired",
+    "videos_per_call": "2",
     "subdivisions": 0,
     "resume": False,
 }

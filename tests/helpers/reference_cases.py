@@ -139,7 +139,7 @@ def sample_case(
     positive,
     negative,
     latent,
-    order: str = "paired",
+    order: str = "2",
     strategy: str = "dual-direction",
     temporal_attention: str = "rotated",
     sigmas: torch.Tensor | None = None,

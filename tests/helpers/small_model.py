@@ -22,7 +22,7 @@ DEFAULTS = {
     "reinjection_share": 0.5,
     "strategy": "dual-direction",
     "temporal_attention": "rotated",
-    "order_of_work": "paired",
+    "videos_per_call": "2",
 }
 
 

@@ -81,7 +81,7 @@ def test_whole_unet_instead_of_differences(models, files):
 
 def test_model_without_backward_weights(models, encoded):
     plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
-    with pytest.raises(ValueError, match="model: .*Load Backward Motion Weights.*time reversal"):
+    with pytest.raises(ValueError, match="model: .*Load Backward Motion Weights.*time-reversal"):
         sample(plain, encoded)
 
 

@@ -23,7 +23,7 @@ from helpers.small_model import encode, plain_ksampler, sample, unpatched
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 WRAPPERS = comfy.patcher_extension.WrappersMP
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
-ALL = ["dual-direction", "time reversal", "motion prior distillation", "sequential", "sequential with backward motion"]
+ALL = ["dual-direction", "time-reversal", "endpoint-correction", "alternating", "alternating-backward-motion"]
 
 
 def test_svds_own_guidance_is_ours_with_weighted_fusion(models, encoded):
@@ -85,7 +85,7 @@ def test_a_function_in_guidances_place_is_asked_without_guidance_too(models, enc
 
 
 @pytest.mark.parametrize("strategy", ALL)
-@pytest.mark.parametrize("order", ["batched", "sequential"])
+@pytest.mark.parametrize("order", ["4", "1"])
 def test_a_function_that_calls_the_model_gets_the_same_estimate(models, encoded, strategy, order):
     differences = []
     model = models[0].clone()
@@ -103,7 +103,7 @@ def test_a_function_that_calls_the_model_gets_the_same_estimate(models, encoded,
         return arguments["denoised"]
 
     model.set_model_sampler_post_cfg_function(calls_again, disable_cfg1_optimization=True)
-    sample(model, encoded, steps=2, strategy=strategy, order_of_work=order)
+    sample(model, encoded, steps=2, strategy=strategy, videos_per_call=order)
     assert len(differences) == 2 * 2 * 3 and max(differences) < 1e-3
 
 
@@ -133,8 +133,8 @@ def test_attention_input_patches_act_on_the_temporal_layers(models, encoded):
     weights = {key: value for key, value in models[0].model.state_dict().items() if key.endswith(".attn1.to_v.weight")}
     assert len(weights) == 32
     doubled.add_patches({key: ("diff", (value.clone(),)) for key, value in weights.items()})
-    expected = sample(doubled, encoded, strategy="time reversal", steps=2)
-    assert torch.allclose(sample(patched, encoded, strategy="time reversal", steps=2), expected, rtol=1e-2, atol=1e-2)
+    expected = sample(doubled, encoded, strategy="time-reversal", steps=2)
+    assert torch.allclose(sample(patched, encoded, strategy="time-reversal", steps=2), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_a_patch_sees_both_guidance_halves_of_one_direction(models, encoded, expected):
@@ -143,8 +143,8 @@ def test_a_patch_sees_both_guidance_halves_of_one_direction(models, encoded, exp
     model.set_model_attn1_output_patch(
         lambda out, options: seen.append((tuple(options["cond_or_uncond"]), out.shape[0])) or out
     )
-    for order in ("batched", "paired"):
-        assert torch.allclose(sample(model, encoded, order_of_work=order), expected, **ROUNDING)
+    for order in ("4", "2"):
+        assert torch.allclose(sample(model, encoded, videos_per_call=order), expected, **ROUNDING)
     assert {halves for halves, _ in seen} == {(1, 0)}
 
 
@@ -152,10 +152,10 @@ def test_one_video_a_call_says_what_a_patch_cannot_do(models, encoded, caplog):
     model = models[0].clone()
     model.set_model_attn1_output_patch(lambda out, options: out)
     with caplog.at_level(logging.WARNING):
-        sample(model, encoded, order_of_work="paired")
+        sample(model, encoded, videos_per_call="2")
         assert "cannot compare" not in caplog.text
-        sample(model, encoded, order_of_work="sequential")
-        sample(models[0], encoded, order_of_work="sequential")
+        sample(model, encoded, videos_per_call="1")
+        sample(models[0], encoded, videos_per_call="1")
     assert caplog.text.count("cannot compare both guidance halves") == 1
 
 
@@ -207,14 +207,14 @@ def dividing(model, way: str):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("way", ["around", "inside", "twice"])
 def test_a_node_may_make_several_calls_of_one(models, encoded, way, order):
-    changes = {"order_of_work": order, "steps": 2}
+    changes = {"videos_per_call": order, "steps": 2}
     expected = sample(models[0], encoded, **changes)
     assert torch.allclose(sample(dividing(models[0], way), encoded, **changes), expected, **ROUNDING)
 
 
 @pytest.mark.parametrize("way", ["around", "twice"])
 def test_a_node_may_make_several_calls_of_a_half_step(models, encoded, way):
-    changes = {"strategy": "sequential with backward motion", "order_of_work": "batched", "steps": 2}
+    changes = {"strategy": "alternating-backward-motion", "videos_per_call": "4", "steps": 2}
     expected = sample(models[0], encoded, **changes)
     assert torch.allclose(sample(dividing(models[0], way), encoded, **changes), expected, **ROUNDING)
 
@@ -240,7 +240,7 @@ def test_several_nodes_at_once_in_every_order(models, encoded, expected):
         (PatchModelAddDownscale, (3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic")),
     ):
         (model,) = node.execute(model, *inputs).args
-    first, *others = [sample(model, encoded, order_of_work=order) for order in ORDERS]
+    first, *others = [sample(model, encoded, videos_per_call=order) for order in ORDERS]
     assert not torch.allclose(first, expected, **ROUNDING)
     for other in others:
         assert torch.allclose(other, first, rtol=1e-2, atol=1e-2 * first.abs().max())
@@ -261,7 +261,7 @@ def test_easy_cache_leaves_out_whole_evaluations(models, encoded, order):
     calls = []
     (model,) = EasyCacheNode.execute(models[0], 3.0, 0.15, 0.95, False).args
     videos_computed(model, calls)
-    result = sample(model, encoded, steps=10, order_of_work=order)
+    result = sample(model, encoded, steps=10, videos_per_call=order)
     assert torch.isfinite(result).all() and sum(calls) % 4 == 0 and 8 <= sum(calls) < 32
     (nothing,) = EasyCacheNode.execute(models[0], 0.0, 0.15, 0.95, False).args
     assert torch.allclose(sample(nothing, encoded), sample(models[0], encoded), **ROUNDING)
@@ -294,7 +294,7 @@ def test_easy_cache_saves_and_costs_what_it_does_in_the_hosts_ksampler(monkeypat
 
 
 @pytest.mark.parametrize("node", [EasyCacheNode, LazyCacheNode])
-@pytest.mark.parametrize("strategy", ["sequential", "sequential with backward motion"])
+@pytest.mark.parametrize("strategy", ["alternating", "alternating-backward-motion"])
 def test_caches_are_refused_where_directions_take_turns(models, encoded, node, strategy):
     (model,) = node.execute(models[0], 0.2, 0.15, 0.95, False).args
     with pytest.raises(ValueError, match="^model: (EasyCache|LazyCache) cannot be used.*choose another strategy"):
@@ -329,8 +329,8 @@ def test_free_memory_is_asked_of_the_models_patcher(models, encoded, monkeypatch
     # More than any machine's own figure.
     monkeypatch.setattr(models[0].model, "memory_required", lambda *_, **__: 10**5 * gib)
     with caplog.at_level("INFO"):
-        sample(models[0], encoded, order_of_work="auto", steps=1)
-    assert "paired videos, 1000000.0 GiB free" in caplog.text
+        sample(models[0], encoded, videos_per_call="auto", steps=1)
+    assert "2 video(s) a call, 1000000.0 GiB free" in caplog.text
 
 
 @pytest.mark.parametrize("strategy", ALL)
@@ -348,7 +348,7 @@ def test_running_out_of_memory_steps_down_in_every_strategy(models, encoded, str
             raise error
 
     assert torch.allclose(
-        sample(calling(models[0], too_large), encoded, strategy=strategy, order_of_work="batched", steps=2),
+        sample(calling(models[0], too_large), encoded, strategy=strategy, videos_per_call="4", steps=2),
         sample(models[0], encoded, strategy=strategy, steps=2),
         rtol=1e-3,
         atol=5e-3,
@@ -370,6 +370,6 @@ def test_running_out_of_memory_in_the_backward_half_step(models, encoded):
         return result
 
     model.set_model_unet_function_wrapper(fails_once)
-    changes = {"strategy": "sequential with backward motion", "order_of_work": "batched"}
+    changes = {"strategy": "alternating-backward-motion", "videos_per_call": "4"}
     assert torch.allclose(sample(model, encoded, **changes), sample(models[0], encoded, **changes), **ROUNDING)
     assert failed and len(failed[0]) == 2

@@ -62,7 +62,7 @@ def test_latents_that_cannot_be_sampled_are_named(untouched, encoded, samples, f
 
 def test_the_guider_names_them_too(untouched, encoded):
     positive, negative, _ = encoded
-    names = ("guidance_min", "guidance_max", "fusion", "strategy", "temporal_attention", "order_of_work")
+    names = ("guidance_min", "guidance_max", "fusion", "strategy", "temporal_attention", "videos_per_call")
     guider = InbetweenDualDirectionGuider.execute(
         untouched, positive, negative, **{name: ONE_STEP[name] for name in names}
     ).args[0]

@@ -12,11 +12,11 @@ from helpers.memory_tools import calling, counting
 from helpers.small_model import sample, unpatched
 
 
-def test_the_order_of_work_is_logged_once(models, encoded, caplog):
+def test_the_videos_per_call_is_logged_once(models, encoded, caplog):
     with caplog.at_level(logging.INFO):
-        sample(models[0], encoded, order_of_work="auto")
+        sample(models[0], encoded, videos_per_call="auto")
     lines = [line for line in caplog.messages if "GiB free" in line]
-    assert len(lines) == 1 and any(f"{order} videos" in lines[0] for order in ORDERS)
+    assert len(lines) == 1 and any(f"{order} video(s) a call" in lines[0] for order in ORDERS)
 
 
 @pytest.mark.parametrize("interrupted_at", [1, 2])
@@ -31,7 +31,7 @@ def test_interrupt_in_the_middle_of_a_fallback(models, encoded, expected, interr
             raise comfy.model_management.OOM_EXCEPTION("out of memory")
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        sample(calling(models[0], too_large), encoded, order_of_work="batched")
+        sample(calling(models[0], too_large), encoded, videos_per_call="4")
     assert calls == [4, 2][:interrupted_at]
     assert unpatched(models[0])
     assert not comfy.model_management.processing_interrupted()
@@ -67,7 +67,7 @@ def test_nothing_stays_in_memory_after_a_run(models, encoded, expected, ends):
     model, result = calling(models[0], look), None
     with counting() as live:
         try:
-            result = sample(model, encoded, order_of_work="sequential")
+            result = sample(model, encoded, videos_per_call="1")
         except (comfy.model_management.OOM_EXCEPTION, comfy.model_management.InterruptProcessingException):
             assert ends != "well"
         gc.collect()

@@ -20,7 +20,7 @@ def test_a_limit_below_one_video_is_an_error_before_the_first_step(models, encod
 def test_nothing_is_refused_that_would_have_worked(models, encoded, expected, monkeypatch):
     """The limit that is asked for is below what one video takes by the count of every tensor."""
     with counting() as live:
-        sample(models[0], encoded, order_of_work="sequential", steps=1)
+        sample(models[0], encoded, videos_per_call="1", steps=1)
     unet = models[0].model.diffusion_model
     needed = least_bytes(FRAMES, SIZE // 8, SIZE // 8, unet.model_channels, torch.float32)
     assert live.peak / 5 < needed < live.peak
@@ -61,12 +61,12 @@ def test_torchs_own_limit_counts():
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_no_order_of_work_fits(models, encoded, expected, caplog):
+def test_no_videos_per_call_fits(models, encoded, expected, caplog):
     def too_large(videos):
         raise comfy.model_management.OOM_EXCEPTION("out of memory")
 
     with pytest.raises(comfy.model_management.OOM_EXCEPTION):
-        sample(calling(models[0], too_large), encoded, order_of_work="batched")
+        sample(calling(models[0], too_large), encoded, videos_per_call="4")
     assert "Not even one video" in caplog.text and f"{FRAMES} frames at {SIZE}x{SIZE}" in caplog.text
     assert unpatched(models[0])
     assert torch.equal(sample(models[0], encoded), expected)

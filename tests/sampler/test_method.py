@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from generative_inbetweening.sampler import keyframes
-from generative_inbetweening.sampler import unet_calls as order_of_work
+from generative_inbetweening.sampler import unet_calls as videos_per_call
 from generative_inbetweening.sampler.method import fusion, reinjection
 from generative_inbetweening.sampler.method.attention import (
     BackwardProjections,
@@ -200,26 +200,26 @@ def test_no_reinjection_is_the_sampler_itself():
     assert found == 3
 
 
-def test_every_order_of_work_computes_all_four_videos():
+def test_every_videos_per_call_computes_all_four_videos():
     everything = {(half, direction) for half in ("negative", "positive") for direction in ("forward", "backward")}
-    for order, largest in zip(order_of_work.ORDERS, (4, 2, 1)):
-        parts = [part for call in order_of_work.calls(order, guided=True) for part in call]
+    for order, largest in zip(videos_per_call.ORDERS, (4, 2, 1)):
+        parts = [part for call in videos_per_call.calls(order, guided=True) for part in call]
         assert set(parts) == everything and len(parts) == 4
-        assert max(map(len, order_of_work.calls(order, guided=True))) == largest
-        assert {part for call in order_of_work.calls(order, guided=False) for part in call} == {
+        assert max(map(len, videos_per_call.calls(order, guided=True))) == largest
+        assert {part for call in videos_per_call.calls(order, guided=False) for part in call} == {
             ("positive", "forward"),
             ("positive", "backward"),
         }
 
 
-def test_order_of_work_follows_memory():
+def test_videos_per_call_follows_memory():
     def gigabytes(count):
         return count * 1.0
 
-    assert order_of_work.choose_order(gigabytes, 100, many_kernels=True) == "batched"
-    assert order_of_work.choose_order(gigabytes, 100, many_kernels=False) == "paired"
-    assert order_of_work.choose_order(gigabytes, 5, many_kernels=True) == "paired"
-    assert order_of_work.choose_order(gigabytes, 1.5, many_kernels=True) == "sequential"
+    assert videos_per_call.choose_order(gigabytes, 100, many_kernels=True) == "4"
+    assert videos_per_call.choose_order(gigabytes, 100, many_kernels=False) == "2"
+    assert videos_per_call.choose_order(gigabytes, 5, many_kernels=True) == "2"
+    assert videos_per_call.choose_order(gigabytes, 1.5, many_kernels=True) == "1"
 
 
 def test_progress_learns_what_a_step_costs():

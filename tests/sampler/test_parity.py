@@ -118,7 +118,7 @@ def test_the_hosts_schedule_is_the_authors(case, models):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_video_is_the_authors_in_every_order_of_work(case, encoded, models, order):
+def test_video_is_the_authors_in_every_videos_per_call(case, encoded, models, order):
     found = sample_case(case, models[0], *encoded, order=order).tensors
     assert_the_authors(case, **{name: tensor for name, tensor in found.items() if name in case.tensors})
 

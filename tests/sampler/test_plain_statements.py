@@ -15,12 +15,12 @@ VARIANTS = [
     ("dual-direction", "average", "rotated"),
     ("dual-direction", "weighted", "rotated"),
     ("dual-direction", "weighted", "own"),
-    ("time reversal", "average", "own"),
-    ("time reversal", "weighted", "own"),
-    ("motion prior distillation", "weighted", "own"),
-    ("sequential", "average", "own"),
-    ("sequential with backward motion", "average", "rotated"),
-    ("sequential with backward motion", "average", "own"),
+    ("time-reversal", "average", "own"),
+    ("time-reversal", "weighted", "own"),
+    ("endpoint-correction", "weighted", "own"),
+    ("alternating", "average", "own"),
+    ("alternating-backward-motion", "average", "rotated"),
+    ("alternating-backward-motion", "average", "own"),
 ]
 
 
@@ -41,7 +41,7 @@ def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> to
     sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", DEFAULTS["steps"]).tolist()
     # The host's noise at the highest level.
     x = comfy.sample.prepare_noise(encoded[2]["samples"], DEFAULTS["seed"]) * (1 + sigmas[0] ** 2) ** 0.5
-    if strategy.startswith("sequential"):
+    if strategy.startswith("alternating"):
         x = plainly_sequential(
             directions,
             x,
@@ -50,7 +50,7 @@ def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> to
             directions.keyframe("backward"),
             stream_seed(DEFAULTS["seed"], "sampler"),
         )
-    elif strategy == "motion prior distillation":
+    elif strategy == "endpoint-correction":
         x = plainly_by_motion_prior(directions, x, sigmas)
     else:
         x = plainly_dual(directions, x, sigmas, fusion)
@@ -62,11 +62,11 @@ def test_no_strategy_is_left_out():
 
 
 @pytest.mark.parametrize("strategy, fusion, maps", VARIANTS)
-def test_every_order_of_work_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
+def test_every_videos_per_call_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
     stated = plainly(unets, models, encoded, strategy, fusion, maps)
     for order in ORDERS:
         found = sample(
-            models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, order_of_work=order
+            models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, videos_per_call=order
         )
         print(f"{strategy}, {fusion}, {maps} maps, {order}: {(found - stated).abs().max():.1e} at most")
         assert torch.allclose(found, stated, **ROUNDING), order

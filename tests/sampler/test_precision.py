@@ -69,12 +69,12 @@ def test_weights_of_less_precision(encoded, expected, option, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", COMPUTED, ids=str)
-@pytest.mark.parametrize("order", ["paired", "sequential"])
+@pytest.mark.parametrize("order", ["2", "1"])
 def test_arithmetic_of_less_precision(encoded, expected, dtype, order, monkeypatch):
     model = load_with("fp16_unet", monkeypatch)
     # The host sets it for a device that computes in this format; on a CPU it never does.
     model.model.manual_cast_dtype = dtype
-    result = sample(model, encoded, order_of_work=order)
+    result = sample(model, encoded, videos_per_call=order)
     print(f"{dtype}, {order}: {difference(result, expected):.1e}")
     assert 0 < difference(result, expected) < COMPUTED[dtype]
 

@@ -25,19 +25,19 @@ def demand_all_memory(model, monkeypatch) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_gives_the_same_when_the_host_splits_its_batches(models, encoded, expected, order, monkeypatch):
-    assert torch.allclose(sample(models[0], encoded, order_of_work=order), expected, **ROUNDING)
+    assert torch.allclose(sample(models[0], encoded, videos_per_call=order), expected, **ROUNDING)
     demand_all_memory(models[0], monkeypatch)
-    assert torch.allclose(sample(models[0], encoded, order_of_work=order), expected, **ROUNDING)
+    assert torch.allclose(sample(models[0], encoded, videos_per_call=order), expected, **ROUNDING)
 
 
 def test_auto_chooses_one_video_at_a_time_when_memory_is_short(models, encoded, expected, monkeypatch):
     sizes = []
     model = watched(models[0], lambda arguments: sizes.append(arguments["input"].shape[0]))
-    sample(model, encoded, order_of_work="auto")
+    sample(model, encoded, videos_per_call="auto")
     assert set(sizes) == {2 * FRAMES}
     demand_all_memory(models[0], monkeypatch)
     sizes.clear()
-    assert torch.allclose(sample(model, encoded, order_of_work="auto"), expected, **ROUNDING)
+    assert torch.allclose(sample(model, encoded, videos_per_call="auto"), expected, **ROUNDING)
     assert set(sizes) == {FRAMES}
 
 
@@ -46,9 +46,9 @@ def test_running_out_of_memory_steps_down_and_goes_on(models, encoded, expected,
         if arguments["input"].shape[0] > FRAMES:
             raise comfy.model_management.OOM_EXCEPTION("out of memory")
 
-    result = sample(watched(models[0], too_large), encoded, order_of_work="batched")
+    result = sample(watched(models[0], too_large), encoded, videos_per_call="4")
     assert torch.allclose(result, expected, **ROUNDING)
-    assert "going on with paired" in caplog.text and "going on with sequential" in caplog.text
+    assert "going on with 2 video(s) a call" in caplog.text and "going on with 1 video(s) a call" in caplog.text
 
 
 def test_an_exception_while_sampling_leaves_nothing_behind(models, encoded, expected):
@@ -121,7 +121,7 @@ def test_lora_changes_both_directions(models, encoded, expected):
     assert model.add_patches({key: ("diff", (torch.randn(weight.shape, generator=torch.manual_seed(0)),))}, 0.5)
     paired = sample(model, encoded)
     assert not torch.allclose(paired, expected, **ROUNDING)
-    assert torch.allclose(sample(model, encoded, order_of_work="sequential"), paired, **ROUNDING)
+    assert torch.allclose(sample(model, encoded, videos_per_call="1"), paired, **ROUNDING)
     assert torch.equal(sample(models[0], encoded), expected)
 
 
@@ -142,7 +142,7 @@ def test_lora_hooks_on_the_conditioning_reach_both_directions(models, encoded, e
 
 def test_two_checkpoints_one_after_the_other(models, encoded, expected):
     other, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
-    sample(other, encoded, strategy="time reversal")
+    sample(other, encoded, strategy="time-reversal")
     assert torch.equal(sample(models[0], encoded), expected)
 
 
@@ -188,10 +188,10 @@ def test_conditioning_mask_and_time_range_mean_the_same_in_both_directions(model
 
 def test_swapped_keyframes_mirror_the_video_when_both_directions_are_alike(models, encoded, monkeypatch):
     positive, negative, latent = encode(models, swapped=True)
-    forward = sample(models[0], encoded, strategy="time reversal")
+    forward = sample(models[0], encoded, strategy="time-reversal")
     prepare_noise = comfy.sample.prepare_noise
     monkeypatch.setattr(comfy.sample, "prepare_noise", lambda *arguments: prepare_noise(*arguments).flip(0))
-    mirrored = sample(models[0], (positive, negative, latent), strategy="time reversal")
+    mirrored = sample(models[0], (positive, negative, latent), strategy="time-reversal")
     assert torch.allclose(mirrored.flip(0), forward, **ROUNDING)
 
 

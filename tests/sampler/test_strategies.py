@@ -16,8 +16,8 @@ from helpers.plain_svd import plainly_sequential
 from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
-MOTION_PRIOR = "motion prior distillation"
-SEQUENTIAL = [name for name in STRATEGIES if name.startswith("sequential")]
+MOTION_PRIOR = "endpoint-correction"
+SEQUENTIAL = [name for name in STRATEGIES if name.startswith("alternating")]
 
 
 def untouched() -> dict:
@@ -54,21 +54,21 @@ def test_sequential_sampling_is_the_algorithm_of_its_paper():
 
 
 @pytest.mark.parametrize("strategy", SEQUENTIAL)
-def test_sequential_strategies_end_at_both_keyframes_in_every_order_of_work(models, encoded, strategy):
+def test_sequential_strategies_end_at_both_keyframes_in_every_videos_per_call(models, encoded, strategy):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     results = {}
     for order in ORDERS:
         calls.clear()
-        results[order] = sample(model, encoded, strategy=strategy, steps=3, order_of_work=order, reinjections=5)
+        results[order] = sample(model, encoded, strategy=strategy, steps=3, videos_per_call=order, reinjections=5)
         # Two halves in each direction, and no re-injections.
         assert sum(calls) == 3 * 4
     for order in ORDERS[1:]:
         assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
     # The backward direction has the last word: the far end from it is the first keyframe.
     first = encoded[0][0][1]["concat_latent_image"]
-    assert torch.allclose(results["paired"][:1], first, atol=1e-3)
-    assert torch.isfinite(results["paired"]).all()
+    assert torch.allclose(results["2"][:1], first, atol=1e-3)
+    assert torch.isfinite(results["2"]).all()
 
 
 @pytest.mark.parametrize("strategy", SEQUENTIAL)
@@ -85,9 +85,9 @@ def test_sequential_strategies_keep_what_a_noise_mask_keeps(models, encoded, str
 
 
 def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, encoded):
-    free = sample(models[0], encoded, strategy="sequential", steps=3)
+    free = sample(models[0], encoded, strategy="alternating", steps=3)
     tuned = {
-        maps: sample(models[0], encoded, strategy="sequential with backward motion", steps=3, temporal_attention=maps)
+        maps: sample(models[0], encoded, strategy="alternating-backward-motion", steps=3, temporal_attention=maps)
         for maps in ("rotated", "own")
     }
     assert not torch.allclose(free, tuned["own"], **ROUNDING)
@@ -97,7 +97,7 @@ def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, enco
 def test_sequential_counts_its_evaluations(models, encoded):
     calls = []
     guider = InbetweenDualDirectionGuider.execute(
-        models[0], *encoded[:2], 1.0, 3.0, "average", "sequential", "own", "paired"
+        models[0], *encoded[:2], 1.0, 3.0, "average", "alternating", "own", "2"
     ).args[0]
     noise = torch.randn(FRAMES, 4, 8, 8)
     guider.sample(
@@ -111,13 +111,13 @@ def test_sequential_counts_its_evaluations(models, encoded):
     assert calls[-1] == (8, 8)
 
 
-def test_motion_prior_distillation_computes_one_direction_in_every_order_of_work(models, encoded):
+def test_motion_prior_distillation_computes_one_direction_in_every_videos_per_call(models, encoded):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     results = {}
     for order in ORDERS:
         calls.clear()
-        results[order] = sample(model, encoded, strategy=MOTION_PRIOR, steps=4, reinjections=1, order_of_work=order)
+        results[order] = sample(model, encoded, strategy=MOTION_PRIOR, steps=4, reinjections=1, videos_per_call=order)
         assert sum(calls) == 2 * (4 + 2)
     for order in ORDERS[1:]:
         assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
@@ -133,7 +133,7 @@ def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strate
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     sampler, directions = presets.chosen_settings(
         "custom",
-        "paired",
+        "2",
         **{
             **{name: DEFAULTS.get(name, value) for name, value in presets.DEFAULTS.items()},
             "strategy": strategy,
@@ -146,7 +146,7 @@ def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strate
 
 def test_sequential_refuses_another_sampler(models, encoded):
     with pytest.raises(ValueError, match="sampler_name: expected euler, found heun"):
-        sample(models[0], encoded, strategy="sequential", sampler_name="heun")
+        sample(models[0], encoded, strategy="alternating", sampler_name="heun")
 
 
 def test_interrupt_in_the_middle_of_sequential_sampling_leaves_nothing_behind(models, encoded):
@@ -154,7 +154,7 @@ def test_interrupt_in_the_middle_of_sequential_sampling_leaves_nothing_behind(mo
         comfy.model_management.interrupt_current_processing()
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        sample(watched(models[0], interrupts), encoded, strategy="sequential")
+        sample(watched(models[0], interrupts), encoded, strategy="alternating")
     assert unpatched(models[0])
 
 

@@ -107,7 +107,7 @@ def test_two_keyframes_are_the_ksamplers_video(models):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"strategy": "sequential", "sampler_name": "heun"}, "sampler_name: expected euler, found heun"),
+        ({"strategy": "alternating", "sampler_name": "heun"}, "sampler_name: expected euler, found heun"),
         (
             {"frames_per_segment": "4, 9", "guiding_frames": 2},
             "width: expected a video that fits.*11 frames at 64x64.*choose fewer frames",
@@ -237,7 +237,7 @@ def test_only_segments_that_a_change_touches_are_sampled_again(models, sampled):
         {"steps": 2},
         {"fusion": "weighted"},
         {"guidance_max": 2.0},
-        {"strategy": "time reversal"},
+        {"strategy": "time-reversal"},
         {"scheduler": "simple"},
         {"motion_bucket": 100},
     ],
@@ -249,10 +249,10 @@ def test_changed_settings_are_sampled_again(models, sampled, change):
     assert len(sampled) == 1
 
 
-def test_order_of_work_is_no_change(models, sampled):
+def test_videos_per_call_is_no_change(models, sampled):
     images, _ = sequence(models, keyframes(2))
     sampled.clear()
-    assert torch.equal(sequence(models, keyframes(2), order_of_work="sequential")[0], images)
+    assert torch.equal(sequence(models, keyframes(2), videos_per_call="1")[0], images)
     assert not sampled
 
 
