@@ -7,8 +7,7 @@ from ..sampler.keyframes import FITS
 from ..sampler.ksampler import schedulers
 from ..sampler.method.attention import TEMPORAL_ATTENTIONS
 from ..sampler.method.fusion import FUSIONS
-from ..sampler.settings import CUSTOM, PRESETS, STRATEGIES
-from ..sampler.unet_calls import ORDERS
+from ..sampler.settings import CUSTOM, PRESETS, STRATEGIES, VIDEOS_PER_CALL
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 _LARGEST_SIDE = 16384
@@ -189,7 +188,7 @@ def method() -> list[io.Input]:
         ),
         io.Combo.Input(
             "videos_per_call",
-            options=["auto", *ORDERS],
+            options=["auto", *VIDEOS_PER_CALL],
             default="auto",
             tooltip=(
                 "How the four videos of an evaluation go through the model; the result is the same. auto: by free memory. "

@@ -101,7 +101,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             check_latent(conditioning, name, latent_image)
             check_embedding(conditioning, name, embedding_width(self.model_patcher))
         check_one_video_fits(self.model_patcher, latent_image.shape)
-        if self.settings.sequential:
+        if self.settings.alternating:
             sampler = SequentialSampler(sampler, self._keyframe_latents())
         steps = max(len(sigmas) - 1, 0)
         passes = sampler.passes(steps) if hasattr(sampler, "passes") else steps
@@ -171,7 +171,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
     def _shown(self, direction: str, x, timestep, model_options, guided: bool) -> Direction:
         """What the functions of other nodes are shown of one direction."""
         # With a motion prior it is the forward direction that the model computes, in both.
-        end = "_backward" if direction == "backward" and not self.settings.motion_prior else ""
+        end = "_backward" if direction == "backward" and not self.settings.endpoint_correction else ""
         options = comfy.model_patcher.create_model_options_clone(model_options)
         options.pop("multigpu_clones", None)
         wrapper = self._own_time_wrapper(direction, model_options.get("model_function_wrapper"))
@@ -209,7 +209,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
     def _estimates(self, x, timestep, model_options, guided: bool, directions) -> dict[Part, torch.Tensor]:
         """Denoised estimates of {(guidance half, direction)}, each in its direction's own time."""
-        if not self.settings.motion_prior:
+        if not self.settings.endpoint_correction:
             return self._computed(x, timestep, model_options, guided, directions)
         forward = self._computed(x, timestep, model_options, guided, ("forward",))
         return with_backward_estimates(forward, self._last_keyframe)
@@ -327,7 +327,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
     def _own_time_wrapper(self, direction: str, previous):
         """The hook around the model calls that other nodes' functions make in a direction, all in its own time."""
-        derived = direction == "backward" and self.settings.motion_prior
+        derived = direction == "backward" and self.settings.endpoint_correction
         made: dict[object, int] = {}
 
         def wrapper(apply_model, arguments):
@@ -456,7 +456,7 @@ def check_model(model, settings: DualDirectionSettings) -> None:
             + ", ".join(f"`{name}`" for name in TRAINING_FREE)
             + "."
         )
-    check_additions(model, settings.sequential)
+    check_additions(model, settings.alternating)
 
 
 def with_backward_estimates(

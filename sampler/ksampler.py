@@ -34,11 +34,11 @@ def dual_direction_ksampler(
     Sequential strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
     host's bar and preview by default. Raises ValueError as the guider does.
     """
-    check_sampler(settings.sampler_name, settings.scheduler, directions.sequential)
+    check_sampler(settings.sampler_name, settings.scheduler, directions.alternating)
     guider = DualDirectionGuider(model, positive, negative, directions)
     sigmas = noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, denoise)
     sampler = comfy.samplers.sampler_object(settings.sampler_name)
-    if not directions.sequential:
+    if not directions.alternating:
         sampler = ReinjectionSampler(sampler, settings.reinjections, settings.reinjection_share)
     check_samples(latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])

@@ -16,7 +16,9 @@ from ..common.errors import quoted
 from .method.attention import TEMPORAL_ATTENTIONS
 from .method.fusion import FUSIONS, changes_nothing, guidance_scales
 from .method.reinjection import sampler_passes
-from .unet_calls import ORDERS
+
+VIDEOS_PER_CALL = ("4", "2", "1")
+"""How many of an evaluation's videos one UNet call computes, from the most memory to the least."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class DualDirectionSettings:
     `guidance_min`, `guidance_max`: scale at a direction's own first and last frame (`average` fusion uses their mean);
     `guidance_start`, `guidance_end`: the part of the noise range, 0 (all noise) to 1 (none), with guidance; outside it
     the unconditional half is not computed. `backward_motion`: whether fine-tuned weights are used;
-    `temporal_attention`: `rotated` or `own` maps backward; `sequential`: one direction after the other;
-    `motion_prior`: the backward direction follows from the forward one and is not computed.
+    `temporal_attention`: `rotated` or `own` maps backward; `alternating`: one direction after the other;
+    `endpoint_correction`: the backward direction follows from the forward one and is not computed.
     """
 
     guidance_min: float = 1.0
@@ -38,21 +40,21 @@ class DualDirectionSettings:
     temporal_attention: str = "rotated"
     guidance_start: float = 0.0
     guidance_end: float = 1.0
-    sequential: bool = False
-    motion_prior: bool = False
+    alternating: bool = False
+    endpoint_correction: bool = False
 
     def videos_of_an_evaluation(self) -> int:
         """The largest number of videos that one evaluation takes through the UNet."""
-        # Sequential sampling needs the unconditional half whatever the scale is, for CFG++.
-        guided = self.sequential or not changes_nothing(
+        # Alternating sampling needs the unconditional half whatever the scale is, for CFG++.
+        guided = self.alternating or not changes_nothing(
             guidance_scales(self.fusion, 2, self.guidance_min, self.guidance_max)
         )
-        return (2 if guided else 1) * (1 if self.sequential or self.motion_prior else 2)
+        return (2 if guided else 1) * (1 if self.alternating or self.endpoint_correction else 2)
 
 
 # Yang et al., "ViBiDSampler", arXiv 2410.05651: one direction after the other in every step. CFG++ does the guiding, so
 # the scale stays 1, as in their release.
-_SEQUENTIAL = {"sequential": True, "guidance_min": 1.0, "guidance_max": 1.0}
+_ALTERNATING = {"alternating": True, "guidance_min": 1.0, "guidance_max": 1.0}
 
 STRATEGIES = {
     # Wang et al., "Generative Inbetweening", arXiv 2408.15239.
@@ -65,11 +67,11 @@ STRATEGIES = {
         "backward_motion": False,
         "temporal_attention": "own",
         "fusion": "weighted",
-        "motion_prior": True,
+        "endpoint_correction": True,
     },
-    "alternating": {**_SEQUENTIAL, "backward_motion": False, "temporal_attention": "own"},
+    "alternating": {**_ALTERNATING, "backward_motion": False, "temporal_attention": "own"},
     # The same steps with the fine-tuned weights of "Generative Inbetweening" in the backward direction.
-    "alternating-backward-motion": {**_SEQUENTIAL, "backward_motion": True},
+    "alternating-backward-motion": {**_ALTERNATING, "backward_motion": True},
 }
 TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed["backward_motion"]]
 
@@ -92,7 +94,7 @@ def settings_of(
         ("strategy", strategy, STRATEGIES),
         ("fusion", fusion, FUSIONS),
         ("temporal_attention", temporal_attention, TEMPORAL_ATTENTIONS),
-        ("videos_per_call", videos_per_call, ("auto", *ORDERS)),
+        ("videos_per_call", videos_per_call, ("auto", *VIDEOS_PER_CALL)),
     ):
         check_choice(name, value, choices)
     if guidance_start > guidance_end:
@@ -157,7 +159,7 @@ class SamplerSettings:
 
     def passes(self, directions: DualDirectionSettings) -> int:
         """How many sampler steps run in all, re-injections included; sequential steps are made twice."""
-        if directions.sequential:
+        if directions.alternating:
             return 2 * self.steps
         return sampler_passes(self.steps, self.reinjections, self.reinjection_share)
 

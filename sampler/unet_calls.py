@@ -8,9 +8,10 @@ call, the forward direction's attention maps kept until the backward direction h
 
 from collections.abc import Callable
 
+from .settings import VIDEOS_PER_CALL
+
 Part = tuple[str, str]
 
-ORDERS = ("4", "2", "1")
 _CALLS: dict[str, list[list[Part]]] = {
     # The host takes the last part of a call first when it has to split it: forward parts, whose maps the backward
     # ones need, stand last.
@@ -49,8 +50,8 @@ def calls(
 
 def lower_order(order: str) -> str | None:
     """The next order that needs less memory, or None."""
-    following = ORDERS.index(order) + 1
-    return ORDERS[following] if following < len(ORDERS) else None
+    following = VIDEOS_PER_CALL.index(order) + 1
+    return VIDEOS_PER_CALL[following] if following < len(VIDEOS_PER_CALL) else None
 
 
 def choose_order(memory_of_videos: Callable[[int], float], free_memory: float, many_kernels: bool) -> str:

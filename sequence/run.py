@@ -72,7 +72,7 @@ def sample_sequence(
     numbers or models that cannot be used, before anything is sampled.
     """
     check_model(model, settings.directions)
-    check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler, settings.directions.sequential)
+    check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler, settings.directions.alternating)
     pictures = _pictures(keyframes, loop)
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     frames = _check_length(segments, subdivisions, loop, settings)

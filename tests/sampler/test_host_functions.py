@@ -15,7 +15,7 @@ from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
 from generative_inbetweening.nodes import InbetweenDualDirectionKSampler, InbetweenLoadBackwardMotion, InbetweenLoadSVD
-from generative_inbetweening.sampler.unet_calls import ORDERS
+from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from generative_inbetweening.sampler.unet_patches import UNET_CALL
 from helpers.memory_tools import calling
 from helpers.small_model import encode, plain_ksampler, sample, unpatched
@@ -204,7 +204,7 @@ def dividing(model, way: str):
     return model
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", VIDEOS_PER_CALL)
 @pytest.mark.parametrize("way", ["around", "inside", "twice"])
 def test_a_node_may_make_several_calls_of_one(models, encoded, way, order):
     changes = {"videos_per_call": order, "steps": 2}
@@ -240,7 +240,7 @@ def test_several_nodes_at_once_in_every_order(models, encoded, expected):
         (PatchModelAddDownscale, (3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic")),
     ):
         (model,) = node.execute(model, *inputs).args
-    first, *others = [sample(model, encoded, videos_per_call=order) for order in ORDERS]
+    first, *others = [sample(model, encoded, videos_per_call=order) for order in VIDEOS_PER_CALL]
     assert not torch.allclose(first, expected, **ROUNDING)
     for other in others:
         assert torch.allclose(other, first, rtol=1e-2, atol=1e-2 * first.abs().max())
@@ -256,7 +256,7 @@ def videos_computed(model, calls: list) -> None:
     model.add_wrapper_with_key(WRAPPERS.DIFFUSION_MODEL, "count", count)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", VIDEOS_PER_CALL)
 def test_easy_cache_leaves_out_whole_evaluations(models, encoded, order):
     calls = []
     (model,) = EasyCacheNode.execute(models[0], 3.0, 0.15, 0.95, False).args

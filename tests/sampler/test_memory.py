@@ -7,7 +7,7 @@ import comfy.model_management
 import pytest
 import torch
 from generative_inbetweening.sampler import feed_forward
-from generative_inbetweening.sampler.unet_calls import ORDERS
+from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from helpers.memory_tools import calling, counting
 from helpers.small_model import sample, unpatched
 
@@ -16,7 +16,7 @@ def test_the_videos_per_call_is_logged_once(models, encoded, caplog):
     with caplog.at_level(logging.INFO):
         sample(models[0], encoded, videos_per_call="auto")
     lines = [line for line in caplog.messages if "GiB free" in line]
-    assert len(lines) == 1 and any(f"{order} video(s) a call" in lines[0] for order in ORDERS)
+    assert len(lines) == 1 and any(f"{order} video(s) a call" in lines[0] for order in VIDEOS_PER_CALL)
 
 
 @pytest.mark.parametrize("interrupted_at", [1, 2])

@@ -19,6 +19,7 @@ from generative_inbetweening.sampler.method.attention import (
 from generative_inbetweening.sampler.method.fusion import reverse_time
 from generative_inbetweening.sampler.method.reinjection import seeded_noise, stream_seed
 from generative_inbetweening.sampler.progress import EvaluationProgress
+from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from torch import nn
 
 HEADS, POSITIONS, FRAMES, CHANNELS = 2, 5, 7, 16
@@ -202,7 +203,7 @@ def test_no_reinjection_is_the_sampler_itself():
 
 def test_every_videos_per_call_computes_all_four_videos():
     everything = {(half, direction) for half in ("negative", "positive") for direction in ("forward", "backward")}
-    for order, largest in zip(videos_per_call.ORDERS, (4, 2, 1)):
+    for order, largest in zip(VIDEOS_PER_CALL, (4, 2, 1)):
         parts = [part for call in videos_per_call.calls(order, guided=True) for part in call]
         assert set(parts) == everything and len(parts) == 4
         assert max(map(len, videos_per_call.calls(order, guided=True))) == largest

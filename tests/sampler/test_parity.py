@@ -13,7 +13,7 @@ import torch
 from comfy.model_sampling import ModelSamplingContinuousEDM
 from generative_inbetweening.nodes import InbetweenLoadBackwardMotion
 from generative_inbetweening.sampler.method import attention as temporal_attention
-from generative_inbetweening.sampler.unet_calls import ORDERS
+from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from generative_inbetweening.weights.backward_motion import is_backward_motion_key, write_backward_motion
 from generative_inbetweening.weights.files import read_tensors
 from generative_inbetweening.weights.keys import unet as unet_keys
@@ -117,7 +117,7 @@ def test_the_hosts_schedule_is_the_authors(case, models):
     assert torch.allclose(schedule(case, models[0]), case.tensors["sigmas"], rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", VIDEOS_PER_CALL)
 def test_video_is_the_authors_in_every_videos_per_call(case, encoded, models, order):
     found = sample_case(case, models[0], *encoded, order=order).tensors
     assert_the_authors(case, **{name: tensor for name, tensor in found.items() if name in case.tensors})

@@ -4,8 +4,7 @@ import comfy.sample
 import pytest
 import torch
 from generative_inbetweening.sampler.method.reinjection import stream_seed
-from generative_inbetweening.sampler.settings import STRATEGIES
-from generative_inbetweening.sampler.unet_calls import ORDERS
+from generative_inbetweening.sampler.settings import STRATEGIES, VIDEOS_PER_CALL
 from helpers.plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, plainly_sequential, two_unets
 from helpers.small_model import DEFAULTS, encode, sample
 
@@ -64,7 +63,7 @@ def test_no_strategy_is_left_out():
 @pytest.mark.parametrize("strategy, fusion, maps", VARIANTS)
 def test_every_videos_per_call_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
     stated = plainly(unets, models, encoded, strategy, fusion, maps)
-    for order in ORDERS:
+    for order in VIDEOS_PER_CALL:
         found = sample(
             models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, videos_per_call=order
         )

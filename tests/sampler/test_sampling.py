@@ -9,7 +9,7 @@ import latent_preview
 import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
-from generative_inbetweening.sampler.unet_calls import ORDERS
+from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from generative_inbetweening.sampler.unet_patches import UNET_CALL, temporal_attention_layers
 from helpers.small_model import DEFAULTS, FRAMES, SIZE, encode, plain_ksampler, sample, unpatched, watched
 
@@ -23,7 +23,7 @@ def demand_all_memory(model, monkeypatch) -> None:
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 2.0**60)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", VIDEOS_PER_CALL)
 def test_every_order_gives_the_same_when_the_host_splits_its_batches(models, encoded, expected, order, monkeypatch):
     assert torch.allclose(sample(models[0], encoded, videos_per_call=order), expected, **ROUNDING)
     demand_all_memory(models[0], monkeypatch)

@@ -10,8 +10,7 @@ from generative_inbetweening.nodes import InbetweenDualDirectionGuider, Inbetwee
 from generative_inbetweening.sampler import settings as presets
 from generative_inbetweening.sampler.ksampler import align_your_steps
 from generative_inbetweening.sampler.method.alternating import ONE_DIRECTION, KeyframeLatents, sample_sequential
-from generative_inbetweening.sampler.settings import STRATEGIES, TRAINING_FREE
-from generative_inbetweening.sampler.unet_calls import ORDERS
+from generative_inbetweening.sampler.settings import STRATEGIES, TRAINING_FREE, VIDEOS_PER_CALL
 from helpers.plain_svd import plainly_sequential
 from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
 
@@ -58,13 +57,13 @@ def test_sequential_strategies_end_at_both_keyframes_in_every_videos_per_call(mo
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     results = {}
-    for order in ORDERS:
+    for order in VIDEOS_PER_CALL:
         calls.clear()
         results[order] = sample(model, encoded, strategy=strategy, steps=3, videos_per_call=order, reinjections=5)
         # Two halves in each direction, and no re-injections.
         assert sum(calls) == 3 * 4
-    for order in ORDERS[1:]:
-        assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
+    for order in VIDEOS_PER_CALL[1:]:
+        assert torch.allclose(results[order], results[VIDEOS_PER_CALL[0]], **ROUNDING)
     # The backward direction has the last word: the far end from it is the first keyframe.
     first = encoded[0][0][1]["concat_latent_image"]
     assert torch.allclose(results["2"][:1], first, atol=1e-3)
@@ -115,12 +114,12 @@ def test_motion_prior_distillation_computes_one_direction_in_every_videos_per_ca
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     results = {}
-    for order in ORDERS:
+    for order in VIDEOS_PER_CALL:
         calls.clear()
         results[order] = sample(model, encoded, strategy=MOTION_PRIOR, steps=4, reinjections=1, videos_per_call=order)
         assert sum(calls) == 2 * (4 + 2)
-    for order in ORDERS[1:]:
-        assert torch.allclose(results[order], results[ORDERS[0]], **ROUNDING)
+    for order in VIDEOS_PER_CALL[1:]:
+        assert torch.allclose(results[order], results[VIDEOS_PER_CALL[0]], **ROUNDING)
     calls.clear()
     sample(model, encoded, strategy=MOTION_PRIOR, steps=4, guidance_max=1.0)
     assert sum(calls) == 4
