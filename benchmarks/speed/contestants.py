@@ -19,7 +19,7 @@ from generative_inbetweening.weights.svd import SVDConfig
 
 logging.disable(logging.WARNING)
 
-# SVD's architecture at 0.4 of its width, 257 M parameters: long enough calls to measure, small enough for a CPU.
+# SVD's architecture at 0.4 of its width, 241 M parameters: long enough calls to measure, small enough for a CPU.
 MIDDLE_SIZE = {
     "block_out_channels": (128, 256, 512, 512),
     "num_attention_heads": (2, 4, 8, 8),

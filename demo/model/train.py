@@ -1,8 +1,8 @@
 """Trains the demo model from scratch: VAE, CLIP image encoder, latents, UNet, each a stage that can be taken up again.
 
-    python training/demo_model.py --out FOLDER
+    python -m generative_inbetweening.demo.model.train --out FOLDER
 
-Needs the training extra (diffusers, transformers) and a CPU; see training/DEMO_MODEL.md for hardware and times. The
+Needs the training extra (diffusers, transformers) and a CPU; see README.md beside this file for hardware and times. The
 result is a diffusers folder, FOLDER/demo-svd; progress goes to FOLDER/log.jsonl.
 """
 
@@ -42,7 +42,7 @@ FEATURE_EXTRACTOR = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(prog="python training/demo_model.py", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m generative_inbetweening.demo.model.train", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the result, checkpoints, latents and log")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
     parser.add_argument("--processes", type=int, default=2, help="processes that train together (default 2)")
