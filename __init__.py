@@ -36,8 +36,11 @@ async def comfy_entrypoint():
 def _say(consequence: str) -> None:
     oldest = ".".join(map(str, OLDEST_COMFYUI))
     logging.getLogger(__name__).warning(
-        f"ComfyUI-GenerativeInbetweening needs ComfyUI {oldest} or newer, this is {_version()}: {consequence}. "
-        "Nothing else in ComfyUI is affected."
+        "ComfyUI-GenerativeInbetweening needs ComfyUI %s or newer, this is %s: %s. "
+        "Nothing else in ComfyUI is affected.",
+        oldest,
+        _version(),
+        consequence,
     )
 
 
@@ -59,7 +62,7 @@ def _calls_the_entrypoint() -> bool:
     """Whether this ComfyUI knows extensions. One that does not never calls comfy_entrypoint."""
     try:
         from comfy_api.latest import ComfyExtension  # noqa: F401
-    except Exception:
+    except Exception:  # noqa: BLE001 - an older ComfyUI fails in its own way
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""The pack under a name that Python can import, whatever its folder is called: `import generative_inbetweening.weights`.
+"""The pack under a name that Python can import, whatever its folder is called.
 
 ComfyUI imports the folder itself, by its path. Tests, training, benchmarks and commands import this name, either from
 the pack's folder (`python -m generative_inbetweening.weights`) or anywhere after `pip install -e .`.

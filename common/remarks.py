@@ -42,7 +42,7 @@ def _show(text: str) -> None:
     context = get_executing_context()
     # Without a server there is no window: nothing is imported for it.
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if context is None or server is None or not text and context.node_id not in _shown:
+    if context is None or server is None or (not text and context.node_id not in _shown):
         return
     _shown.add(context.node_id) if text else _shown.discard(context.node_id)
     # The window ignores an empty text.

@@ -15,6 +15,8 @@ and the frame's the mean over its windows, weighted by how much the keyframes di
 keyframe, half the other has 1. A real change of light is a blend, too, and cannot be told from ghosting.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
@@ -51,7 +53,7 @@ def ghosting(frames: torch.Tensor, keyframes: list[int]) -> torch.Tensor:
     `frames`: `[n, 3, h, w]`; `keyframes`: rising positions.
     """
     result = torch.zeros(len(frames), device=frames.device)
-    for first, last in zip(keyframes, keyframes[1:]):
+    for first, last in itertools.pairwise(keyframes):
         for start in range(first + 1, last, _AT_ONCE):
             between = slice(start, min(start + _AT_ONCE, last))
             result[between] = _blend_suspicion(frames[between], frames[first], frames[last])

@@ -317,7 +317,7 @@ class _Walk:
         hosts = _is_ours_or_hosts(type(module))
         for name in sorted(set(vars(module)) - _TORCH_ATTRIBUTES - _HOST_NOTES):
             value = self._attributes.get((id(module), name), vars(module)[name])
-            if not (hosts and name.startswith("_") or value is _NOT_THERE or _is_own_method(module, name, value)):
+            if not ((hosts and name.startswith("_")) or value is _NOT_THERE or _is_own_method(module, name, value)):
                 yield name
                 yield value
 

@@ -41,7 +41,7 @@ class FinishedClips:
             return None
         try:
             metadata, latents = read_metadata(path), read_tensors(path)["latents"]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Whoever changed a file can have put anything into it, and another server can be removing it.
             logger.debug("%s", error)
         else:

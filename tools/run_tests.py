@@ -25,7 +25,7 @@ from .setup_lock import setup_lock
 from .subprocesses import clean_environment, output_of, pip_environment, run_logged, runs, say
 
 # Benchmarks that need more packages than the tests do.
-NEED_MORE = {name: BENCHMARK_REQUIREMENTS for name in ("quality", "budget")}
+NEED_MORE = dict.fromkeys(("quality", "budget"), BENCHMARK_REQUIREMENTS)
 CORES = os.cpu_count() or 1
 # Each takes up to 3 GB.
 PROCESSES = min(CORES, 4)

@@ -31,7 +31,7 @@ def clean_environment(**additions: object) -> dict[str, str]:
 def pip_environment() -> dict[str, str]:
     """pip's cache and temporary files on the checkout's own disk."""
     TEMPORARY.mkdir(parents=True, exist_ok=True)
-    folders = {name: TEMPORARY for name in ("TMPDIR", "TEMP", "TMP")}
+    folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), TEMPORARY)
     return clean_environment(
         PIP_CACHE_DIR=PIP_CACHE,
         PIP_USER="0",

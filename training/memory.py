@@ -37,7 +37,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak = 0
         self._known = {tensor.untyped_storage()._cdata: 0 for tensor in made_before}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor):
@@ -60,13 +60,13 @@ class _FusedAttention(torch.autograd.Function):
     """Keeps what a fused attention kernel keeps: query, key, value, output, and one number a query."""
 
     @staticmethod
-    def forward(ctx, query, key, value):  # noqa: ANN001, ANN205
+    def forward(ctx, query, key, value):
         output = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
         return output
 
     @staticmethod
-    def backward(ctx, gradient):  # noqa: ANN001, ANN205
+    def backward(ctx, gradient):
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
@@ -168,9 +168,11 @@ def report(settings: Settings) -> str:
     unet, vae = configurations(settings)
     need = step_need(settings, unet, vae)
     lines = [
-        f"Estimate for {settings.width}x{settings.height}, {settings.frames} frames, batch {settings.batch_size}, "
-        f"frozen network in {settings.mixed_precision}, gradient checkpointing "
-        f"{'on' if settings.gradient_checkpointing else 'off'}, maps {settings.maps}:",
+        (
+            f"Estimate for {settings.width}x{settings.height}, {settings.frames} frames, batch {settings.batch_size}, "
+            f"frozen network in {settings.mixed_precision}, gradient checkpointing "
+            f"{'on' if settings.gradient_checkpointing else 'off'}, maps {settings.maps}:"
+        ),
         f"  frozen weights (UNet, VAE encoder)     {need.frozen / GIB:7.2f} GiB",
         f"  trained matrices (float32)             {need.trained / GIB:7.2f} GiB",
         f"  gradients, optimizer and activations   {need.step / GIB:7.2f} GiB at the peak",

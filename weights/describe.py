@@ -34,8 +34,10 @@ def describe(path: Path) -> list[str]:
         differences, _ = backward_motion.read_backward_motion(path)
         numbers = sum(difference.numel() for difference in differences.values())
         lines = [
-            f"a backward-motion file: {len(backward_motion.layers(differences))} temporal attentions, "
-            f"{numbers:,} numbers, {_formats(stored)}"
+            (
+                f"a backward-motion file: {len(backward_motion.layers(differences))} temporal attentions, "
+                f"{numbers:,} numbers, {_formats(stored)}"
+            )
         ]
     else:
         lines = _describe_parts(parts_of(stored), stored)

@@ -59,7 +59,7 @@ class SafetensorsFile:
                 + _PICKLE_ADVICE.format(suffix=path.suffix)
             )
         try:
-            self._file = open(path, "rb")
+            self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise WeightsError(f"Could not open {self.name}: {error.strerror}.") from error
         size = os.fstat(self._file.fileno()).st_size

@@ -16,7 +16,6 @@ from pathlib import Path, PurePath
 import folder_paths
 
 from ..common.errors import WeightsError, quoted
-from . import folders as host_paths
 from .files import read_table
 from .missing_files import NO_BACKWARD_MOTION, NO_MODEL, NO_UNET, missing
 
@@ -203,18 +202,18 @@ _written: dict[str, tuple[object, int]] = {}
 
 def of_model(name: object) -> object:
     """State of the file, or of all files of the folder, that the host lists under that name; never raises."""
-    return _of_name(host_paths.model_path, name)
+    return _of_name(model_path, name)
 
 
 def of_backward_motion(name: object) -> object:
     """State of the backward-motion file of that name; never raises."""
-    return _of_name(host_paths.backward_motion_path, name)
+    return _of_name(backward_motion_path, name)
 
 
 def of_output(name: object) -> int:
     """A number that changes when the backward-motion file of that name, which this process wrote, is gone or replaced."""
     try:
-        path = str(host_paths.new_backward_motion_path(name))
+        path = str(new_backward_motion_path(name))
     except WeightsError:
         return 0
     state, changes = _written.get(path, (None, 0))

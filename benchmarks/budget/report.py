@@ -34,8 +34,10 @@ def markdown(result: dict) -> str:
     presets = sorted(result["presets"].values(), key=lambda each: -each["unet_videos"])
     metrics = [metric for metric in METRICS if any(metric in each for each in presets)]
     lines = [
-        f"Means and 95 % intervals over {result['clips']} held-out clips of the small world; minus `paper`: clip "
-        "by clip, bold where the interval does not hold 0.\n",
+        (
+            f"Means and 95 % intervals over {result['clips']} held-out clips of the small world; minus `paper`: clip "
+            "by clip, bold where the interval does not hold 0.\n"
+        ),
         "| | UNet videos | "
         + " | ".join(METRICS[metric] for metric in metrics)
         + " | "

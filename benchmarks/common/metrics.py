@@ -122,7 +122,7 @@ def _copy_energy(ground, clear, opacity, colour) -> torch.Tensor:
 
 def _best_copies(residual, ground, opacity, colour, energy, taken) -> tuple[torch.Tensor, torch.Tensor]:
     """Place `[frames, 2]` (row, column) and amplitude `[frames]` of the copy that explains most of each frame."""
-    count, height, width = energy.shape
+    _count, height, width = energy.shape
     product = _correlate(residual, opacity * colour) - _correlate(residual * ground, opacity.expand_as(colour))
     amplitude = (product / energy).clamp(0, 1)
     # A place where the object is mostly outside or behind the post says too little.

@@ -35,7 +35,7 @@ def _run_workers(module: str, workers: int) -> bool:
     command = [sys.executable, "-m", module, *sys.argv[1:], "--workers", str(workers)]
     running = [subprocess.Popen([*command, "--worker", str(number)], env=single) for number in range(workers)]
     try:
-        return all([worker.wait() == 0 for worker in running])
+        return all(worker.wait() == 0 for worker in running)
     finally:
         for worker in running:
             worker.terminate()

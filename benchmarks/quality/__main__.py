@@ -146,10 +146,12 @@ def tables(result: dict) -> str:
     """quality.md."""
     settings = result["settings"]
     parts = [
-        f"{result['frames']} frames at {result['size']}×{result['size']}, {settings['steps']} Euler steps on "
-        f"Karras noise levels, guidance {settings['guidance_min']:g} to {settings['guidance_max']:g}, "
-        f"{settings['reinjections']} re-injections on the first half of the steps. Means and 95 % intervals over "
-        "the clips.\n",
+        (
+            f"{result['frames']} frames at {result['size']}×{result['size']}, {settings['steps']} Euler steps on "
+            f"Karras noise levels, guidance {settings['guidance_min']:g} to {settings['guidance_max']:g}, "
+            f"{settings['reinjections']} re-injections on the first half of the steps. Means and 95 % intervals over "
+            "the clips.\n"
+        ),
         quality_report.markdown(
             f"Small world, {result['clips']} held-out clips", {**result["methods"], **result["controls"]}
         ),

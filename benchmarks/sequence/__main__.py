@@ -211,9 +211,11 @@ def write(result: dict, out: Path) -> None:
 def table(result: dict) -> str:
     """Markdown; a difference is bold where its interval does not hold 0."""
     lines = [
-        f"{result['clips']} held-out clips of {result['frames']} frames in two segments, "
-        f"{result['size']}×{result['size']}, {result['steps']} steps, {result['fusion']} fusion, model trained: "
-        f"{result['trained']}. Means and 95 % intervals.",
+        (
+            f"{result['clips']} held-out clips of {result['frames']} frames in two segments, "
+            f"{result['size']}×{result['size']}, {result['steps']} steps, {result['fusion']} fusion, model trained: "
+            f"{result['trained']}. Means and 95 % intervals."
+        ),
         "",
         "| | " + " | ".join(MEASURES.values()) + " |",
         "|---" * (1 + len(MEASURES)) + "|",

@@ -6,6 +6,7 @@ network sees ``x / sqrt(σ²+1)`` and the time ``0.25 ln σ``; denoised ``= x/(�
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -167,7 +168,7 @@ def sample_forward(
     n, _, height, width = image.shape
     x = torch.randn((n, frames, 4, height, width), generator=torch.Generator().manual_seed(seed))
     x = x * (sigmas[0] ** 2 + 1).sqrt()
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in itertools.pairwise(sigmas):
         level = sigma.expand(n)
         denoised = denoise(unet, x, level, image, embed)
         if guidance != 1:

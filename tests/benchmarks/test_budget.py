@@ -94,7 +94,7 @@ def test_differences_pair_the_clips_that_both_methods_have(rows):
 
 
 def test_differences_of_lists_that_are_not_of_the_same_clips_are_refused():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="argument"):
         difference([1.0, 2.0], [1.0])
 
 

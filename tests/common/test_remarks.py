@@ -22,21 +22,23 @@ def lines(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-@pytest.mark.parametrize("frames, told", [(2, True), (6, True), (8, False), (14, False), (25, False), (40, True)])
+@pytest.mark.parametrize(("frames", "told"), [(2, True), (6, True), (8, False), (14, False), (25, False), (40, True)])
 def test_frame_counts_far_from_training(models, caplog, frames, told):
     encode(models, frames)
     assert (
         lines(caplog)
         == [
-            f"frames: {frames} frames are far from what the models were trained on, 14 (SVD) or 25 "
-            "(SVD-XT). Expect a poorer video."
+            (
+                f"frames: {frames} frames are far from what the models were trained on, 14 (SVD) or 25 "
+                "(SVD-XT). Expect a poorer video."
+            )
         ]
         * told
     )
 
 
 @pytest.mark.parametrize(
-    "shape, fit, told",
+    ("shape", "fit", "told"),
     [
         ((96, 128), "crop", False),
         ((64, 160), "crop", True),
@@ -143,7 +145,8 @@ def test_the_window_shows_it_on_the_node(server: Server):
                     told = json.loads(message.data)
                     assert told["type"] != "execution_error", told
                     if told["type"] == "execution_success":
-                        return shown
+                        break
+        return shown
 
     node, text = asyncio.run(texts(40))[0]
     assert node == "e" and text.startswith("frames: 40 frames are far from")

@@ -26,7 +26,7 @@ def test_splits_share_neither_photographs_nor_clips():
 def test_frames_are_pictures(clips):
     for clip in clips:
         assert clip.frames.shape == (8, 3, 64, 64)
-        assert 0 <= clip.frames.min() and clip.frames.max() <= 1
+        assert clip.frames.min() >= 0 and clip.frames.max() <= 1
         assert clip.kind in MOTIONS
 
 

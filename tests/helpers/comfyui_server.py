@@ -72,10 +72,12 @@ class Server:
         """(status, answer) of one request; the answer is read as JSON where it is JSON, else it is bytes."""
 
         async def request():
-            async with aiohttp.ClientSession(self.url) as session:
-                async with session.request(method, path, **arguments) as answer:
-                    is_json = answer.content_type == "application/json"
-                    return answer.status, await (answer.json() if is_json else answer.read())
+            async with (
+                aiohttp.ClientSession(self.url) as session,
+                session.request(method, path, **arguments) as answer,
+            ):
+                is_json = answer.content_type == "application/json"
+                return answer.status, await (answer.json() if is_json else answer.read())
 
         return asyncio.run(request())
 

@@ -3,6 +3,7 @@
 One video a call, one UNet a direction, each attention map computed as a tensor and turned by 180° as the paper has it.
 """
 
+import itertools
 from contextlib import contextmanager
 
 import comfy.samplers
@@ -114,7 +115,7 @@ def fused(forward: torch.Tensor, backward: torch.Tensor, fusion: str) -> torch.T
 
 def plainly_dual(directions: PlainDirections, x: torch.Tensor, sigmas: list[float], fusion: str) -> torch.Tensor:
     """Euler steps on the fusion of both directions (arXiv 2408.15239, 2403.14611)."""
-    for sigma, following in zip(sigmas, sigmas[1:]):
+    for sigma, following in itertools.pairwise(sigmas):
         forward = guided(directions(x, sigma, "forward"), fusion)
         backward = guided(directions(x.flip(0), sigma, "backward"), fusion)
         estimate = fused(forward, backward, fusion)
@@ -125,7 +126,7 @@ def plainly_dual(directions: PlainDirections, x: torch.Tensor, sigmas: list[floa
 def plainly_by_motion_prior(directions: PlainDirections, x: torch.Tensor, sigmas: list[float]) -> torch.Tensor:
     """Euler steps on the forward direction and on its motion led to the last keyframe (arXiv 2602.12679)."""
     last = directions.keyframe("backward")
-    for sigma, following in zip(sigmas, sigmas[1:]):
+    for sigma, following in itertools.pairwise(sigmas):
         halves = directions(x, sigma, "forward")
         led = tuple(torch.stack([last + half[-1 - i] - half[-1] for i in range(len(half))]) for half in halves)
         estimate = fused(guided(halves, "weighted"), guided(led, "weighted"), "weighted")

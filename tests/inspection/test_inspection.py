@@ -104,7 +104,7 @@ def test_contact_sheet_columns():
     assert contact_sheet(torch.zeros(120, 8, 16, 3), 100, []).shape[2] <= 4096 + 6
 
 
-@pytest.mark.parametrize("text, expected", [("0, -1", [0, 8]), ("", []), ("3,3 ,-9,", [0, 3]), ("8,-1", [8])])
+@pytest.mark.parametrize(("text", "expected"), [("0, -1", [0, 8]), ("", []), ("3,3 ,-9,", [0, 3]), ("8,-1", [8])])
 def test_positions(text, expected):
     assert frame_positions(text, COUNT, "keyframes") == expected
 
@@ -133,7 +133,7 @@ def test_nodes_give_a_picture_and_show_it():
     plots = InbetweenReport.execute(square_moving(), "0, -1")
     assert plots.args[0].shape == (1, 3 * HEIGHT, WIDTH, 3)
     for output in (sheet, plots):
-        assert 0 <= output.args[0].min() and output.args[0].max() <= 1
+        assert output.args[0].min() >= 0 and output.args[0].max() <= 1
         assert len(output.ui.as_dict()["images"]) == 1
 
 

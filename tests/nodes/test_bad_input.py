@@ -189,7 +189,7 @@ def test_other_number_of_frames_than_encoded(models, encoded):
 
 
 @pytest.mark.parametrize(
-    "key, value, feature",
+    ("key", "value", "feature"),
     [("area", (4, 4, 0, 0), "areas"), ("control", object(), "ControlNet"), ("gligen", object(), "GLIGEN")],
 )
 def test_conditioning_without_a_meaning_backward(models, encoded, key, value, feature):
@@ -211,7 +211,7 @@ def test_sampler_that_is_none_of_the_hosts():
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"frames": 1}, "frames: expected at least 2"),
         ({"width": 100}, "width: expected a multiple of 8, found 100"),
@@ -234,7 +234,7 @@ def test_batch_where_one_picture_is_wanted(models):
 
 
 def test_picture_of_one_pixel(models):
-    first, last = pictures()
+    _first, last = pictures()
     with pytest.raises(ValueError, match="first_keyframe: expected a picture of at least 8×8 pixels, found 1×1"):
         encode_pictures(models, torch.zeros(1, 1, 1, 3), last)
 
@@ -250,6 +250,6 @@ def test_grey_and_transparent_pictures_are_taken(models):
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 def test_pictures_of_another_aspect_are_fitted(models, fit):
     wide = pictures()[0].repeat(1, 1, 2, 1)
-    positive, _, latent = encode(models)
+    positive, _, _latent = encode(models)
     arguments = InbetweenEncodeKeyframes.execute(models[1], models[2], wide, wide, 64, 64, 4, 7, 127, 0.0, 0, fit).args
     assert arguments[0][0][1]["concat_latent_image"].shape == positive[0][1]["concat_latent_image"].shape

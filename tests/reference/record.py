@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from helpers.wide_models import BASE, FINE_TUNED, REVERSE_MOTION, XT, write_models  # noqa: E402
+from helpers.wide_models import BASE, FINE_TUNED, REVERSE_MOTION, XT, write_models
 
 GROUP_NORM_EPS = 1e-5
 PICTURES = ("examples/example_003/frame1.png", "examples/example_003/frame2.png")

@@ -62,7 +62,7 @@ def test_functions_get_numbers_and_each_direction_in_its_own_time(models, encode
         assert not torch.equal(forward["input_cond"][0]["cross_attn"], backward["input_cond"][0]["cross_attn"])
 
 
-@pytest.mark.parametrize("guidance, computed", [(3.0, True), (1.0, False)])
+@pytest.mark.parametrize(("guidance", "computed"), [(3.0, True), (1.0, False)])
 def test_functions_run_without_guidance_as_the_hosts_do(models, encoded, guidance, computed):
     seen = []
     model = models[0].clone()

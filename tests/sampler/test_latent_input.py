@@ -32,7 +32,7 @@ def untouched(models):
 
 
 @pytest.mark.parametrize(
-    "samples, found",
+    ("samples", "found"),
     [
         (torch.ones(FRAMES, 16, 8, 8), r"\(4, 16, 8, 8\)"),
         (torch.ones(FRAMES, 4, 8), r"\(4, 4, 8\)"),
@@ -171,7 +171,7 @@ def test_embeddings_of_another_clip_are_named(untouched, encoded):
 
 
 @pytest.mark.parametrize(
-    "key, value",
+    ("key", "value"),
     [
         ("fps", NAN),
         ("fps", "7"),

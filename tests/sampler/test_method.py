@@ -183,7 +183,7 @@ def test_reinjection_goes_back_to_the_noise_level():
 
 
 @pytest.mark.parametrize(
-    "steps, share, expected", [(50, 0.5, 25), (8, 0.5, 4), (5, 0.4, 2), (10, 0.3, 3), (3, 1.0, 3), (7, 0.0, 0)]
+    ("steps", "share", "expected"), [(50, 0.5, 25), (8, 0.5, 4), (5, 0.4, 2), (10, 0.3, 3), (3, 1.0, 3), (7, 0.0, 0)]
 )
 def test_share_of_the_steps_is_rounded_down(steps, share, expected):
     assert reinjection.reinjected_steps(steps, share) == expected
@@ -255,7 +255,7 @@ def test_streams_of_a_seed_have_seeds_that_every_generator_takes():
     assert all(0 <= seed < 2**62 for seed in seeds)
 
 
-@pytest.mark.parametrize("fit, corner, middle", [("crop", 1.0, 0.5), ("stretch", 0.0, 0.5), ("pad", 0.0, 0.5)])
+@pytest.mark.parametrize(("fit", "corner", "middle"), [("crop", 1.0, 0.5), ("stretch", 0.0, 0.5), ("pad", 0.0, 0.5)])
 def test_fits(fit, corner, middle):
     # Black, white and grey thirds: the crop of a wide picture starts within the white.
     picture = torch.full((1, 40, 120, 3), 0.5)

@@ -6,7 +6,7 @@ draws that are equal, or alike, raise or lower the level.
 """
 
 import inspect
-from itertools import combinations
+from itertools import combinations, pairwise
 from types import SimpleNamespace
 
 import comfy.patcher_extension
@@ -57,7 +57,7 @@ def zeros(models):
 def increments(states: list[torch.Tensor]) -> list[torch.Tensor]:
     """The first state, and what each has that is no multiple of the one before."""
     parts = states[:1]
-    for before, after in zip(states, states[1:]):
+    for before, after in pairwise(states):
         new = after - before * (after * before).sum() / (before * before).sum()
         if new.std() > 1e-3 * after.std():
             parts.append(new)

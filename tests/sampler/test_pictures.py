@@ -47,7 +47,7 @@ def test_sheet_and_report_of_other_number_formats(dtype):
 
 
 @pytest.mark.parametrize(
-    "picture, found",
+    ("picture", "found"),
     [
         (WIDE * 255, "0.* to 25"),
         (WIDE * 1e30, "e.29"),

@@ -60,7 +60,7 @@ def test_no_strategy_is_left_out():
     assert {strategy for strategy, *_ in VARIANTS} == set(STRATEGIES)
 
 
-@pytest.mark.parametrize("strategy, fusion, maps", VARIANTS)
+@pytest.mark.parametrize(("strategy", "fusion", "maps"), VARIANTS)
 def test_every_videos_per_call_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
     stated = plainly(unets, models, encoded, strategy, fusion, maps)
     for order in VIDEOS_PER_CALL:

@@ -231,7 +231,7 @@ def test_defaults_of_the_node_are_those_of_the_presets():
     for name, value in presets.DEFAULTS.items():
         assert schema[name].default == value
     assert schema["preset"].default == "custom"
-    assert presets.DEFAULTS == {**presets.PRESETS["paper"]}
+    assert {**presets.PRESETS["paper"]} == presets.DEFAULTS
 
 
 def test_old_graphs_without_the_new_inputs_still_run():

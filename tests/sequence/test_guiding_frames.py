@@ -123,7 +123,7 @@ def test_which_segments_are_guided_and_by_what():
 
 
 @pytest.mark.parametrize(
-    "changes, decoded",
+    ("changes", "decoded"),
     [
         ({}, 2),
         ({"guiding_frames": 1}, 2),

@@ -108,7 +108,7 @@ needs_bypass = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    "put, before, after",
+    ("put", "before", "after"),
     [
         (tome, 0.3, 0.7),
         (hypertile, 256, 32),
@@ -276,7 +276,7 @@ def test_values_of_many_kinds():
 
 
 @pytest.mark.parametrize(
-    "thing, name",
+    ("thing", "name"),
     [
         ((number for number in range(9)), "generator"),
         (threading.Lock(), "lock"),

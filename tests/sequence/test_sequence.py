@@ -1,6 +1,7 @@
 """Sequences of keyframes with the real nodes: frames in their places, loops, subdivisions, interrupted runs, files."""
 
 import errno
+import itertools
 import logging
 import os
 import signal
@@ -105,7 +106,7 @@ def test_two_keyframes_are_the_ksamplers_video(models):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"strategy": "alternating", "sampler_name": "heun"}, "sampler_name: expected euler, found heun"),
         (
@@ -332,7 +333,7 @@ def test_oldest_files_are_removed_and_no_others(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "count, changes, message",
+    ("count", "changes", "message"),
     [
         (1, {}, "keyframes: expected at least 2 pictures, found 1.*ImageBatch.*loop"),
         (3, {"frames_per_segment": "8, 14, 8"}, "frames_per_segment: expected one number or 2.*found 3"),
@@ -363,7 +364,7 @@ def test_numbers_of_frames_and_clips():
     for keyframes_count, loop in [(2, False), (4, False), (1, True), (4, True)]:
         segments = plan_segments(keyframes_count, "5", loop)
         assert segments[0].first == 0 and segments[-1].last == (0 if loop else keyframes_count - 1)
-        assert all(left.last == right.first for left, right in zip(segments, segments[1:]))
+        assert all(left.last == right.first for left, right in itertools.pairwise(segments))
         expected = keyframes_count * 4 if loop else (keyframes_count - 1) * 4 + 1
         assert video_frames(segments, 0, loop) == expected
     assert [subdivided_frames(25, passes) for passes in range(3)] == [25, 577, 13825]

@@ -54,7 +54,7 @@ def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
 
 
 @pytest.mark.parametrize(
-    "frames, changes, blamed",
+    ("frames", "changes", "blamed"),
     [
         ("1000", {}, "frames_per_segment"),
         ("30", {"subdivisions": 1}, "subdivisions"),

@@ -232,7 +232,7 @@ def test_serve_opens_on_the_example_workflow_and_stops_with_its_server() -> None
                 assert answer.status == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
     finally:
         if process.poll() is None:

@@ -39,7 +39,7 @@ class WholeMap:
         self.given = given
         self.kept: torch.Tensor | None = None
 
-    def __call__(self, attn, hidden_states, **_):  # noqa: ANN001, ANN003, ANN204
+    def __call__(self, attn, hidden_states, **_):
         def split(projected: torch.Tensor) -> torch.Tensor:
             rows, frames, width = projected.shape
             return projected.reshape(rows, frames, attn.heads, width // attn.heads).permute(0, 2, 1, 3)

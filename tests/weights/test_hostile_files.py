@@ -125,7 +125,7 @@ def test_backward_weights_in_other_floating_point_formats_load(host, model, diff
 
 
 @pytest.mark.parametrize(
-    "change, words",
+    ("change", "words"),
     [
         (lambda tensor: tensor.to(torch.int64), "floating-point numbers .*found I64"),
         (lambda tensor: tensor.to(torch.int8), "floating-point numbers .*found I8"),
@@ -287,7 +287,7 @@ def copied(host):
     return host / "diffusers" / "copy"
 
 
-@pytest.mark.parametrize("part, config", FOLDER_CONFIGS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("part", "config"), FOLDER_CONFIGS, ids=lambda value: str(value)[:40])
 def test_config_in_a_folder(copied, part, config):
     path = copied / part / "config.json"
     if isinstance(config, dict):
@@ -357,7 +357,7 @@ def test_shards_under_every_name_that_diffusers_gave_them(copied, pattern):
 
 
 @pytest.mark.parametrize(
-    "part, dtype",
+    ("part", "dtype"),
     [
         ("unet", torch.int64),
         ("unet", torch.uint8),
@@ -384,7 +384,7 @@ def test_vae_that_lacks_what_is_folded(copied, lost):
 
 
 @pytest.mark.parametrize(
-    "part, pattern",
+    ("part", "pattern"),
     [("unet", "conv1.weight"), ("unet", "attn1.to_q.weight"), ("vae", "quant"), ("image_encoder", "layrnorm")],
 )
 def test_tensors_of_other_shapes(copied, part, pattern):

@@ -63,7 +63,7 @@ def read_width(path: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "part, words",
+    ("part", "words"),
     [
         ("unet", "the UNet of Stable Video Diffusion, alone"),
         ("vae", "the VAE of Stable Video Diffusion, alone"),
@@ -99,7 +99,7 @@ def test_pipeline_with_a_checkpoint_beside_its_parts(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "key, words",
+    ("key", "words"),
     [
         ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA"),
         ("double_blocks.0.img_attn.qkv.weight", "a Flux"),

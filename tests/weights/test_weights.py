@@ -199,7 +199,9 @@ def test_another_base_is_refused_unless_a_switch_says_so_and_the_file_remembers_
     assert remarks.__name__ in [record.name for record in caplog.records]
 
 
-@pytest.mark.parametrize("base_dtype, tuned_dtype", [(torch.float32, torch.float16), (torch.float16, torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("base_dtype", "tuned_dtype"), [(torch.float32, torch.float16), (torch.float16, torch.bfloat16)]
+)
 def test_the_right_base_is_known_whatever_number_formats_both_files_have(tmp_path, base_dtype, tuned_dtype):
     noise = torch.Generator().manual_seed(0)
     unets = [

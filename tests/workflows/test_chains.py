@@ -118,7 +118,7 @@ def test_inputs_are_those_of_the_nodes(graph, object_info):
         # Newer hosts hand on what their last nodes got.
         outputs = [item["type"] for item in node["outputs"]]
         assert outputs == info["output"][: len(outputs)]
-        assert len(outputs) == len(info["output"]) or not node["type"].startswith("Inbetween") and info["output_node"]
+        assert len(outputs) == len(info["output"]) or (not node["type"].startswith("Inbetween") and info["output_node"])
 
 
 def test_widget_values_are_legal(graph, object_info):
@@ -132,7 +132,7 @@ def test_widget_values_are_legal(graph, object_info):
             if isinstance(kind, list):
                 assert value in kind or value in FILES, where
             elif kind in ("INT", "FLOAT"):
-                assert type(value) is int or kind == "FLOAT" and type(value) is float, where
+                assert type(value) is int or (kind == "FLOAT" and type(value) is float), where
                 assert options.get("min", value) <= value <= options.get("max", value), where
             else:
                 assert type(value) is {"STRING": str, "BOOLEAN": bool}[kind], where

@@ -52,7 +52,7 @@ def tensors_to_openclip(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
             if any(part is None or part.shape[1:] != tensor.shape[1:] for part in parts):
                 raise _damaged(key)
             renamed[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
-        elif not (key in _IGNORED or layer and layer[2] in ("self_attn.k_proj", "self_attn.v_proj")):
+        elif not (key in _IGNORED or (layer and layer[2] in ("self_attn.k_proj", "self_attn.v_proj"))):
             raise _stranger(key)
     return renamed
 
