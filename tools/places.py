@@ -7,6 +7,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACK_NAME = "ComfyUI-GenerativeInbetweening"
+# Of the module at the root under which Python imports the pack.
+IMPORT_NAME = "generative_inbetweening"
 
 ENVIRONMENT = CHECKOUT / ".venv"
 COMFYUI = CHECKOUT / ".comfyui"

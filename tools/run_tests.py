@@ -15,6 +15,7 @@ from .places import (
     BENCHMARKS,
     CHECKOUT,
     DEV_REQUIREMENTS,
+    IMPORT_NAME,
     LOCK,
     SETUP_LOG,
     TEST_ENVIRONMENT,
@@ -25,7 +26,12 @@ from .setup_lock import setup_lock
 from .subprocesses import clean_environment, output_of, pip_environment, run_logged, runs, say
 
 # Benchmarks that need more packages than the tests do.
-NEED_MORE = dict.fromkeys(("quality", "budget"), BENCHMARK_REQUIREMENTS)
+NEED_MORE = ("quality", "budget", "sequence")
+# `python -m` looks into the user's folder first, which may be another checkout; `-P`, which prevents that, is of 3.11.
+RUN_MODULE = (
+    "import runpy, sys; sys.path[0] = sys.argv.pop(1); "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
 CORES = os.cpu_count() or 1
 # Each takes up to 3 GB.
 PROCESSES = min(CORES, 4)
@@ -73,13 +79,11 @@ def host_site_folders(host: Host) -> list[str]:
 
 
 def benchmarks() -> dict[str, str]:
-    """Name and first sentence of every benchmark."""
-    found = {}
-    for path in sorted(BENCHMARKS.glob("[!_]*.py")):
-        words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        if "__main__" in path.read_text(encoding="utf-8"):
-            found[path.stem] = words.partition("\n")[0]
-    return found
+    """Name and first sentence of every benchmark: a folder that can be run."""
+    return {
+        path.parent.name: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        for path in sorted(BENCHMARKS.glob("*/__main__.py"))
+    }
 
 
 def check_benchmark(name: str) -> None:
@@ -88,18 +92,18 @@ def check_benchmark(name: str) -> None:
         raise DevError(f"There is no benchmark {name!r}; there are: {', '.join(benchmarks()) or 'none'}.")
 
 
-def benchmark_python(host: Host, requirements: Path) -> Path:
-    """A Python with a benchmark's own packages; a ComfyUI of the user's is not written to. Raises DevError."""
-    python = host.python if host.is_ours else test_python(host)
-    with setup_lock(LOCK) as lock:
-        say("Installing what the benchmark needs beside the tests' packages.")
-        install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "-r", requirements]
-        run_logged("Installing the benchmark's packages", install, SETUP_LOG, pip_environment(), [lock])
-    return python
-
-
 def run_benchmark(host: Host, name: str, arguments: list[str]) -> int:
-    """The benchmark's exit code; paths in its arguments are relative to where the user stands."""
-    python = benchmark_python(host, NEED_MORE[name]) if name in NEED_MORE else host.python
-    command = [str(python), str(BENCHMARKS / f"{name}.py"), *arguments]
-    return subprocess.run(command, env=clean_environment(INBETWEEN_COMFYUI=host.folder), check=False).returncode
+    """The benchmark's exit code; paths in its arguments are relative to where the user stands. Raises DevError.
+
+    A ComfyUI of the user's is not written to.
+    """
+    python = host.python if host.is_ours else test_python(host)
+    if name in NEED_MORE:
+        with setup_lock(LOCK) as lock:
+            say("Installing what the benchmark needs beside the tests' packages.")
+            packages = ["--no-input", "--progress-bar", "off", "-r", BENCHMARK_REQUIREMENTS]
+            install = [python, "-m", "pip", "install", *packages]
+            run_logged("Installing the benchmark's packages", install, SETUP_LOG, pip_environment(), [lock])
+    command = [str(python), "-c", RUN_MODULE, str(CHECKOUT), f"{IMPORT_NAME}.benchmarks.{name}", *arguments]
+    environment = clean_environment(INBETWEEN_COMFYUI=host.folder, PYTHONPATH=CHECKOUT)
+    return subprocess.run(command, env=environment, check=False).returncode

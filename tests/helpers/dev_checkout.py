@@ -45,18 +45,19 @@ class Checkout:
         self.folder = folder / "check out"
         self.packages = folder / "packages"
         self.folder.mkdir(parents=True)
-        shutil.copy(ROOT / "dev.py", self.folder)
+        for file in ("dev.py", "generative_inbetweening.py"):
+            shutil.copy(ROOT / file, self.folder)
         shutil.copytree(ROOT / "tools", self.folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
         write_wheel(self.packages, "stilllife", "1.0", {"stilllife/__init__.py": "WORDS = 'apples and pears'\n"})
         (self.folder / "requirements-host.txt").write_text("stilllife==1.0\n")
         (self.folder / "requirements-dev.txt").write_text("")
-        (self.folder / "benchmarks").mkdir()
-        (self.folder / "benchmarks" / "probe.py").write_text(
+        probe = self.folder / "benchmarks" / "probe"
+        probe.mkdir(parents=True)
+        (probe / "__main__.py").write_text(
             '"""Say what is installed."""\n'
             "import os, sys\n"
             "import stilllife\n"
-            "if __name__ == '__main__':\n"
-            "    print(stilllife.WORDS, sys.argv[1:], os.environ['INBETWEEN_COMFYUI'])\n"
+            "print(stilllife.WORDS, sys.argv[1:], os.environ['INBETWEEN_COMFYUI'])\n"
         )
         self.put_comfyui()
 
