@@ -1,26 +1,17 @@
 """Pictures as they come: in every number format, beyond their range, and encoders of other models."""
 
-import json
-
 import comfy.cli_args
-import comfy.clip_vision
 import comfy.model_management
 import comfy.sd
 import pytest
 import torch
 from comfy.taesd.taesd import TAESD
-from generative_inbetweening.nodes import InbetweenContactSheet, InbetweenEncodeKeyframes, InbetweenReport
+from generative_inbetweening.nodes import InbetweenContactSheet, InbetweenReport
 from generative_inbetweening.sampler.keyframes import one_picture
+from helpers.pictures import WIDE, clip_of, encoded_pictures, initialised
 from helpers.small_model import encode, pictures, sample
 
 FORMATS = [torch.float16, torch.bfloat16, torch.float64]
-WIDE = torch.rand(1, 72, 96, 3, generator=torch.manual_seed(0))
-
-
-def encoded_pictures(models, first, last, fit="crop", clip_vision=None, vae=None):
-    return InbetweenEncodeKeyframes.execute(
-        clip_vision or models[1], vae or models[2], first, last, 64, 64, 9, 7, 127, 0.02, 0, fit
-    ).args
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -70,13 +61,6 @@ def test_an_overshoot_of_resizing_is_cut_off():
     assert torch.equal(one_picture(WIDE * 1.5 - 0.2, "keyframe"), (WIDE * 1.5 - 0.2).clamp(0, 1))
 
 
-def initialised(module: torch.nn.Module) -> torch.nn.Module:
-    """With small random weights: the host's layers begin as uninitialised memory."""
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    return module
-
-
 def taesd(channels: int) -> comfy.sd.VAE:
     """One of the host's VAEs with latents of that many channels, with random weights."""
     vae = comfy.sd.VAE(sd=TAESD(latent_channels=channels).state_dict())
@@ -91,26 +75,6 @@ def test_vae_of_another_model_is_named(models):
 def test_a_vae_of_the_same_latents_is_taken(models):
     positive, _, _ = encoded_pictures(models, *pictures(), vae=taesd(4))
     assert positive[0][1]["concat_latent_image"].shape == (1, 4, 8, 8)
-
-
-def clip_of(tmp_path, **changes) -> comfy.clip_vision.ClipVisionModel:
-    config = {
-        "num_hidden_layers": 1,
-        "hidden_size": 32,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 32,
-        "patch_size": 16,
-        "num_channels": 3,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-        "projection_dim": 24,
-        "model_type": "clip_vision_model",
-        **changes,
-    }
-    (tmp_path / "clip.json").write_text(json.dumps(config))
-    model = comfy.clip_vision.ClipVisionModel(str(tmp_path / "clip.json"))
-    return initialised(model.model) and model
 
 
 def test_clip_of_another_model_is_named(models, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from generative_inbetweening.sequence import run as sequence_run
 from generative_inbetweening.sequence.guiding_frames import FinishedClip, Guides, guides_of
-from test_sequence import keyframes, output, sampled, sequence  # noqa: F401
+from helpers.sequences import keyframes, sequence
 
 from nodes import VAEDecode
 
@@ -39,7 +39,7 @@ def ends(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return pictures
 
 
-def test_next_segment_begins_in_the_one_before_and_holds_its_frames(models, clips, ends):  # noqa: F811
+def test_next_segment_begins_in_the_one_before_and_holds_its_frames(models, clips, ends):
     images, latents = sequence(models, keyframes(3), guiding_frames=2)
     assert [len(clip) for clip in clips] == [4, 6] and len(images) == len(latents) == 2 * 3 + 1
     assert torch.allclose(clips[1][:3], clips[0][1:], **ROUNDING)
@@ -49,14 +49,14 @@ def test_next_segment_begins_in_the_one_before_and_holds_its_frames(models, clip
     assert torch.equal(ends[1][0], decoded[1:2]) and torch.equal(ends[1][1], keyframes(3)[2:])
 
 
-def test_without_them_and_in_the_first_segment_nothing_changes(models):  # noqa: F811
+def test_without_them_and_in_the_first_segment_nothing_changes(models):
     plain, guided = (sequence(models, keyframes(3), guiding_frames=count)[1] for count in (0, 1))
     assert torch.equal(plain[:4], guided[:4])
     assert (plain[4:] - guided[4:]).abs().mean() > 1e-4
     assert torch.equal(sequence(models, keyframes(2), guiding_frames=3)[1], sequence(models, keyframes(2))[1])
 
 
-def test_loop_is_guided_where_it_closes(models, clips, ends):  # noqa: F811
+def test_loop_is_guided_where_it_closes(models, clips, ends):
     images, _ = sequence(models, keyframes(2), loop=True, guiding_frames=1)
     assert [len(clip) for clip in clips] == [4, 6] and len(images) == 2 * 3
     assert torch.allclose(clips[1][:2], clips[0][2:], **ROUNDING)
@@ -65,17 +65,17 @@ def test_loop_is_guided_where_it_closes(models, clips, ends):  # noqa: F811
     assert torch.equal(ends[1][0], decoded[2:3]) and torch.equal(ends[1][1], decoded[1:2])
 
 
-def test_one_picture_has_no_neighbour(models):  # noqa: F811
+def test_one_picture_has_no_neighbour(models):
     guided, plain = (sequence(models, keyframes(1), loop=True, guiding_frames=count)[0] for count in (2, 0))
     assert torch.equal(guided, plain)
 
 
-def test_clips_of_a_subdivision_are_not_guided(models, clips):  # noqa: F811
+def test_clips_of_a_subdivision_are_not_guided(models, clips):
     images, _ = sequence(models, keyframes(3), frames_per_segment="3", subdivisions=1, guiding_frames=1)
     assert [len(clip) for clip in clips] == [3, 3, 3, 4, 3, 3] and len(images) == 2 * 4 + 1
 
 
-def test_finished_segments_are_known_by_what_guides_them(models, sampled):  # noqa: F811
+def test_finished_segments_are_known_by_what_guides_them(models, sampled):
     images, _ = sequence(models, keyframes(4), guiding_frames=1)
     sampled.clear()
     assert torch.equal(sequence(models, keyframes(4), guiding_frames=1)[0], images) and not sampled
@@ -94,7 +94,7 @@ def test_finished_segments_are_known_by_what_guides_them(models, sampled):  # no
     assert [frames for frames, _ in sampled] == [4, 5, 5]
 
 
-def test_more_than_the_neighbour_has_is_refused(models, sampled):  # noqa: F811
+def test_more_than_the_neighbour_has_is_refused(models, sampled):
     with pytest.raises(ValueError, match="guiding_frames: expected at most 2, one less than the shortest.*found 3"):
         sequence(models, keyframes(3), frames_per_segment="3, 5", guiding_frames=3)
     assert not sampled
@@ -131,7 +131,7 @@ def test_which_segments_are_guided_and_by_what():
         ({"guiding_frames": 1, "subdivisions": 1}, 6),
     ],
 )
-def test_every_clip_is_decoded_once(models, monkeypatch, changes, decoded):  # noqa: F811
+def test_every_clip_is_decoded_once(models, monkeypatch, changes, decoded):
     calls, decode = [], models[2].decode
     monkeypatch.setattr(models[2], "decode", lambda latents: (calls.append(latents), decode(latents))[1])
     sequence(models, keyframes(3), frames_per_segment="3", **changes)

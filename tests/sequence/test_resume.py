@@ -25,8 +25,8 @@ from generative_inbetweening.sequence.fingerprint import CannotBeKnown, fingerpr
 from generative_inbetweening.sequence.store import FinishedClips
 from generative_inbetweening.weights.attach import beside_its_weights
 from helpers.comfyui_server import Server, api_workflow, node_of
+from helpers.sequences import keyframes, sequence
 from helpers.small_model import load
-from test_sequence import keyframes, output, sampled, sequence  # noqa: F401
 
 pytest_plugins = ["helpers.server_fixture"]
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
@@ -122,7 +122,7 @@ needs_bypass = pytest.mark.skipif(
         (output_replaced, 1.0, 1.5),
     ],
 )
-def test_whatever_a_node_puts_on_the_model_is_known(models, sampled, put, before, after):  # noqa: F811
+def test_whatever_a_node_puts_on_the_model_is_known(models, sampled, put, before, after):
     patched = [(put(models[0], value), *models[1:]) for value in (before, after)]
     for count, changed in enumerate(patched, 1):
         sequence(changed, keyframes(2), frames_per_segment="2")
@@ -320,7 +320,7 @@ def test_nested_too_deeply_is_not_known():
         fingerprint(deep)
 
 
-def test_what_the_host_was_started_with_counts(models, sampled, monkeypatch):  # noqa: F811
+def test_what_the_host_was_started_with_counts(models, sampled, monkeypatch):
     def run() -> int:
         sequence(models, keyframes(2), frames_per_segment="2")
         return len(sampled)
@@ -334,7 +334,7 @@ def test_what_the_host_was_started_with_counts(models, sampled, monkeypatch):  #
     assert run() == run() == 4
 
 
-def test_what_cannot_be_known_is_neither_kept_nor_taken_up(models, sampled, output, caplog):  # noqa: F811
+def test_what_cannot_be_known_is_neither_kept_nor_taken_up(models, sampled, output, caplog):
     numbers = iter(lambda: 1.0, None)
 
     def scaled(executor, *args, **kwargs):
@@ -389,7 +389,7 @@ def test_segment_with_nan_is_not_kept_and_a_second_run_is_its_cure(
     models,
     sampled,
     output,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
     number,
 ):
     with monkeypatch.context() as once:
@@ -443,7 +443,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", [name for name, put in ODD.items() if put])
-def test_odd_things_under_a_clips_name_cost_that_clip_only(models, sampled, output, name):  # noqa: F811
+def test_odd_things_under_a_clips_name_cost_that_clip_only(models, sampled, output, name):
     images, _ = sequence(models, keyframes(3), frames_per_segment="2")
     clip = min(output.iterdir())
     clip.unlink()
@@ -498,7 +498,7 @@ def test_a_folder_that_cannot_be_read_or_written(
     output,
     sampled,
     monkeypatch,
-    caplog,  # noqa: F811
+    caplog,
     failing,
 ):
     if failing == "listdir":

@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 
 import comfy.model_management
-import folder_paths
 import latent_preview
 import pytest
 import torch
-from generative_inbetweening.nodes import InbetweenKeyframeSequence
 from generative_inbetweening.sampler import memory_limit
 from generative_inbetweening.sequence import run as sequence_run
 from generative_inbetweening.sequence import store as sequence_files
@@ -27,31 +25,19 @@ from generative_inbetweening.sequence.plan import (
     video_frames,
 )
 from generative_inbetweening.sequence.store import FinishedClips
-from helpers.small_model import DEFAULTS, SIZE, encode, pictures, sample
+from helpers.sequences import keyframes, sequence
+from helpers.small_model import DEFAULTS, encode, sample
 
 from nodes import VAEDecode
 
-SETTINGS = {
-    "frames_per_segment": "4",
-    "loop": False,
-    "width": SIZE,
-    "height": SIZE,
-    "fps": 7,
-    "motion_bucket": 127,
-    "noise_augmentation": 0.0,
-    "fit": "crop",
-    "subdivisions": 0,
-    "resume": True,
-    **{key: value for key, value in DEFAULTS.items() if key != "denoise"},
-    "steps": 1,
-}
-ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 KILLED_DURING_THIRD = """
 import os, signal, sys
-sys.path[:0] = [sys.argv[1] + '/sequence', sys.argv[1], sys.argv[1] + '/..']
-import conftest, pathlib, folder_paths, torch
-import test_sequence as here
+sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']
+from generative_inbetweening.tools.import_host import import_host
+import_host()
+import pathlib, folder_paths
 from generative_inbetweening.sequence import run as sequence_run
+from helpers.sequences import keyframes, sequence
 from helpers.small_model import load
 folder_paths.set_output_directory(sys.argv[2])
 original, calls = sequence_run.dual_direction_ksampler, []
@@ -61,41 +47,8 @@ def killed(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments)
 sequence_run.dual_direction_ksampler = killed
-here.sequence(load(pathlib.Path(sys.argv[3])), here.keyframes(4))
+sequence(load(pathlib.Path(sys.argv[3])), keyframes(4))
 """
-
-
-@pytest.fixture(autouse=True)
-def output(tmp_path):
-    before = folder_paths.get_output_directory()
-    folder_paths.set_output_directory(str(tmp_path / "output"))
-    yield tmp_path / "output" / sequence_run.FOLDER
-    folder_paths.set_output_directory(before)
-
-
-@pytest.fixture
-def sampled(monkeypatch) -> list[tuple]:
-    """(frames, seed) of every clip that is really sampled."""
-    clips, original = [], sequence_run.dual_direction_ksampler
-
-    def watched(model, positive, negative, latent, seed, *rest):
-        clips.append((len(latent["samples"]), seed))
-        return original(model, positive, negative, latent, seed, *rest)
-
-    monkeypatch.setattr(sequence_run, "dual_direction_ksampler", watched)
-    return clips
-
-
-def keyframes(count: int) -> torch.Tensor:
-    """Different pictures, `[count, 64, 64, 3]`."""
-    first, last = pictures()
-    return torch.cat([first, last, first.flip(2), last.flip(2)])[:count]
-
-
-def sequence(models, pictures_in_order: torch.Tensor, **changes) -> tuple[torch.Tensor, torch.Tensor]:
-    """(images, latents)."""
-    images, latent = InbetweenKeyframeSequence.execute(*models, pictures_in_order, **{**SETTINGS, **changes}).args
-    return images, latent["samples"]
 
 
 def test_two_keyframes_are_the_ksamplers_video(models):

@@ -1,4 +1,4 @@
-"""Before and behind a sequence: pictures of different sizes, a host without the nodes that save videos."""
+"""Before and behind a sequence: pictures of all sizes and formats, a host without the nodes that save videos."""
 
 import io
 
@@ -9,21 +9,42 @@ from generative_inbetweening.nodes import NODES
 from generative_inbetweening.sequence.frames import Frames
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 from helpers.comfyui_server import Server, api_workflow, node_of
+from helpers.pictures import WIDE, clip_of
+from helpers.sequences import keyframes, sequence
+from helpers.small_model import pictures
 from PIL import Image
-from test_sequence import keyframes, output, sequence  # noqa: F401
 
 from nodes import ImageBatch
 
 pytest_plugins = ["helpers.server_fixture"]
 
 
-def test_keyframes_of_different_sizes_become_one_batch_and_one_size(models):  # noqa: F811
-    pictures = [torch.rand(1, height, width, 3) for height, width in ((80, 120), (40, 40), (64, 256))]
-    batch = pictures[0]
-    for picture in pictures[1:]:
+def test_keyframes_of_different_sizes_become_one_batch_and_one_size(models):
+    batch, *others = [torch.rand(1, height, width, 3) for height, width in ((80, 120), (40, 40), (64, 256))]
+    for picture in others:
         (batch,) = ImageBatch().batch(batch, picture)
     images, _ = sequence(models, batch, frames_per_segment="2")
     assert images.shape == (3, 64, 64, 3)
+
+
+def test_a_sequence_says_each_once(models, caplog):
+    first, last = (picture.repeat(1, 1, 2, 1) for picture in pictures())
+    sequence(models, torch.cat([first, first, last, last]).half(), frames_per_segment="3", guiding_frames=1)
+    remarks = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.split(":")[0] for line in remarks] == ["keyframes", "frames_per_segment", "keyframes"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_sequence_of_keyframes_of_other_number_formats(models, dtype):
+    batch = torch.cat([WIDE, WIDE.flip(1)]).to(dtype)
+    found, _ = sequence(models, batch, resume=False)
+    expected, _ = sequence(models, batch.float(), resume=False)
+    assert torch.equal(found, expected)
+
+
+def test_a_sequence_names_the_clip_of_another_model(models, tmp_path):
+    with pytest.raises(ValueError, match="^clip_vision: expected CLIP image embeddings .* found 24"):
+        sequence((models[0], clip_of(tmp_path), models[2]), torch.cat(pictures()))
 
 
 def test_no_node_needs_the_hosts_video_nodes():

@@ -22,9 +22,6 @@ from test_browser import (
     UNKNOWN,
     for_the_demo,
     load,
-    nothing_in_front,
-    screenshots,
-    window,
 )
 
 pytest_plugins = ["helpers.server_fixture"]

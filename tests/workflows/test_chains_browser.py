@@ -20,10 +20,7 @@ from test_browser import (
     VIDEO,
     essentials,
     load,
-    nothing_in_front,
     photograph,
-    screenshots,
-    window,
 )
 from test_chains import COMMON, NAMES, doubling_upscaler, graph_of
 

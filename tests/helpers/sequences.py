@@ -1,0 +1,33 @@
+"""Keyframe sequences of the small model, short enough for many runs."""
+
+import torch
+from generative_inbetweening.nodes import InbetweenKeyframeSequence
+
+from helpers.small_model import DEFAULTS, SIZE, pictures
+
+SETTINGS = {
+    "frames_per_segment": "4",
+    "loop": False,
+    "width": SIZE,
+    "height": SIZE,
+    "fps": 7,
+    "motion_bucket": 127,
+    "noise_augmentation": 0.0,
+    "fit": "crop",
+    "subdivisions": 0,
+    "resume": True,
+    **{key: value for key, value in DEFAULTS.items() if key != "denoise"},
+    "steps": 1,
+}
+
+
+def keyframes(count: int) -> torch.Tensor:
+    """Different pictures, `[count, 64, 64, 3]`."""
+    first, last = pictures()
+    return torch.cat([first, last, first.flip(2), last.flip(2)])[:count]
+
+
+def sequence(models, pictures_in_order: torch.Tensor, **changes) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images `[frames, height, width, 3]`, latents `[frames, 4, h, w]`) of Inbetween Keyframe Sequence."""
+    images, latent = InbetweenKeyframeSequence.execute(*models, pictures_in_order, **{**SETTINGS, **changes}).args
+    return images, latent["samples"]
