@@ -167,9 +167,18 @@ def test_every_node_but_the_notes_is_in_one_titled_group(graph):
     assert grouped == len(graph["nodes"]) - notes_count
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"web/docs/{node}.md" for node in SCHEMAS), "demo/README.md"])
-def test_links_to_files_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(path for folder in ("demo", "docs", "tests", "web") for path in (ROOT / folder).rglob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_name_files_that_there_are(page):
+    """Links, and tests in commands."""
+    text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http", "#")):
-            assert (ROOT / page).parent.joinpath(target.partition("#")[0]).exists(), target
+            assert page.parent.joinpath(target.partition("#")[0]).exists(), target
+    for path in re.findall(r"\btests/[\w/]+\.py\b", text):
+        assert (ROOT / path).exists(), path
