@@ -33,12 +33,12 @@ from .guidance import Direction, Guidance, OwnScale, far_scale, functions_of_nod
 from .host_nodes import call_wrappers, check_additions, naming_failures, nodes_behind, unet_patches, wrapping_nodes
 from .memory_limit import check_one_video_fits, no_room
 from .method.alternating import ONE_DIRECTION, KeyframeLatents
-from .method.attention import BackwardProjections, ForwardMapMissing, UNetCall, Video, VideosDivided
-from .method.fusion import backward_estimate, fuse, fusion_weights, reverse_time
+from .method.attention import BackwardProjections, ForwardMapMissing, UNetCall, VideoInBatch, VideosDivided
+from .method.fusion import endpoint_correction, fuse, fusion_weights, reverse_time
 from .method.reinjection import stream_seed
 from .progress import EvaluationProgress
-from .samplers import SequentialSampler
-from .settings import TRAINING_FREE, DualDirectionSettings
+from .samplers import AlternatingSampler
+from .settings import TRAINING_FREE, GuiderSettings
 from .unet_calls import Part, calls, choose_order, lower_order
 from .unet_patches import UNET_CALL, dual_direction_unet, temporal_attention_layers
 
@@ -62,7 +62,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
     for, or when the conditioning cannot be used in both directions.
     """
 
-    def __init__(self, model, positive: list, negative: list, settings: DualDirectionSettings):
+    def __init__(self, model, positive: list, negative: list, settings: GuiderSettings):
         check_model(model, settings)
         super().__init__(model)
         self.settings = settings
@@ -102,9 +102,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             check_embedding(conditioning, name, embedding_width(self.model_patcher))
         check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.alternating:
-            sampler = SequentialSampler(sampler, self._keyframe_latents())
+            sampler = AlternatingSampler(sampler, self._keyframe_latents())
         steps = max(len(sigmas) - 1, 0)
-        passes = sampler.passes(steps) if hasattr(sampler, "passes") else steps
+        passes = sampler.sampler_steps(steps) if hasattr(sampler, "sampler_steps") else steps
         with EvaluationProgress(callback, passes, disable_pbar) as self._progress, naming_failures(self.model_options):
             # Our bar counts evaluations, so the sampler's own, which counts its steps, stays off.
             return super().sample(
@@ -307,7 +307,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         def wrapper(apply_model, arguments):
             parts = [call[index] for index in arguments["cond_or_uncond"]]
             videos = [
-                Video(direction, identity) for (_, direction), identity in zip(parts, self._identities(arguments))
+                VideoInBatch(direction, identity)
+                for (_, direction), identity in zip(parts, self._identities(arguments))
             ]
             unet_call = UNetCall(
                 videos,
@@ -335,7 +336,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             for identity in self._identities(arguments):
                 # A function may call the model several times: each of them has its twin in the other direction.
                 made[identity] = made.get(identity, 0) + 1
-                videos.append(Video("forward" if derived else direction, (identity, made[identity])))
+                videos.append(VideoInBatch("forward" if derived else direction, (identity, made[identity])))
             # Such a call is not made anew, so it is ready for a wrapper of another node that makes it twice.
             keeps = bool(call_wrappers(arguments["c"]["transformer_options"], previous))
             unet_call = UNetCall(
@@ -350,7 +351,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                 return _apply(apply_model, arguments, previous)
             arguments["input"] = _each(reverse_time, arguments["input"], len(videos))
             result = _apply(apply_model, arguments, previous)
-            return _each(lambda forward: backward_estimate(forward, self._last_keyframe), result, len(videos))
+            return _each(lambda forward: endpoint_correction(forward, self._last_keyframe), result, len(videos))
 
         return wrapper
 
@@ -436,14 +437,14 @@ def _each(function, batch: torch.Tensor, videos: int) -> torch.Tensor:
     return torch.cat([function(video) for video in batch.chunk(videos)])
 
 
-def _reversed_where_backward(batch: torch.Tensor, videos: list[Video]) -> torch.Tensor:
+def _reversed_where_backward(batch: torch.Tensor, videos: list[VideoInBatch]) -> torch.Tensor:
     parts = batch.chunk(len(videos))
     return torch.cat(
         [reverse_time(part) if video.direction == "backward" else part for part, video in zip(parts, videos)]
     )
 
 
-def check_model(model, settings: DualDirectionSettings) -> None:
+def check_model(model, settings: GuiderSettings) -> None:
     """Raises ValueError when the model is no SVD, lacks backward-motion weights, or carries what cannot be used."""
     if not temporal_attention_layers(model.model) or not isinstance(model.model, comfy.model_base.SVD_img2vid):
         raise ValueError(
@@ -464,5 +465,5 @@ def with_backward_estimates(
 ) -> dict[Part, torch.Tensor]:
     """The forward estimates of each guidance half, and the backward ones that follow from them."""
     return estimates | {
-        (half, "backward"): backward_estimate(forward, last_keyframe) for (half, _), forward in estimates.items()
+        (half, "backward"): endpoint_correction(forward, last_keyframe) for (half, _), forward in estimates.items()
     }

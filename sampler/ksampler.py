@@ -15,7 +15,7 @@ from .conditioning import check_batch_index, check_samples
 from .guider import DualDirectionGuider
 from .progress import Callback, clip_preview
 from .samplers import ReinjectionSampler
-from .settings import DualDirectionSettings, SamplerSettings, check_choice
+from .settings import GuiderSettings, SamplerSettings, check_choice
 
 
 def dual_direction_ksampler(
@@ -26,7 +26,7 @@ def dual_direction_ksampler(
     seed: int,
     denoise: float,
     settings: SamplerSettings,
-    directions: DualDirectionSettings,
+    directions: GuiderSettings,
     callback: Callback | None = None,
 ) -> dict:
     """The LATENT between the keyframes; `latent` itself is not changed.

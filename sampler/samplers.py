@@ -14,8 +14,8 @@ import comfy.k_diffusion.sampling
 import comfy.samplers
 import torch
 
-from .method.alternating import KeyframeLatents, sample_sequential
-from .method.reinjection import SamplerFunction, sample_with_reinjection, sampler_passes
+from .method.alternating import KeyframeLatents, sample_alternating
+from .method.reinjection import SamplerFunction, sample_with_reinjection, steps_with_reinjections
 
 
 class ReinjectionSampler(comfy.samplers.KSAMPLER):
@@ -44,12 +44,12 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
         }
         super().__init__(sample_with_reinjection, options, sampler.inpaint_options)
 
-    def passes(self, steps: int) -> int:
+    def sampler_steps(self, steps: int) -> int:
         """How many sampler steps run in all, re-injections included."""
-        return sampler_passes(steps, self.reinjections, self.share)
+        return steps_with_reinjections(steps, self.reinjections, self.share)
 
 
-class SequentialSampler(comfy.samplers.KSAMPLER):
+class AlternatingSampler(comfy.samplers.KSAMPLER):
     """The steps of sequential sampling, which are Euler's in each direction.
 
     Raises ValueError, naming the input, when the sampler that it replaces is not `euler`.
@@ -66,9 +66,9 @@ class SequentialSampler(comfy.samplers.KSAMPLER):
                 "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
                 "strategy."
             )
-        super().__init__(sample_sequential, {"keyframes": keyframes}, sampler.inpaint_options)
+        super().__init__(sample_alternating, {"keyframes": keyframes}, sampler.inpaint_options)
 
-    def passes(self, steps: int) -> int:
+    def sampler_steps(self, steps: int) -> int:
         """How many sampler steps run in all: each is made twice."""
         return 2 * steps
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from ..common.errors import quoted
 from .method.attention import TEMPORAL_ATTENTIONS
 from .method.fusion import FUSIONS, changes_nothing, guidance_scales
-from .method.reinjection import sampler_passes
+from .method.reinjection import steps_with_reinjections
 
 VIDEOS_PER_CALL = ("4", "2", "1")
 """How many of an evaluation's videos one UNet call computes, from the most memory to the least."""
 
 
 @dataclass(frozen=True)
-class DualDirectionSettings:
+class GuiderSettings:
     """The guider's settings.
 
     `guidance_min`, `guidance_max`: scale at a direction's own first and last frame (`average` fusion uses their mean);
@@ -85,7 +85,7 @@ def settings_of(
     videos_per_call: str,
     guidance_start: float = 0.0,
     guidance_end: float = 1.0,
-) -> DualDirectionSettings:
+) -> GuiderSettings:
     """The guider's settings for a strategy; what the strategy fixes overrides the user's choice.
 
     Raises ValueError, naming the input, for a choice that there is not.
@@ -111,7 +111,7 @@ def settings_of(
         "guidance_start": guidance_start,
         "guidance_end": guidance_end,
     }
-    return DualDirectionSettings(**{**chosen, **STRATEGIES[strategy]})
+    return GuiderSettings(**{**chosen, **STRATEGIES[strategy]})
 
 
 CUSTOM = "custom"
@@ -157,14 +157,14 @@ class SamplerSettings:
     reinjections: int
     reinjection_share: float
 
-    def passes(self, directions: DualDirectionSettings) -> int:
+    def sampler_steps(self, directions: GuiderSettings) -> int:
         """How many sampler steps run in all, re-injections included; sequential steps are made twice."""
         if directions.alternating:
             return 2 * self.steps
-        return sampler_passes(self.steps, self.reinjections, self.reinjection_share)
+        return steps_with_reinjections(self.steps, self.reinjections, self.reinjection_share)
 
 
-def chosen_settings(preset: str, videos_per_call: str, **chosen) -> tuple[SamplerSettings, DualDirectionSettings]:
+def chosen_settings(preset: str, videos_per_call: str, **chosen) -> tuple[SamplerSettings, GuiderSettings]:
     """What to sample with, from a node's inputs; `chosen` holds every name of DEFAULTS.
 
     Raises ValueError, naming the input, for choices that there are not or that contradict the preset.

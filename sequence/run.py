@@ -23,7 +23,7 @@ from ..sampler.keyframes import encode_keyframes, one_picture
 from ..sampler.ksampler import check_sampler, dual_direction_ksampler, noise_levels
 from ..sampler.memory_limit import check_one_video_fits
 from ..sampler.progress import Callback, clip_preview
-from ..sampler.settings import DualDirectionSettings, SamplerSettings
+from ..sampler.settings import GuiderSettings, SamplerSettings
 from ..sampler.unusual_input import remark_on_aspect, remark_on_equal, remark_on_frames
 from .fingerprint import CannotBeKnown, fingerprint, model_fingerprint
 from .frames import Frames, check_frames_fit
@@ -50,7 +50,7 @@ class ClipSettings:
     fit: str
     seed: int
     sampler: SamplerSettings
-    directions: DualDirectionSettings
+    directions: GuiderSettings
 
 
 def sample_sequence(
@@ -124,7 +124,7 @@ class _SequenceRun:
     ):
         self._model, self._clip_vision, self._vae, self._settings = model, clip_vision, vae, settings
         clips = sum(clips_to_sample(segment.frames, subdivisions) for segment in segments)
-        evaluations = clips * settings.sampler.passes(settings.directions)
+        evaluations = clips * settings.sampler.sampler_steps(settings.directions)
         self._progress = SequenceProgress(clip_preview(model, evaluations), clips)
         self._files = FinishedClips(Path(folder_paths.get_output_directory(), FOLDER)) if resume else None
         self._request = self._fingerprint_of_request() if resume else ""

@@ -17,7 +17,7 @@ from generative_inbetweening.nodes import (
 from generative_inbetweening.sampler.settings import (
     CUSTOM,
     DEFAULTS,
-    DualDirectionSettings,
+    GuiderSettings,
     SamplerSettings,
     chosen_settings,
 )
@@ -207,7 +207,7 @@ class Methods:
             model, positive, negative, latent, seed, denoise=1.0, videos_per_call="4", **{**DEFAULTS, **inputs}
         ).args
         settings, directions = settings_from(inputs)
-        return result, settings.passes(directions)
+        return result, settings.sampler_steps(directions)
 
     def _model(self, choice: DualDirection | NodeInputs):
         if choice.weights is None:
@@ -235,7 +235,7 @@ class Methods:
         self.base.set_model_unet_function_wrapper(counting)
 
 
-def settings_from(inputs: dict) -> tuple[SamplerSettings, DualDirectionSettings]:
+def settings_from(inputs: dict) -> tuple[SamplerSettings, GuiderSettings]:
     """What the Dual-Direction KSampler makes of the inputs that differ from its defaults."""
     chosen = {**DEFAULTS, **inputs}
     return chosen_settings(chosen.pop("preset", CUSTOM), "2", **chosen)

@@ -10,7 +10,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.attention_processor import Attention
 from generative_inbetweening.sampler.conditioning import keyframe_conditioning
 from generative_inbetweening.sampler.guider import DualDirectionGuider
-from generative_inbetweening.sampler.settings import DualDirectionSettings
+from generative_inbetweening.sampler.settings import GuiderSettings
 from generative_inbetweening.weights.attach import attach
 from generative_inbetweening.weights.backward_motion import PREFIX, is_backward_motion_key
 from generative_inbetweening.weights.host import build_unet
@@ -93,7 +93,7 @@ def our_guider(model, frames: int, size: int, order: str = "2") -> DualDirection
     """The guider on our model."""
     _, embeddings, latents = clip_inputs(frames, size)
     conditioning = keyframe_conditioning(embeddings, latents, frames, 7, 127, 0.02)
-    return DualDirectionGuider(model, *conditioning, DualDirectionSettings(videos_per_call=order))
+    return DualDirectionGuider(model, *conditioning, GuiderSettings(videos_per_call=order))
 
 
 def ours(unet: dict[str, torch.Tensor], frames: int, size: int, order: str = "2") -> Callable[[], torch.Tensor]:

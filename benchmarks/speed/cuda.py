@@ -17,7 +17,7 @@ from generative_inbetweening.benchmarks.speed.contestants import SIGMA, guider_w
 from generative_inbetweening.benchmarks.speed.whole_clip import timed
 from generative_inbetweening.sampler.conditioning import keyframe_conditioning
 from generative_inbetweening.sampler.guider import DualDirectionGuider
-from generative_inbetweening.sampler.settings import DualDirectionSettings
+from generative_inbetweening.sampler.settings import GuiderSettings
 from generative_inbetweening.training.memory import GIB, configurations
 from generative_inbetweening.training.settings import Settings
 from generative_inbetweening.weights.attach import attach
@@ -78,7 +78,7 @@ def evaluation_here(number_format: str, card: float, repeats: int = 3) -> dict:
     del tensors
     keyframes = [torch.randn(2, 1, 1, 1024), torch.randn(2, 1, 4, HEIGHT, WIDTH)]
     conditioning = keyframe_conditioning(*(tuple(each) for each in keyframes), FRAMES, 7, 127, 0.02)
-    guider = DualDirectionGuider(model, *conditioning, DualDirectionSettings())
+    guider = DualDirectionGuider(model, *conditioning, GuiderSettings())
     evaluate = guider_within_sampling(guider, SIGMA * torch.randn(FRAMES, 4, HEIGHT, WIDTH))
     evaluate()
     torch.cuda.reset_peak_memory_stats()

@@ -16,7 +16,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from diffusers import UNetSpatioTemporalConditionModel
 from generative_inbetweening.benchmarks.speed.contestants import store_maps
 from generative_inbetweening.sampler.memory_limit import least_bytes
-from generative_inbetweening.sampler.method.attention import UNetCall, Video
+from generative_inbetweening.sampler.method.attention import UNetCall, VideoInBatch
 from generative_inbetweening.sampler.unet_patches import UNET_CALL, dual_direction_unet
 from generative_inbetweening.training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes
 from generative_inbetweening.training.settings import Settings
@@ -94,7 +94,10 @@ def ours(unet: torch.nn.Module, order: list[list[str]]) -> None:
     maps: dict = {}
     with dual_direction_unet(unet, lambda layer: None):
         for directions in order:
-            call, videos = UNetCall([Video(each, 0) for each in directions], "rotated", maps), len(directions) * FRAMES
+            call, videos = (
+                UNetCall([VideoInBatch(each, 0) for each in directions], "rotated", maps),
+                len(directions) * FRAMES,
+            )
             unet(
                 torch.empty(videos, 8, HEIGHT, WIDTH, dtype=DTYPE),
                 torch.empty(videos),

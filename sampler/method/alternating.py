@@ -1,15 +1,18 @@
-"""Sequential sampling of both directions (Yang et al., "ViBiDSampler", arXiv 2410.05651, algorithm 1).
+"""Alternating sampling of both directions (Yang et al., "ViBiDSampler", arXiv 2410.05651, algorithm 1).
 
-The directions are never fused: each step σ → σ′ is made by the forward direction, taken back by new noise, and made
-again by the backward one. With one direction's estimates, D_c with conditioning and D_u without,
+The directions are never fused. Each step σ → σ′ is made in the forward direction, taken back by new noise, and made
+again in the backward direction. With one direction's estimates, D_c with conditioning and D_u without,
 
     D ← D_u + g (D_c − D_u)
     D[far frame] ← latent of the other keyframe         decomposed diffusion sampling (DDS)
     x ← D + σ′ · (x − D_u) / σ                          CFG++, arXiv 2406.08070
 
-and in between  x ← x + sqrt(σ² − σ′²) · N(0, 1).
+and between the directions  x ← x + sqrt(σ² − σ′²) · N(0, 1).
 
-DDS solves the least squares of one known frame, and for one whole frame its solution is that frame.
+DDS solves a least-squares problem for one known frame; for a whole frame its solution is that frame.
+
+Two things differ from the authors' release, both in what is fed in: their DDS leads to keyframes encoded without
+augmentation noise, ours to the keyframes of the conditioning; and they draw that noise for each keyframe, we once.
 """
 
 from collections.abc import Callable
@@ -32,26 +35,7 @@ class KeyframeLatents:
     last: torch.Tensor
 
 
-def sequential_step(
-    x: torch.Tensor,
-    guided: torch.Tensor,
-    unconditional: torch.Tensor,
-    far_frame: int,
-    keyframe: torch.Tensor,
-    sigma: float,
-    next_sigma: float,
-) -> torch.Tensor:
-    """One direction's step σ → σ′ in forward time: `x`, `guided`, `unconditional` and the result `[frames, 4, h, w]`.
-
-    `far_frame`: the frame (0 or −1) farthest from the direction's own keyframe, which becomes `keyframe`, the other
-    one, `[1, 4, h, w]`.
-    """
-    estimate = guided.clone()
-    estimate[far_frame] = keyframe.to(estimate)[0]
-    return estimate + next_sigma * (x - unconditional) / sigma
-
-
-def sample_sequential(
+def sample_alternating(
     model: Callable,
     x: torch.Tensor,
     sigmas: torch.Tensor,
@@ -76,33 +60,45 @@ def sample_sequential(
         for direction, far_frame, keyframe in (("forward", -1, keyframes.last), ("backward", 0, keyframes.first)):
             if direction == "backward":
                 x = x + reinjection_scale(sigma, next_sigma) * draw_noise(x.shape, step).to(x)
-            guided, unconditional = _one_direction(model, x, sigma * ones, direction, extra_args)
+            guided, unconditional = _evaluate(model, x, sigma * ones, direction, extra_args)
             if callback is not None:
                 callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": guided})
-            x = sequential_step(
-                x,
-                guided,
-                unconditional,
-                far_frame,
-                _unmasked(keyframe, guided, far_frame, extra_args),
-                sigma,
-                next_sigma,
-            )
+            known = _unmasked(keyframe, guided, far_frame, extra_args)
+            x = alternating_step(x, guided, unconditional, far_frame, known, sigma, next_sigma)
     return x
 
 
+def alternating_step(
+    x: torch.Tensor,
+    guided: torch.Tensor,
+    unconditional: torch.Tensor,
+    far_frame: int,
+    keyframe: torch.Tensor,
+    sigma: float,
+    next_sigma: float,
+) -> torch.Tensor:
+    """One direction's step σ → σ′ in forward time: `x`, `guided`, `unconditional` and the result `[frames, 4, h, w]`.
+
+    `far_frame`: the frame (0 or −1) farthest from the direction's own keyframe, which becomes `keyframe`, the other
+    one, `[1, 4, h, w]`.
+    """
+    estimate = guided.clone()
+    estimate[far_frame] = keyframe.to(estimate)[0]
+    return estimate + next_sigma * (x - unconditional) / sigma
+
+
 def _unmasked(keyframe: torch.Tensor, guided: torch.Tensor, far_frame: int, extra_args: dict) -> torch.Tensor:
-    """The keyframe, but where a noise mask keeps the latent's own frame, that, as `guided` has it."""
+    """The keyframe; where a noise mask keeps the latent's own frame, that frame as `guided` has it."""
     mask = extra_args.get("denoise_mask")
-    return (
-        keyframe if mask is None else torch.lerp(guided[[far_frame]], keyframe.to(guided), mask[[far_frame]].to(guided))
-    )
+    if mask is None:
+        return keyframe
+    return torch.lerp(guided[[far_frame]], keyframe.to(guided), mask[[far_frame]].to(guided))
 
 
-def _one_direction(
+def _evaluate(
     model: Callable, x: torch.Tensor, sigma: torch.Tensor, direction: str, extra_args: dict
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(guided, unconditional) estimates of one direction, in forward time."""
+    """(D, D_u): the guided and the unconditional estimate of one direction, in forward time."""
     unconditional = []
 
     def keep(arguments: dict) -> torch.Tensor:

@@ -1,24 +1,22 @@
-"""Temporal attention shared by both directions (Wang et al., arXiv 2408.15239, section 4.1, equation 4).
+"""Attention of both directions (Wang et al., "Generative Inbetweening", arXiv 2408.15239, section 4.1, equation 4).
 
-The backward direction does not compute its own attention map: it uses the forward direction's, rotated by 180°, with
-fine-tuned value and output projections:
+Temporal self-attention. The backward direction does not compute an attention map of its own. It uses the forward
+direction's, rotated by 180°, with fine-tuned value and output projections:
 
     forward:   out_f = O · softmax(Q Kᵀ / √d) · V x_f
     backward:  out_b = (O + ΔO) · rotate180(softmax(Q Kᵀ / √d)) · (V + ΔV) x_b
 
-Rotating both axes of the map is reversing its queries and its keys, hence
+Rotating both axes of a map P reverses its queries and its keys, hence
 
     rotate180(P) · v = reverse(P · reverse(v))
 
-so that where both directions are in one call the map is never a tensor: the same q and k serve twice. Only when the
-directions run one after the other is P kept between the calls.
+With both directions in one UNet call the map is never a tensor: the same q and k serve twice. P itself is kept only
+between calls, when the directions run one after the other.
 
-A sequence here is the F frames at one spatial position: tensors are `[positions, frames, channels]`.
+Cross-attention to a single token. SVD's context is one CLIP image token. The softmax over one score is 1, so the result
+is O · V · context for every query, exactly; `to_q`, `to_k` and the attention drop out.
 
-Cross-attention to a single token, exactly, without its queries, keys and softmax.
-
-SVD's context is one CLIP image token. The softmax over one score is 1, so the attention's result is O · V · context for
-every query: `to_q`, `to_k` and the attention itself drop out.
+Tokens are `[positions, frames, channels]`: one sequence of all frames for each spatial position.
 """
 
 from collections.abc import Callable
@@ -32,6 +30,7 @@ from .fusion import reverse_sequences
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Replacement = Callable[..., torch.Tensor]
+QueriesAndKeys = tuple[torch.Tensor, torch.Tensor]
 TEMPORAL_ATTENTIONS = ("rotated", "own")
 _TOKENS_AT_ONCE = 2**15
 
@@ -46,9 +45,18 @@ class Projections(Protocol):
     heads: int
 
 
+@dataclass
+class BackwardProjections:
+    """What the backward direction adds: ΔV and ΔO of one layer, and how much of them (0…1)."""
+
+    to_v: Callable[[torch.Tensor], torch.Tensor]
+    to_out: Callable[[torch.Tensor], torch.Tensor]
+    strength: float = 1.0
+
+
 @dataclass(frozen=True)
-class Video:
-    """One of the videos that a UNet call computes: its direction, and the conditioning that both directions share."""
+class VideoInBatch:
+    """One of the videos in a UNet call's batch: its direction, and the conditioning that both directions share."""
 
     direction: Literal["forward", "backward"]
     conditioning: object
@@ -56,26 +64,26 @@ class Video:
 
 @dataclass
 class UNetCall:
-    """The videos of one UNet call in their order in the batch, and the maps kept for calls to come.
+    """The videos of one UNet call in their order in the batch, and the maps kept for later calls.
 
-    `maps`: {(layer, conditioning): `[positions, heads, frames, frames]`}, or the queries and keys that a replaced
-    attention makes its own map of. They are given up as they are used, unless `keeps_maps`. `frames`: those of each
-    video, where they are to be checked.
+    `maps`: {(layer, conditioning): `[positions, heads, frames, frames]`}, or the queries and keys from which a replaced
+    attention makes its own map. A map is dropped when it has been used, unless `keeps_maps`. `frames`: the length of
+    each video, if it is to be checked.
     """
 
-    videos: list[Video]
+    videos: list[VideoInBatch]
     temporal_attention: str = "rotated"
-    maps: dict[tuple[str, object], torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    maps: dict[tuple[str, object], torch.Tensor | QueriesAndKeys] = field(default_factory=dict)
     keeps_maps: bool = False
     frames: int | None = None
     layers_done: int = 0
 
     def __post_init__(self):
         # Once a call, so that what a compiler reads in the layers does not change from one conditioning to the next.
-        self.twins = [self._twin(index) for index in range(len(self.videos))]
+        self.other_direction = [self._other_direction(index) for index in range(len(self.videos))]
 
-    def _twin(self, index: int) -> int | None:
-        """Which video is the other direction of the same conditioning, if it is in this call."""
+    def _other_direction(self, index: int) -> int | None:
+        """The index of the other direction of the same conditioning, if it is in this call."""
         return next(
             (
                 other
@@ -87,7 +95,7 @@ class UNetCall:
 
 
 class ForwardMapMissing(RuntimeError):
-    """A backward video came before the forward video whose attention map it needs, or a second time."""
+    """A backward video came before the forward video whose attention map it needs, or came twice."""
 
 
 class VideosDivided(RuntimeError):
@@ -95,19 +103,10 @@ class VideosDivided(RuntimeError):
 
 
 @dataclass
-class BackwardProjections:
-    """What the backward direction adds: ΔV and ΔO of one layer, and how much of them (0…1)."""
-
-    to_v: Callable[[torch.Tensor], torch.Tensor]
-    to_out: Callable[[torch.Tensor], torch.Tensor]
-    strength: float = 1.0
-
-
-@dataclass
 class Tokens:
-    """What queries, keys and values are made of, `[videos · positions, frames, channels]`, one tensor for all three.
+    """The tokens of queries, keys and values, `[videos · positions, frames, channels]`.
 
-    Unless attention patches of other nodes have changed them.
+    They are one and the same tensor unless another node's attention patches have changed them.
     """
 
     query: torch.Tensor
@@ -115,7 +114,7 @@ class Tokens:
     value: torch.Tensor
 
     def parts(self, count: int) -> list["Tokens"]:
-        """Those of each video."""
+        """The tokens of each video."""
         return [Tokens(*part) for part in zip(*(x.chunk(count) for x in (self.query, self.key, self.value)))]
 
 
@@ -128,73 +127,96 @@ def dual_direction_attention(
     attend: Attend,
     replacement: Replacement | None = None,
 ) -> torch.Tensor:
-    """One temporal self-attention over all videos of a UNet call, forward ones first.
+    """One temporal self-attention over all videos of a UNet call.
 
     `tokens`: `[videos · positions, frames, channels]`, backward videos in reversed time; the result has the same
-    shape. `attend(q, k, v)` is any attention on `[positions, frames, channels]`; `replacement(q, k, v, video)`, in the
-    place of it, another node's for the video of that index, in the video's own time.
-    Raises ForwardMapMissing when a backward video's forward twin is neither in the call nor among its maps.
+    shape. `attend(q, k, v)`: any attention on `[positions, frames, channels]`; `replacement(q, k, v, video)`: another
+    node's attention instead, given the video's index and its tokens in the video's own time.
+    Raises ForwardMapMissing when the map of a backward video is neither in the call nor among those kept.
     """
-    tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens, tokens, tokens)
-    parts = tokens.parts(len(call.videos))
-    results: list[torch.Tensor | None] = [None] * len(parts)
-    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    for index in sorted(range(len(parts)), key=lambda index: call.videos[index].direction == "backward"):
-        video = None if replacement is None else partial(replacement, video=index)
-        if call.videos[index].direction == "forward":
-            results[index] = _forward(layer, projections, parts[index], index, call, shared, attend, video)
-        else:
-            results[index] = _backward(layer, projections, backward, parts[index], index, call, shared, attend, video)
+    parts = (tokens if isinstance(tokens, Tokens) else Tokens(tokens, tokens, tokens)).parts(len(call.videos))
+    work = _Layer(layer, projections, backward, call, attend, replacement)
+    results: dict[int, torch.Tensor] = {}
+    # Forward videos first: the backward ones use their maps.
+    for direction, compute in (("forward", work.forward), ("backward", work.backward)):
+        for index, video in enumerate(call.videos):
+            if video.direction == direction:
+                results[index] = compute(index, parts[index])
     call.layers_done += 1
-    return torch.cat(results)
+    return torch.cat([results[index] for index in range(len(parts))])
 
 
-def _forward(layer, projections, tokens, index, call, shared, attend, replacement):
-    q, k, v = projections.to_q(tokens.query), projections.to_k(tokens.key), projections.to_v(tokens.value)
-    if call.temporal_attention != "own":
-        if call.twins[index] is not None:
-            shared[index] = q, k
-        elif replacement is not None:
-            call.maps[layer, call.videos[index].conditioning] = q, k
+@dataclass
+class _Layer:
+    """One temporal attention during one UNet call.
+
+    `added`: ΔV and ΔO; `shared`: {index of a forward video: its q and k} where the other direction is in the call.
+    """
+
+    name: str
+    projections: Projections
+    added: BackwardProjections | None
+    call: UNetCall
+    attend: Attend
+    replacement: Replacement | None
+    shared: dict[int, QueriesAndKeys] = field(default_factory=dict)
+
+    def forward(self, index: int, tokens: Tokens) -> torch.Tensor:
+        """O · softmax(Q Kᵀ / √d) · V x_f"""
+        layers = self.projections
+        q, k, v = layers.to_q(tokens.query), layers.to_k(tokens.key), layers.to_v(tokens.value)
+        key = self.name, self.call.videos[index].conditioning
+        if self.call.temporal_attention == "own":
+            return layers.to_out(self._attention(index)(q, k, v))
+        if self.call.other_direction[index] is not None:
+            self.shared[index] = q, k
+        elif self.replacement is not None:
+            self.call.maps[key] = q, k
         else:
-            attention_map = compute_map(q, k, projections.heads)
-            call.maps[layer, call.videos[index].conditioning] = attention_map
-            return projections.to_out(apply_map(attention_map, v))
-    return projections.to_out((replacement or attend)(q, k, v))
+            self.call.maps[key] = attention_map = compute_map(q, k, layers.heads)
+            return layers.to_out(apply_map(attention_map, v))
+        return layers.to_out(self._attention(index)(q, k, v))
 
-
-def _backward(layer, projections, backward, tokens, index, call, shared, attend, replacement):
-    v = projections.to_v(tokens.value)
-    if backward is not None:
-        v = v + backward.strength * backward.to_v(tokens.value)
-    if call.temporal_attention == "own":
-        out = (replacement or attend)(projections.to_q(tokens.query), projections.to_k(tokens.key), v)
-    else:
-        kept = _forward_map(layer, index, call, shared)
-        if isinstance(kept, torch.Tensor):
-            out = reverse_sequences(apply_map(kept, reverse_sequences(v)))
-        elif replacement is not None:
-            # In the video's own time, since what another node makes of the map may not be rotated afterwards.
-            out = replacement(*(reverse_sequences(x) for x in kept), v)
+    def backward(self, index: int, tokens: Tokens) -> torch.Tensor:
+        """(O + ΔO) · rotate180(P) · (V + ΔV) x_b; with `own` attention P is not the forward direction's, nor rotated."""
+        layers, added = self.projections, self.added
+        v = layers.to_v(tokens.value)
+        if added is not None:
+            v = v + added.strength * added.to_v(tokens.value)
+        if self.call.temporal_attention == "own":
+            out = self._attention(index)(layers.to_q(tokens.query), layers.to_k(tokens.key), v)
         else:
-            out = reverse_sequences(attend(*kept, reverse_sequences(v)))
-    result = projections.to_out(out)
-    return result if backward is None else result + backward.strength * backward.to_out(out)
+            out = self._rotated(index, self._forward_map(index), v)
+        result = layers.to_out(out)
+        return result if added is None else result + added.strength * added.to_out(out)
 
+    def _rotated(self, index: int, forward_map: torch.Tensor | QueriesAndKeys, v: torch.Tensor) -> torch.Tensor:
+        """rotate180(P) · v = reverse(P · reverse(v))"""
+        if isinstance(forward_map, torch.Tensor):
+            return reverse_sequences(apply_map(forward_map, reverse_sequences(v)))
+        if self.replacement is None:
+            return reverse_sequences(self.attend(*forward_map, reverse_sequences(v)))
+        # In the video's own time: what another node makes of the map may not be rotated afterwards.
+        q, k = forward_map
+        return self._attention(index)(reverse_sequences(q), reverse_sequences(k), v)
 
-def _forward_map(layer, index, call, shared):
-    """The forward twin's map, or its queries and keys."""
-    kept = shared.get(call.twins[index])
-    if kept is None:
-        take = call.maps.get if call.keeps_maps else call.maps.pop
-        kept = take((layer, call.videos[index].conditioning), None)
-    if kept is None:
-        raise ForwardMapMissing(layer)
-    return kept
+    def _forward_map(self, index: int) -> torch.Tensor | QueriesAndKeys:
+        """The map of the same conditioning's forward video, or its queries and keys."""
+        other = self.call.other_direction[index]
+        if other is not None and other in self.shared:
+            return self.shared[other]
+        take = self.call.maps.get if self.call.keeps_maps else self.call.maps.pop
+        kept = take((self.name, self.call.videos[index].conditioning), None)
+        if kept is None:
+            raise ForwardMapMissing(self.name)
+        return kept
+
+    def _attention(self, index: int) -> Attend:
+        return self.attend if self.replacement is None else partial(self.replacement, video=index)
 
 
 def compute_map(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:
-    """softmax(Q Kᵀ / √d) as `[positions, heads, frames, frames]`, computed in float32, kept in q's precision."""
+    """P = softmax(Q Kᵀ / √d), `[positions, heads, frames, frames]`, computed in float32, kept in q's precision."""
     # Some positions at a time: in float32, all of them would take more memory than anything else in the UNet.
     at_once = max(1, _TOKENS_AT_ONCE // q.shape[1])
     return torch.cat([_map(*parts, heads) for parts in zip(q.split(at_once), k.split(at_once))])

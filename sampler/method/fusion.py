@@ -1,25 +1,30 @@
-"""Guidance and fusion of the two directions (Wang et al., arXiv 2408.15239, section 4.2, and the authors' release).
+"""Guidance and fusion of the two directions (Wang et al., "Generative Inbetweening", arXiv 2408.15239, section 4.2).
 
     v = w_i · v_f + (1 − w_i) · reverse_time(v_b)        for frame i
 
 `average`, the release's default: w = 0.5 and one guidance scale, the middle of its range.
-`weighted`: w falls from 1 to 0, and guidance rises from its minimum to its maximum in each direction's own time, so
-that each direction is trusted, and left alone, near its own keyframe.
+`weighted`: w falls from 1 to 0, and guidance rises from its minimum to its maximum in each direction's own time. Each
+direction counts most, and is guided least, near its own keyframe.
 
-The fusion is linear and its weights add up to 1, so it may be applied to denoised estimates as well as to v.
+The fusion is linear and its weights add up to 1, so it may be applied to denoised estimates D as well as to v.
 
-Running a video model backward: its input reversed in time, its result reversed back (section 4.2 of the paper).
+A video model runs backward when its input is reversed in time and its result reversed back. The strategy
+`time-reversal` fuses the base model run both ways (Feng et al., "Explorative Inbetweening of Time and Space",
+arXiv 2403.14611). Their release repeats early steps in another way: it jumps back over five levels at once, never to
+the first, and scales the new noise.
 
-Motion prior distillation (Jeon et al., arXiv 2602.12679): the forward direction's motion, led to the last keyframe.
+The strategy `endpoint-correction` does not compute the backward direction. Its estimate is the forward one, moved as a
+whole so that it ends at the last keyframe:
 
-The backward direction is not computed. What it would begin with is known, the last keyframe's latent, and its motion is
-the forward direction's, frame by frame:
+    reverse_time(D_b)[i] = D_f[i] + (z_last − D_f[last])
 
-    reverse_time(D_b)[i] = z_last + (D_f[i] − D_f[last])
+Without guidance, weighted fusion then gives
 
-Their release does so in the first tenth of its steps, beside CFG++, decomposed diffusion sampling and re-noising, and
-computes the backward direction afterwards. Here it is done in every step, and there is nothing beside it: guidance and
-fusion are those of every other strategy.
+    D[i] = D_f[i] + (1 − w_i) (z_last − D_f[last])
+
+the forward video with the error at its end spread linearly over the frames. It is derived from Jeon et al., "Motion
+Prior Distillation", arXiv 2602.12679, but is not their algorithm: they use such an estimate only in the backward half
+of an alternating sampler's steps, and only in the first tenth of the steps.
 """
 
 import math
@@ -66,6 +71,9 @@ def reverse_sequences(sequences: torch.Tensor) -> torch.Tensor:
     return sequences.flip(1)
 
 
-def backward_estimate(forward: torch.Tensor, last_keyframe: torch.Tensor) -> torch.Tensor:
-    """D_b, `[frames, 4, h, w]` in reversed time, from D_f in forward time and the last keyframe's `[1, 4, h, w]`."""
+def endpoint_correction(forward: torch.Tensor, last_keyframe: torch.Tensor) -> torch.Tensor:
+    """D_b of the strategy `endpoint-correction`: D_f moved to end at the last keyframe, in reversed time.
+
+    `forward`: `[frames, 4, h, w]` in forward time; `last_keyframe`: its latent, `[1, 4, h, w]`.
+    """
     return reverse_time(last_keyframe.to(forward) + forward - forward[-1:])

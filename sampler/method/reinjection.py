@@ -1,18 +1,17 @@
-"""Noise re-injection around any sampler (Wang et al., arXiv 2408.15239, section 4.2; five times in the release).
+"""Noise re-injection around any sampler (Wang et al., "Generative Inbetweening", arXiv 2408.15239, section 4.2).
 
-After the step σ_t → σ_{t−1}, n times over:
+After the step σ_t → σ_{t−1}, n times over (five times in the release):
 
     x ← x + sqrt(σ_t² − σ_{t−1}²) · N(0, 1)        back to the noise level σ_t
     x ← step(x, σ_t → σ_{t−1})
 
 on the first `share` of the steps. It removes the mismatch of the two directions in the middle frames.
 
-Gaussian noise of a run, in streams that do not depend on one another.
-
-A run draws its first latents, re-injections, a stochastic sampler's own steps and the keyframes' augmentation, all from
-one seed. Generators that start from the same number, or count up from it, repeat one another's noise, and equal noise
-added twice has √2 times the level that the sampler expects. So each stream has a generator and a seed of its own. The
-first latents are the host's (`comfy.sample.prepare_noise`, seeded with the run's seed itself).
+The noise comes from independent streams. A run draws its first latents, re-injections, a stochastic sampler's own
+steps and the keyframes' augmentation, all from one seed. Generators that start from the same number, or count up from
+it, repeat one another's noise, and equal noise added twice has √2 times the level that the sampler expects. So each
+stream has a generator and a seed of its own. The first latents are the host's (`comfy.sample.prepare_noise`, seeded
+with the run's seed itself).
 """
 
 import hashlib
@@ -29,7 +28,7 @@ def reinjected_steps(steps: int, share: float) -> int:
     return min(steps, int(share * steps + 1e-6))
 
 
-def sampler_passes(steps: int, reinjections: int, share: float) -> int:
+def steps_with_reinjections(steps: int, reinjections: int, share: float) -> int:
     """How many sampler steps run in all, re-injections included."""
     return steps + reinjections * reinjected_steps(steps, share)
 

@@ -23,7 +23,7 @@ VIDEOS = {
 
 def videos(method) -> int:
     sampler, directions = settings_from(method.inputs)
-    return directions.videos_of_an_evaluation() * sampler.passes(directions)
+    return directions.videos_of_an_evaluation() * sampler.sampler_steps(directions)
 
 
 def test_every_compared_method_costs_what_the_tables_say():

@@ -11,7 +11,7 @@ from generative_inbetweening.sampler.method.attention import (
     BackwardProjections,
     ForwardMapMissing,
     UNetCall,
-    Video,
+    VideoInBatch,
     compute_map,
     dual_direction_attention,
     single_token_attention,
@@ -75,13 +75,15 @@ def test_sharing_q_and_k_is_rotating_the_map():
     forward, backward = torch.randn(2, POSITIONS, FRAMES, CHANNELS)
     expected = as_in_the_paper(forward, backward, layer, difference, 0.7)
     # Backward first in the batch: the order there must not matter.
-    together = UNetCall([Video("backward", 1), Video("forward", 1)])
+    together = UNetCall([VideoInBatch("backward", 1), VideoInBatch("forward", 1)])
     found = dual_direction_attention("a", layer, difference, torch.cat([backward, forward]), together, attend)
     assert torch.allclose(found, torch.cat(expected[::-1]), atol=1e-6) and not together.maps
 
     maps = {}
     apart = [
-        dual_direction_attention("a", layer, difference, tokens, UNetCall([Video(direction, 1)], maps=maps), attend)
+        dual_direction_attention(
+            "a", layer, difference, tokens, UNetCall([VideoInBatch(direction, 1)], maps=maps), attend
+        )
         for direction, tokens in (("forward", forward), ("backward", backward))
     ]
     assert torch.allclose(torch.cat(apart), torch.cat(expected), atol=1e-6) and not maps
@@ -90,7 +92,9 @@ def test_sharing_q_and_k_is_rotating_the_map():
 @torch.no_grad()
 def test_four_videos_keep_their_own_maps():
     layer = projections()
-    videos = [Video(direction, half) for direction in ("backward", "forward") for half in ("negative", "positive")]
+    videos = [
+        VideoInBatch(direction, half) for direction in ("backward", "forward") for half in ("negative", "positive")
+    ]
     tokens = torch.randn(4, POSITIONS, FRAMES, CHANNELS)
     found = dual_direction_attention("a", layer, None, torch.cat(list(tokens)), UNetCall(videos), attend).chunk(4)
     for half in (0, 1):
@@ -103,7 +107,7 @@ def test_four_videos_keep_their_own_maps():
 @torch.no_grad()
 def test_own_maps_are_ordinary_attention():
     layer, tokens = projections(), torch.randn(2, POSITIONS, FRAMES, CHANNELS)
-    call = UNetCall([Video("forward", 1), Video("backward", 1)], "own")
+    call = UNetCall([VideoInBatch("forward", 1), VideoInBatch("backward", 1)], "own")
     found = dual_direction_attention("a", layer, None, torch.cat(list(tokens)), call, attend)
     both = torch.cat(list(tokens))
     assert torch.allclose(found, layer.to_out(attend(layer.to_q(both), layer.to_k(both), layer.to_v(both))), atol=1e-6)
@@ -112,7 +116,12 @@ def test_own_maps_are_ordinary_attention():
 def test_backward_without_its_forward_map_is_refused():
     with pytest.raises(ForwardMapMissing):
         dual_direction_attention(
-            "a", projections(), None, torch.randn(POSITIONS, FRAMES, CHANNELS), UNetCall([Video("backward", 1)]), attend
+            "a",
+            projections(),
+            None,
+            torch.randn(POSITIONS, FRAMES, CHANNELS),
+            UNetCall([VideoInBatch("backward", 1)]),
+            attend,
         )
 
 
@@ -187,7 +196,7 @@ def test_reinjection_goes_back_to_the_noise_level():
 )
 def test_share_of_the_steps_is_rounded_down(steps, share, expected):
     assert reinjection.reinjected_steps(steps, share) == expected
-    assert reinjection.sampler_passes(steps, 5, share) == steps + 5 * expected
+    assert reinjection.steps_with_reinjections(steps, 5, share) == steps + 5 * expected
 
 
 def test_no_reinjection_is_the_sampler_itself():

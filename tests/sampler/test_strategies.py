@@ -9,7 +9,7 @@ import torch
 from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenLoadSVD
 from generative_inbetweening.sampler import settings as presets
 from generative_inbetweening.sampler.ksampler import align_your_steps
-from generative_inbetweening.sampler.method.alternating import ONE_DIRECTION, KeyframeLatents, sample_sequential
+from generative_inbetweening.sampler.method.alternating import ONE_DIRECTION, KeyframeLatents, sample_alternating
 from generative_inbetweening.sampler.settings import STRATEGIES, TRAINING_FREE, VIDEOS_PER_CALL
 from helpers.plain_svd import plainly_sequential
 from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
@@ -46,7 +46,7 @@ def test_sequential_sampling_is_the_algorithm_of_its_paper():
 
     sigmas = torch.tensor([10.0, 3.0, 0.5, 0.0])
     x = 10 * torch.randn(FRAMES, 4, 3, 3, generator=generator)
-    found = sample_sequential(
+    found = sample_alternating(
         model, x, sigmas, {"seed": 7, "model_options": {}}, keyframes=KeyframeLatents(first[None], last[None])
     )
     assert torch.allclose(found, plainly_sequential(estimates, x, sigmas.tolist(), first, last, 7), atol=1e-5)
@@ -140,7 +140,7 @@ def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strate
         },
     )
     sample(model, encoded, strategy=strategy, guidance_max=guidance_max)
-    assert sum(calls) == directions.videos_of_an_evaluation() * sampler.passes(directions)
+    assert sum(calls) == directions.videos_of_an_evaluation() * sampler.sampler_steps(directions)
 
 
 def test_sequential_refuses_another_sampler(models, encoded):
