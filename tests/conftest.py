@@ -1,33 +1,42 @@
-"""Makes a real ComfyUI importable, before any test is read, and offers the small model that most tests sample with."""
+"""Makes a real ComfyUI importable before any test is read, and offers what most tests share."""
+
+from collections.abc import Iterator
 
 import pytest
 from generative_inbetweening.tools.import_host import import_host
+
+# The helpers' own asserts say what they compared.
+pytest.register_assert_rewrite("helpers")
 
 try:
     import_host()
 except FileNotFoundError as error:
     raise pytest.UsageError(str(error)) from error
 
+from helpers import server as real_server  # noqa: E402
+from helpers import small_model  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """The small model: (model with backward motion, CLIP vision, VAE)."""
-    from helpers.small_model import load
-
-    return load(tmp_path_factory.mktemp("models"))
+    return small_model.load(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def encoded(models):
     """(positive, negative, latent) of its two pictures."""
-    from helpers.small_model import encode
-
-    return encode(models)
+    return small_model.encode(models)
 
 
 @pytest.fixture(scope="module")
 def expected(models, encoded):
     """The latents that it samples between them."""
-    from helpers.small_model import sample
+    return small_model.sample(models[0], encoded)
 
-    return sample(models[0], encoded)
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real_server.Server]:
+    """A ComfyUI server with the pack, the demo's files and the reference's models, one for the whole run."""
+    with real_server.started(tmp_path_factory.mktemp("comfyui") / "base") as server:
+        yield server

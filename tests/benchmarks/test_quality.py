@@ -1,11 +1,8 @@
 """The quality benchmark's metrics tell good from bad, and with the demo model ours stays ahead of what came before."""
 
-import copy
 import math
 import sys
-from pathlib import Path
 
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -13,16 +10,11 @@ from generative_inbetweening.benchmarks.common import metrics
 from generative_inbetweening.benchmarks.common.bootstrap import difference, interval
 from generative_inbetweening.benchmarks.common.peers import cross_fade
 from generative_inbetweening.benchmarks.quality.clips import world_clip
-from generative_inbetweening.benchmarks.quality.methods import Methods, SamplingSettings
+from generative_inbetweening.benchmarks.quality.methods import SamplingSettings
 from generative_inbetweening.demo.world.world import make_clips
-from generative_inbetweening.weights.files import read_metadata
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
-CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
 PASSES = 0.15
 CLIPS = 6
-# A whole run takes minutes; these few steps keep the order of the methods.
-SETTINGS = SamplingSettings(steps=8, reinjections=0)
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +79,6 @@ def test_frames_are_measured_against_the_clip_of_the_benchmark():
     assert not torch.equal(clip.truth, world_clip(1, 8, 64).truth)
 
 
-@pytest.fixture(scope="module")
-def methods():
-    folders = copy.deepcopy(folder_paths.folder_names_and_paths)
-    methods = Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS)
-    yield methods
-    methods.close()
-    folder_paths.folder_names_and_paths.clear()
-    folder_paths.folder_names_and_paths.update(folders)
-    folder_paths.filename_list_cache.clear()
-
-
 def test_every_method_makes_a_video_and_counts_its_work(methods, monkeypatch):
     clip = world_clip(0, 8, 64)
     # 4 steps, the first 2 of them once more; 4 videos an evaluation, of forward SVD 2.
@@ -115,10 +96,7 @@ def test_every_method_makes_a_video_and_counts_its_work(methods, monkeypatch):
         assert (video.evaluations, video.unet_videos) == (evaluations, videos), name
 
 
-@pytest.mark.skipif(
-    read_metadata(CHECKPOINT).get("trained") != "yes",
-    reason="demo/demo_svd.safetensors holds random weights, its videos mean nothing",
-)
+@pytest.mark.usefixtures("trained")
 def test_ours_stays_ahead_of_cross_fade_and_time_reversal_fusion(methods):
     errors = {name: [] for name in ("ours", "cross-fade", "time-reversal")}
     for number in range(CLIPS):

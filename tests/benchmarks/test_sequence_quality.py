@@ -8,8 +8,6 @@ import torch
 from generative_inbetweening.benchmarks.quality.clips import world_clip
 from generative_inbetweening.benchmarks.sequence.measures import picture_errors, place_errors, places, speed_jump
 from generative_inbetweening.nodes import InbetweenKeyframeSequence, InbetweenLoadBackwardMotion
-from generative_inbetweening.weights.files import read_metadata
-from test_quality import CHECKPOINT, methods  # noqa: F401
 
 KEYFRAMES = [0, 7, 14, 21]
 # Its object is seen in every frame and travels 25 pixels.
@@ -46,7 +44,7 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def video(methods, clip) -> torch.Tensor:  # noqa: F811
+def video(methods, clip) -> torch.Tensor:
     """`[22, 3, 64, 64]` through the clip's frames 0, 7, 14 and 21."""
     (model,) = InbetweenLoadBackwardMotion.execute(methods.base, methods.files["rotated"], 1.0).args
     keyframes = clip.truth[KEYFRAMES].movedim(1, -1).contiguous()
@@ -65,11 +63,8 @@ def test_all_frames_are_there_and_none_twice(video):
             assert not torch.equal(shown[first], shown[second]), (first, second)
 
 
-@pytest.mark.skipif(
-    read_metadata(CHECKPOINT).get("trained") != "yes",
-    reason="demo/demo_svd.safetensors holds random weights, its videos mean nothing",
-)
-def test_keyframes_are_in_their_places_within_the_models_own_reconstruction_error(methods, clip, video):  # noqa: F811
+@pytest.mark.usefixtures("trained")
+def test_keyframes_are_in_their_places_within_the_models_own_reconstruction_error(methods, clip, video):
     reconstruction = methods.run("reconstruction", clip).frames
     found, known = (place_errors(places(frames, clip.world), clip.world) for frames in (video, reconstruction))
     ours, own = (picture_errors(frames, clip.truth) for frames in (video, reconstruction))

@@ -7,9 +7,8 @@ import sys
 import aiohttp
 from comfy_execution.utils import CurrentNodeContext
 from generative_inbetweening.common.remarks import remark, remarks_on_node
-from helpers.comfyui_server import Server
+from helpers.server import Server
 
-pytest_plugins = ["helpers.server_fixture"]
 _TEXT = 3
 
 

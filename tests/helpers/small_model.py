@@ -1,11 +1,20 @@
 """A small SVD model loaded through the nodes, and short sampling runs with it."""
 
+import gc
+
 import comfy.sample
 import comfy.samplers
 import torch
-from generative_inbetweening.nodes import InbetweenDualDirectionKSampler, InbetweenEncodeKeyframes
+from generative_inbetweening.nodes import (
+    InbetweenConvertBackwardMotion,
+    InbetweenDualDirectionKSampler,
+    InbetweenEncodeKeyframes,
+    InbetweenLoadBackwardMotion,
+    InbetweenLoadSVD,
+)
+from generative_inbetweening.training.memory import LiveBytes
 
-from helpers.reference_cases import load_models, use_folders
+from helpers.model_folders import base_folder, folder, use_folders
 
 SIZE, FRAMES = 64, 4
 # From the highest noise level to the lowest in one of two steps, float32 loses three digits; three steps keep them.
@@ -31,6 +40,14 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor]:
     across = torch.linspace(0, 1, SIZE).expand(SIZE, SIZE)
     first = torch.stack([across, across.T, 1 - across], dim=-1)
     return first[None], first.flip(1)[None]
+
+
+def load_models(backward_motion: str = "tiny_backward_motion", strength: float = 1.0):
+    """(model with backward motion, CLIP vision, VAE) through the nodes."""
+    InbetweenConvertBackwardMotion.execute(base_folder(), folder("reverse-motion"), backward_motion, "fp32", True)
+    model, clip_vision, vae = InbetweenLoadSVD.execute(folder("-xt")).args
+    (model,) = InbetweenLoadBackwardMotion.execute(model, f"{backward_motion}.safetensors", strength).args
+    return model, clip_vision, vae
 
 
 def load(models_folder):
@@ -85,6 +102,20 @@ def watched(model, look):
     return model
 
 
+def calling(model, look):
+    """A clone of the model that calls `look(videos in the call)` before each UNet call."""
+    return watched(model, lambda arguments: look(len(arguments["input"]) // FRAMES))
+
+
 def unpatched(model) -> bool:
     """Whether every module of the model's UNet is as the host made it."""
     return not any("forward" in module.__dict__ for module in model.model.diffusion_model.modules())
+
+
+def counting() -> LiveBytes:
+    """Counts the bytes of all tensors made inside it."""
+    gc.collect()
+    # Sparse tensors of other tests have no storage of their own.
+    return LiveBytes(
+        each for each in gc.get_objects() if isinstance(each, torch.Tensor) and each.layout == torch.strided
+    )

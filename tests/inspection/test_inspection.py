@@ -224,3 +224,13 @@ def test_previews_of_other_extensions_get_all_frames(tmp_path_factory, monkeypat
     for evaluation in range(2):
         callback(evaluation, torch.zeros(3, 4, 8, 8), torch.zeros(3, 4, 8, 8), 2)
     assert seen == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.uint16, torch.bool]
+)
+def test_sheet_and_report_of_other_number_formats(dtype):
+    frames = torch.rand(5, 40, 48, 3, generator=torch.manual_seed(0)).to(dtype)
+    for node, arguments in ((InbetweenContactSheet, (0, "0, -1")), (InbetweenReport, ("0, -1",))):
+        expected = node.execute(frames.float(), *arguments).args[0]
+        assert torch.equal(node.execute(frames, *arguments).args[0], expected)

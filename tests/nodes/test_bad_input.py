@@ -15,7 +15,7 @@ from generative_inbetweening.nodes import (
     InbetweenReinjectionSampler,
 )
 from generative_inbetweening.weights.backward_motion import read_backward_motion, write_backward_motion
-from helpers.reference_cases import REFERENCE, backward_motion_folder
+from helpers.model_folders import REFERENCE, backward_motion_folder
 from helpers.small_model import encode, pictures, sample
 from safetensors.torch import load_file, save_file
 

@@ -17,7 +17,7 @@ from generative_inbetweening.nodes import (
     InbetweenLoadSVD,
 )
 from generative_inbetweening.nodes.values import checked_value
-from helpers.reference_cases import backward_motion_folder
+from helpers.model_folders import backward_motion_folder
 from helpers.small_model import DEFAULTS, encode, pictures
 
 LOADERS = (InbetweenLoadSVD, InbetweenLoadBackwardMotion, InbetweenConvertBackwardMotion)

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 from generative_inbetweening.nodes import NODES
+from generative_inbetweening.tools.update_english_locale import ENGLISH, english, text_of
 from generative_inbetweening.weights.folders import register_backward_motion_folder
-from helpers.comfyui_server import Server
-from helpers.update_english_locale import ENGLISH, english, text_of
-
-pytest_plugins = ["helpers.server_fixture"]
+from helpers.server import Server
 
 register_backward_motion_folder()
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
@@ -39,7 +37,8 @@ def texts(content: dict, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], st
 
 
 def test_english_says_what_the_code_says():
-    assert ENGLISH.read_text(encoding="utf-8") == text_of(english(NODES)), "run python tests/update_english_locale.py"
+    command = "python -m generative_inbetweening.tools.update_english_locale"
+    assert ENGLISH.read_text(encoding="utf-8") == text_of(english(NODES)), f"run {command}"
 
 
 def test_every_language_is_tested():

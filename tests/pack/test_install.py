@@ -19,8 +19,7 @@ from generative_inbetweening.tools.places import PACK_NAME
 from generative_inbetweening.tools.server import ADDRESS, free_port, stop, wait_until_ready
 from generative_inbetweening.tools.subprocesses import clean_environment
 from generative_inbetweening.weights.folders import register_backward_motion_folder
-from helpers.comfyui_server import ROOT, Server, api_workflow, inputs_of, node_of
-from helpers.install_tools import install_tools
+from helpers.server import ROOT, Server, api_workflow, inputs_of, node_of
 
 register_backward_motion_folder()
 
@@ -75,9 +74,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def archive(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(repository: Path, install_tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """node.zip, as `comfy node publish` would upload it."""
-    tools, home = install_tools(), tmp_path_factory.mktemp("home")
+    tools, home = install_tools, tmp_path_factory.mktemp("home")
     run(tools / "comfy", "--skip-prompt", "tracking", "disable", cwd=repository, HOME=home)
     run(tools / "comfy", "--skip-prompt", "node", "pack", cwd=repository, HOME=home)
     return repository / "node.zip"
@@ -157,8 +156,8 @@ def check_that_it_works(comfyui: Path, name: str) -> None:
     assert "10 temporal attentions" in run(sys.executable, *command.split(), file, cwd=pack)
 
 
-def test_manager_installs_it_from_a_git_address(repository: Path, tmp_path: Path):
-    comfyui, tools = clean_comfyui(tmp_path), install_tools()
+def test_manager_installs_it_from_a_git_address(repository: Path, install_tools: Path, tmp_path: Path):
+    comfyui, tools = clean_comfyui(tmp_path), install_tools
     served = tmp_path / "served" / f"{PACK_NAME}.git"
     run("git", "clone", "--quiet", "--bare", repository, served, cwd=tmp_path)
     address = f"file://localhost{served.as_posix()}"

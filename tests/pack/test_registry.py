@@ -146,7 +146,7 @@ def test_requirement_files_pin_every_package() -> None:
         ("LICENSE", True),
         ("README.md", True),
         ("demo/first.png", True),
-        ("tests/test_parity.py", False),
+        ("tests/sampler/test_parity.py", False),
         ("tests/reference/plain.safetensors", False),
         (".ci/run", False),
         (".github/workflows/test.yml", False),

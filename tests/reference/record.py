@@ -1,13 +1,13 @@
-"""Records what the authors' own pipeline computes, for tests/test_parity.py.
+"""Records what the authors' own pipeline computes, for tests/sampler/test_parity.py.
 
     python tests/reference/record.py --authors FOLDER --out FOLDER
 
 `--authors` is a checkout of github.com/jeanne-wang/svd_keyframe_interpolation, `--out` a folder that is made: the
-models of ../helpers/wide_models.py, and for each case two pictures and its tensors (README.md beside this file). The authors'
-sampling code runs unmodified under today's diffusers, once in float32 and once in float64 with the same draws; how far
-the two are apart is the noise floor. Two things are as in the original SVD: GroupNorm's eps in the UNet's resnets,
-which is another in diffusers, and each video's own image embedding in the temporal cross-attention of a batch, which
-diffusers has right since 0.28 and this file checks.
+models of ../helpers/wide_models.py, and for each case two pictures and its tensors (README.md beside this file). The
+authors' sampling code runs unmodified under today's diffusers, once in float32 and once in float64 with the same
+draws; how far the two are apart is the noise floor. Two things are as in the original SVD: GroupNorm's eps in the
+UNet's resnets, which is another in diffusers, and each video's own image embedding in the temporal cross-attention of
+a batch, which diffusers has right since 0.28 and this file checks.
 """
 
 import argparse

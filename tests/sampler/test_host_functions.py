@@ -17,8 +17,7 @@ from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
 from generative_inbetweening.nodes import InbetweenDualDirectionKSampler, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from generative_inbetweening.sampler.unet_patches import UNET_CALL
-from helpers.memory_tools import calling
-from helpers.small_model import encode, plain_ksampler, sample, unpatched
+from helpers.small_model import calling, encode, plain_ksampler, sample, unpatched
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 WRAPPERS = comfy.patcher_extension.WrappersMP

@@ -102,7 +102,7 @@ NOT_FOR_SVD = {
 }
 # Leave weight patches on the model and nothing else, as the LoRA loaders do; the host takes a minute for each of them.
 WEIGHTS_OF_TWO_MODELS = "ModelMerge"
-# tests/test_precision.py runs it: with its default, compiling takes minutes.
+# tests/sampler/test_precision.py runs it: with its default, compiling takes minutes.
 ELSEWHERE = ["TorchCompileModel"]
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
 ROUNDING = 2e-3

@@ -8,8 +8,7 @@ import pytest
 import torch
 from generative_inbetweening.sampler import feed_forward
 from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
-from helpers.memory_tools import calling, counting
-from helpers.small_model import sample, unpatched
+from helpers.small_model import calling, counting, sample, unpatched
 
 
 def test_the_videos_per_call_is_logged_once(models, encoded, caplog):

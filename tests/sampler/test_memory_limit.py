@@ -5,8 +5,7 @@ import pytest
 import torch
 from generative_inbetweening.sampler import memory_limit
 from generative_inbetweening.sampler.memory_limit import check_one_video_fits, largest_size, least_bytes
-from helpers.memory_tools import calling, counting
-from helpers.small_model import FRAMES, SIZE, sample, unpatched
+from helpers.small_model import FRAMES, SIZE, calling, counting, sample, unpatched
 
 
 def test_a_limit_below_one_video_is_an_error_before_the_first_step(models, encoded, monkeypatch):

@@ -17,18 +17,9 @@ from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from generative_inbetweening.weights.backward_motion import is_backward_motion_key, write_backward_motion
 from generative_inbetweening.weights.files import read_tensors
 from generative_inbetweening.weights.keys import unet as unet_keys
-from helpers.reference_cases import (
-    backward_motion_folder,
-    case_names,
-    encode_case,
-    folder,
-    load_models,
-    read_case,
-    recorded_models,
-    sample_case,
-    schedule,
-    use_folders,
-)
+from helpers.model_folders import backward_motion_folder, folder, use_folders
+from helpers.reference_cases import case_names, encode_case, read_case, recorded_models, sample_case, schedule
+from helpers.small_model import load_models
 
 from nodes import VAEDecode
 

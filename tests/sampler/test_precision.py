@@ -15,7 +15,7 @@ from comfy_extras.nodes_torch_compile import TorchCompileModel
 from generative_inbetweening.nodes import InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.weights.host import build_unet
 from generative_inbetweening.weights.svd import read_folder
-from helpers.reference_cases import REFERENCE
+from helpers.model_folders import REFERENCE
 from helpers.small_model import DEFAULTS, sample
 
 MODEL = "tiny-svd-xt/"

@@ -11,8 +11,8 @@ from generative_inbetweening.sampler import settings as presets
 from generative_inbetweening.sampler.ksampler import align_your_steps
 from generative_inbetweening.sampler.method.alternating import ONE_DIRECTION, KeyframeLatents, sample_alternating
 from generative_inbetweening.sampler.settings import STRATEGIES, TRAINING_FREE, VIDEOS_PER_CALL
-from helpers.plain_svd import plainly_sequential
 from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
+from helpers.two_unets import two_unet_alternating
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 MOTION_PRIOR = "endpoint-correction"
@@ -49,7 +49,7 @@ def test_sequential_sampling_is_the_algorithm_of_its_paper():
     found = sample_alternating(
         model, x, sigmas, {"seed": 7, "model_options": {}}, keyframes=KeyframeLatents(first[None], last[None])
     )
-    assert torch.allclose(found, plainly_sequential(estimates, x, sigmas.tolist(), first, last, 7), atol=1e-5)
+    assert torch.allclose(found, two_unet_alternating(estimates, x, sigmas.tolist(), first, last, 7), atol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", SEQUENTIAL)

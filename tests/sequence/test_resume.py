@@ -24,11 +24,10 @@ from generative_inbetweening.sequence import store as sequence_files
 from generative_inbetweening.sequence.fingerprint import CannotBeKnown, fingerprint, model_fingerprint
 from generative_inbetweening.sequence.store import FinishedClips
 from generative_inbetweening.weights.attach import beside_its_weights
-from helpers.comfyui_server import Server, api_workflow, node_of
 from helpers.sequences import keyframes, sequence
+from helpers.server import Server, api_workflow, node_of
 from helpers.small_model import load
 
-pytest_plugins = ["helpers.server_fixture"]
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
 OUTPUT = "diffusion_model.out.2.weight"
 

@@ -8,15 +8,13 @@ import torch
 from generative_inbetweening.nodes import NODES
 from generative_inbetweening.sequence.frames import Frames
 from generative_inbetweening.weights.folders import register_backward_motion_folder
-from helpers.comfyui_server import Server, api_workflow, node_of
 from helpers.pictures import WIDE, clip_of
 from helpers.sequences import keyframes, sequence
+from helpers.server import Server, api_workflow, node_of
 from helpers.small_model import pictures
 from PIL import Image
 
 from nodes import ImageBatch
-
-pytest_plugins = ["helpers.server_fixture"]
 
 
 def test_keyframes_of_different_sizes_become_one_batch_and_one_size(models):

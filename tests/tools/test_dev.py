@@ -16,9 +16,7 @@ from pathlib import Path
 import pytest
 from generative_inbetweening.tools.demo import replace_together
 from generative_inbetweening.tools.problems import DevError
-from helpers.dev_checkout import ROOT, Checkout, checkout, one_sentence
-
-__all__ = ["checkout"]
+from helpers.dev_checkout import ROOT, Checkout, one_sentence
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and links as on Linux and macOS")
 

@@ -17,16 +17,11 @@ from helpers.dev_checkout import (
     COMFYUI_FILES,
     WHEEL_NAME,
     Checkout,
-    checkout,
-    complete,
     one_sentence,
-    ready,
     unreachable_index,
     write_comfyui_wheel,
     write_wheel,
 )
-
-__all__ = ["checkout", "complete", "ready"]
 
 
 def test_setup_runs_the_benchmark_with_its_arguments(ready: Checkout) -> None:

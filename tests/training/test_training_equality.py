@@ -9,7 +9,7 @@ import pytest
 import torch
 from generative_inbetweening.training.model import BackwardMotionModel, enable_gradient_checkpointing
 from generative_inbetweening.training.svd import temporal_self_attentions, use_original_group_norm
-from helpers.training_fixtures import FRAMES, tiny_unet
+from helpers.tiny_svd import FRAMES, tiny_unet
 
 BATCH, LATENT = 2, 4
 

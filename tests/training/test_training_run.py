@@ -23,7 +23,7 @@ from generative_inbetweening.training.run_log import RunLog
 from generative_inbetweening.training.settings import Settings, read_configuration
 from generative_inbetweening.weights.backward_motion import check_fits, read_backward_motion
 from generative_inbetweening.weights.keys.unet import diffusers_to_comfy
-from helpers.training_fixtures import FRAMES, SIZE, save_frame_folder, save_tiny_svd, save_video, tiny_unet
+from helpers.tiny_svd import FRAMES, SIZE, save_frame_folder, save_tiny_svd, save_video, tiny_unet
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]

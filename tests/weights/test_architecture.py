@@ -10,7 +10,7 @@ from generative_inbetweening.common.errors import WeightsError
 from generative_inbetweening.nodes import InbetweenLoadSVD
 from generative_inbetweening.weights import host as host_models
 from generative_inbetweening.weights.svd import PARTS, read_folder, write_single_file
-from helpers.reference_cases import REFERENCE, folder
+from helpers.model_folders import REFERENCE, folder
 
 # Those from which the host, and this pack, read the network's numbers.
 TELLING = {

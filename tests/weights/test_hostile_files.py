@@ -14,8 +14,7 @@ from generative_inbetweening.weights.backward_motion import read_backward_motion
 from generative_inbetweening.weights.files import read_tensors
 from generative_inbetweening.weights.keys import image_encoder as image_encoder_keys
 from generative_inbetweening.weights.svd import read_folder, write_single_file
-from helpers.host_folders import use_empty_folders
-from helpers.reference_cases import REFERENCE, folder
+from helpers.model_folders import REFERENCE, folder, use_empty_folders
 from safetensors.torch import load_file, save_file
 
 XT = REFERENCE / folder("-xt").rstrip("/")

@@ -10,8 +10,7 @@ from generative_inbetweening.weights import kinds
 from generative_inbetweening.weights.command_line import main
 from generative_inbetweening.weights.files import SafetensorsFile, read_tensors
 from generative_inbetweening.weights.svd import read_folder, write_single_file
-from helpers.host_folders import use_empty_folders
-from helpers.reference_cases import REFERENCE, folder
+from helpers.model_folders import REFERENCE, folder, use_empty_folders
 from safetensors.torch import save_file
 
 XT = REFERENCE / folder("-xt").rstrip("/")

@@ -10,8 +10,7 @@ import torch
 from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.weights.files import read_metadata, read_tensors
 from generative_inbetweening.weights.keys import unet as unet_keys
-from helpers.host_folders import choices, use_empty_folders
-from helpers.reference_cases import REFERENCE, folder
+from helpers.model_folders import REFERENCE, choices, folder, use_empty_folders
 from safetensors.torch import save_file
 
 BASE, TUNED = REFERENCE / "tiny-svd", REFERENCE / "tiny-svd-reverse-motion"

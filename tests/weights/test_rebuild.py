@@ -12,8 +12,8 @@ import torch
 from generative_inbetweening.nodes import InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.weights.attach import ATTACHMENT, beside_its_weights
 from generative_inbetweening.weights.svd import read_folder, write_single_file
-from helpers.reference_cases import REFERENCE, backward_motion_folder, folder, load_models
-from helpers.small_model import encode, sample
+from helpers.model_folders import REFERENCE, backward_motion_folder, folder
+from helpers.small_model import encode, load_models, sample
 
 from nodes import VAEDecode
 

@@ -15,7 +15,7 @@ from generative_inbetweening.weights.keys import image_encoder as image_encoder_
 from generative_inbetweening.weights.keys import unet as unet_keys
 from generative_inbetweening.weights.keys import vae as vae_keys
 from generative_inbetweening.weights.svd import read_folder, read_single_file, write_single_file
-from helpers.reference_cases import REFERENCE, backward_motion_folder, folder, use_folders
+from helpers.model_folders import REFERENCE, backward_motion_folder, folder, use_folders
 
 XT = REFERENCE / folder("-xt").rstrip("/")
 PACK = Path(__file__).resolve().parents[2]

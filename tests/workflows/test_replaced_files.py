@@ -1,11 +1,9 @@
-"""Through a real server: files that changed on disk are read again, and a conversion is done again when it is wanted."""
+"""Through a real server: files that changed on disk are read again, and a conversion is done again when needed."""
 
 from pathlib import Path
 
 import pytest
 from generative_inbetweening.tools.follow_workflow import WorkflowFailed
-
-pytest_plugins = ["helpers.server_fixture"]
 
 
 def conversion(**inputs) -> dict:

@@ -8,9 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from generative_inbetweening.tools.follow_workflow import WorkflowFailed
-from helpers.comfyui_server import BASE_UNET, FINE_TUNED_UNET, Server, api_workflow, inputs_of, node_of
-
-pytest_plugins = ["helpers.server_fixture"]
+from helpers.server import BASE_UNET, FINE_TUNED_UNET, Server, api_workflow, inputs_of, node_of
 
 SAMPLERS = {
     "generative_inbetweening": "InbetweenDualDirectionKSampler",

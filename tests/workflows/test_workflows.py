@@ -1,4 +1,4 @@
-"""The shipped graphs and help pages agree with the nodes; that the graphs run is for test_server and test_browser."""
+"""The shipped graphs and help pages agree with the nodes; that the graphs run is for test_server and browser/."""
 
 import json
 import re
@@ -75,6 +75,13 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(node):
     named = re.compile(r"^- \*\*`(\w+)`\*\*: ", re.MULTILINE)
     assert named.findall(inputs) == [item.id for item in schema.inputs]
     assert named.findall(outputs) == [item.display_name or item.get_io_type() for item in schema.outputs]
+
+
+@pytest.mark.parametrize("node", SCHEMAS)
+def test_picture_of_a_help_page_is_a_small_file_beside_it(node):
+    assert f"]({node}.jpg)" in (HELP / f"{node}.md").read_text(encoding="utf-8")
+    content = (HELP / f"{node}.jpg").read_bytes()
+    assert content[:3] == b"\xff\xd8\xff" and len(content) < 150_000
 
 
 def test_every_help_page_belongs_to_a_node():

@@ -1,22 +1,17 @@
-"""The shipped graphs in ComfyUI's own window, in a headless Chromium: opened, checked, run, looked at.
+"""ComfyUI's window in a browser: loading, running and saving graphs, and where their nodes lie in each of its styles.
 
-Screenshots go to the folder that INBETWEEN_SCREENSHOTS names, if it names one. Its `.jpg` files are the pictures beside
-the shipped graphs.
+Newer windows can draw nodes as HTML, which makes most of them taller.
 """
 
-import json
-import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from generative_inbetweening.tools.chromium import find_chromium
 from generative_inbetweening.tools.places import PACK_NAME
-from helpers.comfyui_server import BASE_UNET, FINE_TUNED_UNET, ROOT, Server, api_workflow
-from helpers.window_layout import check_layout
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
-pytest_plugins = ["helpers.server_fixture"]
+from helpers.server import BASE_UNET, FINE_TUNED_UNET, api_workflow
 
 SAMPLING = [
     "generative_inbetweening",
@@ -29,12 +24,6 @@ WORKFLOWS = [*SAMPLING, "convert_backward_motion"]
 SEEDS = ("seed", "noise_seed")
 # What newer hosts gave to their own nodes, with its default.
 NEWER_INPUTS = {("CreateVideo", "bit_depth"): 8, ("SaveVideo", "format.codec"): "auto"}
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--autoplay-policy=no-user-gesture-required",
-]
 SECONDS = 1000
 
 READY = """() => window.app && app.graph && app.extensionManager
@@ -76,47 +65,29 @@ TITLE_BAR = """type => {
 }"""
 VIDEO = """() => [...document.querySelectorAll('video')].filter(video => video.videoWidth > 0)
     .map(video => [video.currentSrc, video.videoWidth, video.videoHeight])"""
-
-
-@pytest.fixture(scope="session")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    named = os.environ.get("INBETWEEN_SCREENSHOTS")
-    folder = ROOT / named if named else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def window(server: Server) -> Iterator[Page]:
-    """ComfyUI's window, ready, with nothing in front of the graph."""
-    chromium = find_chromium()
-    if chromium is None:
-        words = "no Chromium here; install one or name it in INBETWEEN_CHROMIUM"
-        pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 2400, "height": 1100}, base_url=server.url)
-        page.set_default_timeout(120 * SECONDS)
-        page.add_init_script('localStorage.vueNodesBannerDismissed = "true"')
-        page.request.post(
-            "/settings",
-            data={"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False},
-        )
-        page.goto("/")
-        page.wait_for_function(READY)
-        page.wait_for_timeout(1 * SECONDS)
-        yield page
-        browser.close()
+# The first window whose new style keeps the places that a graph gives to its nodes.
+NEW_STYLE_SINCE = (1, 45)
+NEW_STYLE = "Comfy.VueNodes.Enabled"
+VERSION = "() => window.__COMFYUI_FRONTEND_VERSION__ ?? '0.0'"
+SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
+DRAWN = """() => app.graph.nodes.every(node => document.querySelector(`[data-node-id="${node.id}"]`))"""
+# As they are drawn, in the graph's own units; the title bar is part of a node.
+BOXES = """() => {
+    const {scale, offset} = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    const round = ([left, top, width, height]) => [left, top, left + width, top + height].map(Math.round);
+    const box = node => {
+        const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+        if (!drawn) return round(node.boundingRect ?? node._bounding);
+        return round([(drawn.x - canvas.x) / scale - offset[0], (drawn.y - canvas.y) / scale - offset[1],
+                      drawn.width / scale, drawn.height / scale]);
+    };
+    return {nodes: app.graph.nodes.map(node => [node.title, node.type, box(node)]),
+            groups: app.graph.groups.map(group => [group.title, round(group.boundingRect ?? group._bounding)])};
+}"""
 
 
 def side_panel(window: Page) -> Locator:
     return window.get_by_test_id("properties-panel")
-
-
-@pytest.fixture(autouse=True)
-def nothing_in_front(window: Page) -> Iterator[None]:
-    yield
-    nothing_covers(window)
 
 
 def nothing_covers(window: Page) -> None:
@@ -218,87 +189,85 @@ def photograph(window: Page, path: Path) -> None:
     window.screenshot(path=path, type="jpeg", quality=85, clip=window.evaluate(SHOW))
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_workflow_opens_runs_and_shows_its_result(window, screenshots, name):
-    load(window, for_the_demo(window, name))
-    assert window.evaluate(MISSING) == []
-    assert window.get_by_role("dialog").count() == 0
-    if name in SAMPLING:
-        assert without_ids(api_form(window)) == without_ids(api_workflow(name))
-    kind, details = window.evaluate(RUN)
-    assert kind == "execution_success", details
-    assert window.evaluate("() => app.graph.nodes.filter(node => node.has_errors).length") == 0
-    node = {"convert_backward_motion": "PreviewAny"}.get(name, "SaveVideo")
-    (output,) = window.evaluate(
-        "type => app.graph.nodes.filter(node => node.type === type).map(node => app.nodeOutputs[node.id])", node
+@dataclass
+class Box:
+    """A node or a group in the graph's units."""
+
+    name: str
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def overlaps(self, other: "Box") -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def holds(self, other: "Box") -> bool:
+        return (
+            self.left <= other.left
+            and other.right <= self.right
+            and self.top <= other.top
+            and other.bottom <= self.bottom
+        )
+
+
+def faults(nodes: list[tuple[Box, bool]], groups: list[Box]) -> list[str]:
+    """What is wrong: nodes that overlap, nodes not in exactly one group. A node with False, a note, needs no group."""
+    found = [f"{a} overlaps {b}" for index, (a, _) in enumerate(nodes) for b, _ in nodes[index + 1 :] if a.overlaps(b)]
+    for node, needs_group in nodes:
+        around = [group for group in groups if group.overlaps(node)]
+        if needs_group and not (len(around) == 1 and around[0].holds(node)):
+            found.append(f"{node} is not inside one of {around}")
+        elif not needs_group and around:
+            found.append(f"{node} lies on {around}")
+    found += [f"{a} overlaps {b}" for index, a in enumerate(groups) for b in groups[index + 1 :] if a.overlaps(b)]
+    return found
+
+
+def measured(window: Page) -> dict:
+    """The boxes, once they stay where they are."""
+    before = None
+    for _ in range(40):
+        found = window.evaluate(BOXES)
+        if found == before:
+            break
+        before = found
+        window.wait_for_timeout(250)
+    return found
+
+
+def layout_faults(window: Page) -> list[str]:
+    """The faults of the open graph as it is drawn now."""
+    found = measured(window)
+    return faults(
+        [(Box(title, *box), kind != "MarkdownNote") for title, kind, box in found["nodes"]],
+        [Box(title, *box) for title, box in found["groups"]],
     )
-    if name in SAMPLING:
-        (size,) = [values for values in demo_values(name).values() if "width" in values]
-        window.wait_for_function(f"({VIDEO})().length > 0")
-        ((source, *shown),) = window.evaluate(VIDEO)
-        assert output["images"][0]["filename"] in source
-        assert shown == [size["width"], size["height"]]
-    else:
-        assert output["text"] == ["svd_backward_motion.safetensors"]
-    photograph(window, screenshots / f"{name}.jpg")
-    check_layout(window)
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_opening_and_saving_changes_nothing(window, name):
-    graph = shipped(window, name)
-    load(window, graph)
-    saved = json.loads(window.evaluate("() => JSON.stringify(app.graph.serialize())"))
-    assert essentials(saved) == essentials(graph)
+def has_new_style(window: Page) -> bool:
+    numbers = window.evaluate(VERSION).split(".")[:2]
+    return tuple(map(int, numbers)) >= NEW_STYLE_SINCE
 
 
-@pytest.mark.parametrize("name", SAMPLING)
-def test_api_form_opens_as_a_graph(window, name):
-    window.evaluate("([workflow, name]) => app.loadApiJson(workflow, name)", [api_workflow(name), name])
-    window.wait_for_timeout(0.5 * SECONDS)
-    assert window.evaluate(MISSING) == []
-    assert without_ids(api_form(window)) == without_ids(api_workflow(name))
+@contextmanager
+def new_style(window: Page) -> Iterator[None]:
+    """The window draws nodes in its new style."""
+    window.evaluate(SET, [NEW_STYLE, True])
+    try:
+        window.wait_for_function(DRAWN)
+        yield
+    finally:
+        window.evaluate(SET, [NEW_STYLE, False])
+        window.wait_for_function("() => !document.querySelector('[data-node-id]')")
 
 
-def test_help_page_opens_beside_the_graph(window, screenshots):
-    load(window, for_the_demo(window, "generative_inbetweening"))
-    window.evaluate(SHOW)
-    window.mouse.click(*window.evaluate(TITLE_BAR, "InbetweenDualDirectionKSampler"))
-    window.get_by_test_id("info-button").first.click()
-    page = window.get_by_role("heading", name="How long it takes")
-    page.wait_for()
-    window.screenshot(path=screenshots / "help_page.png")
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [*((name, "svd_xt.safetensors") for name in SAMPLING), ("convert_backward_motion", "svd.safetensors")],
-)
-def test_missing_models_are_offered(window, screenshots, name, file):
-    load(window, shipped(window, name))
-    dialog, notice = window.get_by_role("dialog").last, window.get_by_role("button", name="View details")
-    dialog.or_(notice).wait_for()
-    if notice.is_visible():
-        # Newer windows mark the loaders instead of opening a dialog; beside the graph they list the files.
-        marked = {"convert_backward_motion": "InbetweenConvertBackwardMotion"}.get(name, "InbetweenLoadSVD")
-        assert marked in window.evaluate(MISSING)
-        notice.click()
-        side_panel(window).get_by_role("button", name=f"Download {file}").wait_for()
-    else:
-        assert file in dialog.inner_text()
-    window.screenshot(path=screenshots / f"missing_models_{name}.png")
-    nothing_covers(window)
-    check_layout(window)
-
-
-def test_template_dialog_lists_the_workflows(window, screenshots):
-    assert set(WORKFLOWS) <= set(window.request.get("/workflow_templates").json()[PACK_NAME])
-    for name in WORKFLOWS:
-        assert window.request.get(f"/api/workflow_templates/{PACK_NAME}/{name}.jpg").ok
-    window.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    dialog = window.get_by_role("dialog").last
-    dialog.get_by_text(PACK_NAME).first.click()
-    for name in WORKFLOWS:
-        dialog.get_by_text(name, exact=True).first.wait_for()
-    window.wait_for_timeout(1 * SECONDS)
-    window.screenshot(path=screenshots / "templates.png")
+def check_layout(window: Page) -> None:
+    """No node overlaps another and each is in one group, in every style that the window has."""
+    found = layout_faults(window)
+    if has_new_style(window):
+        with new_style(window):
+            found += [f"new style: {fault}" for fault in layout_faults(window)]
+    assert not found, "\n".join(found)

@@ -6,25 +6,12 @@ The help pages' pictures go to the folder that INBETWEEN_HELP_PICTURES names (we
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from generative_inbetweening.tools.places import PACK_NAME, SERVE_TEMPLATE
-from helpers.comfyui_server import ROOT
+from helpers.server import ROOT
+from helpers.window import MISSING, READY, RUN, SECONDS, SHOW, TITLE_BAR, UNKNOWN, for_the_demo, load
 from playwright.sync_api import Page
-from test_browser import (
-    MISSING,
-    READY,
-    RUN,
-    SECONDS,
-    SHOW,
-    TITLE_BAR,
-    UNKNOWN,
-    for_the_demo,
-    load,
-)
-
-pytest_plugins = ["helpers.server_fixture"]
 
 # Where each node is shown.
 NODES = {
@@ -70,7 +57,7 @@ GIVE_WORDS = """async language => {
 
 
 @pytest.fixture(scope="module", params=NODES)
-def graph(request, window: Page) -> str:  # noqa: F811
+def graph(request, window: Page) -> str:
     load(window, for_the_demo(window, request.param))
     if PICTURES:
         if request.param == SHOWS_RESULTS:
@@ -84,7 +71,7 @@ def graph(request, window: Page) -> str:  # noqa: F811
     return request.param
 
 
-def test_help_pages_open_with_their_pictures(window, screenshots, graph):  # noqa: F811
+def test_help_pages_open_with_their_pictures(window, screenshots, graph):
     for node in NODES[graph]:
         title = window.evaluate("type => LiteGraph.registered_node_types[type].title", node)
         window.mouse.click(*window.evaluate(TITLE_BAR, node))
@@ -96,7 +83,7 @@ def test_help_pages_open_with_their_pictures(window, screenshots, graph):  # noq
         window.screenshot(path=screenshots / f"help_{node}.png")
 
 
-def another_window(window: Page) -> Page:  # noqa: F811
+def another_window(window: Page) -> Page:
     """A page of the same browser that has nothing loaded."""
     page = window.context.browser.new_page(viewport={"width": 2000, "height": 1100}, base_url=window.url)
     page.set_default_timeout(120 * SECONDS)
@@ -104,7 +91,7 @@ def another_window(window: Page) -> Page:  # noqa: F811
 
 
 @pytest.fixture
-def localized(request, window: Page) -> Iterator[Page]:  # noqa: F811
+def localized(request, window: Page) -> Iterator[Page]:
     """ComfyUI's window in another language."""
     window.request.post("/settings", data={"Comfy.Locale": request.param})
     page = another_window(window)
@@ -123,7 +110,7 @@ def locale_of(request) -> str:
 
 # The last is none that ComfyUI has: its window then stays English.
 @pytest.mark.parametrize("localized", ["es", "zh", "tlh"], indirect=True)
-def test_labels_are_in_the_windows_language(window, localized, screenshots, request):  # noqa: F811
+def test_labels_are_in_the_windows_language(window, localized, screenshots, request):
     language = locale_of(request)
     words = ROOT / "locales" / (language if (ROOT / "locales" / language).is_dir() else "en") / "nodeDefs.json"
     wanted = json.loads(words.read_text(encoding="utf-8"))
@@ -141,7 +128,7 @@ def test_labels_are_in_the_windows_language(window, localized, screenshots, requ
     localized.screenshot(path=screenshots / f"labels_{language}.png", clip={**box, "x": box["x"] - 340, "width": 1200})
 
 
-def test_served_address_opens_the_example(window):  # noqa: F811
+def test_served_address_opens_the_example(window):
     """The address that `dev.py serve` opens."""
     page = another_window(window)
     try:
@@ -157,11 +144,3 @@ def test_served_address_opens_the_example(window):  # noqa: F811
 def test_every_node_is_shown():
     pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
     assert {node for nodes in NODES.values() for node in nodes} == pages
-
-
-@pytest.mark.parametrize("node", [node for nodes in NODES.values() for node in nodes])
-def test_picture_of_a_help_page_is_a_small_file_beside_it(node):
-    folder = Path(ROOT / "web" / "docs")
-    assert f"]({node}.jpg)" in (folder / f"{node}.md").read_text(encoding="utf-8")
-    content = (folder / f"{node}.jpg").read_bytes()
-    assert content[:3] == b"\xff\xd8\xff" and len(content) < 150_000

@@ -19,8 +19,9 @@ LOG = STATE / "install-tools.log"
 STAMP = ENVIRONMENT / "installed.txt"
 
 
+@pytest.fixture(scope="session")
 def install_tools() -> Path:
-    """The folder of `cm-cli` and `comfy`; installs them once, about a minute.
+    """The folder of `cm-cli` and `comfy`; installing them takes about a minute, once.
 
     Without a package index the test that asks for them is skipped, except where `CI` is set.
     """

@@ -1,12 +1,18 @@
-"""Every strategy, in every order of work, against its plain statement on the host's own two UNets."""
+"""Every strategy, with every `videos_per_call`, against the same written out on two UNets of the host's own."""
 
 import comfy.sample
 import pytest
 import torch
 from generative_inbetweening.sampler.method.reinjection import stream_seed
 from generative_inbetweening.sampler.settings import STRATEGIES, VIDEOS_PER_CALL
-from helpers.plain_svd import PlainDirections, plainly_by_motion_prior, plainly_dual, plainly_sequential, two_unets
 from helpers.small_model import DEFAULTS, encode, sample
+from helpers.two_unets import (
+    TwoUNets,
+    two_unet_alternating,
+    two_unet_dual_direction,
+    two_unet_endpoint_correction,
+    two_unets,
+)
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 # (strategy, fusion, maps of the backward direction)
@@ -28,9 +34,9 @@ def unets(models):
     return two_unets()
 
 
-def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> torch.Tensor:
+def two_unet_video(unets, models, encoded, strategy: str, fusion: str, maps: str) -> torch.Tensor:
     """The video's latents, as the node gives them."""
-    directions = PlainDirections(
+    directions = TwoUNets(
         unets,
         {"forward": encoded[:2], "backward": encode(models, swapped=True)[:2]},
         STRATEGIES[strategy]["backward_motion"],
@@ -41,7 +47,7 @@ def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> to
     # The host's noise at the highest level.
     x = comfy.sample.prepare_noise(encoded[2]["samples"], DEFAULTS["seed"]) * (1 + sigmas[0] ** 2) ** 0.5
     if strategy.startswith("alternating"):
-        x = plainly_sequential(
+        x = two_unet_alternating(
             directions,
             x,
             sigmas,
@@ -50,9 +56,9 @@ def plainly(unets, models, encoded, strategy: str, fusion: str, maps: str) -> to
             stream_seed(DEFAULTS["seed"], "sampler"),
         )
     elif strategy == "endpoint-correction":
-        x = plainly_by_motion_prior(directions, x, sigmas)
+        x = two_unet_endpoint_correction(directions, x, sigmas)
     else:
-        x = plainly_dual(directions, x, sigmas, fusion)
+        x = two_unet_dual_direction(directions, x, sigmas, fusion)
     return model.process_latent_out(x)
 
 
@@ -61,8 +67,8 @@ def test_no_strategy_is_left_out():
 
 
 @pytest.mark.parametrize(("strategy", "fusion", "maps"), VARIANTS)
-def test_every_videos_per_call_gives_the_plain_statements_video(unets, models, encoded, strategy, fusion, maps):
-    stated = plainly(unets, models, encoded, strategy, fusion, maps)
+def test_every_videos_per_call_gives_the_video_of_two_unets(unets, models, encoded, strategy, fusion, maps):
+    stated = two_unet_video(unets, models, encoded, strategy, fusion, maps)
     for order in VIDEOS_PER_CALL:
         found = sample(
             models[0], encoded, strategy=strategy, fusion=fusion, temporal_attention=maps, videos_per_call=order

@@ -10,11 +10,9 @@ import av
 import pytest
 import safetensors.torch
 import torch
-from helpers.comfyui_server import ROOT, Server, api_workflow
+from helpers.chained_graphs import COMMON, NAMES, doubling_upscaler, graph_of
+from helpers.server import ROOT, Server, api_workflow
 
-pytest_plugins = ["helpers.server_fixture"]
-
-NAMES = ["inbetween_upscale", "inbetween_vfi_core", "inbetween_vfi_rife"]
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # A choice of newer hosts that brings inputs of its own, such as SaveVideo's format.
 DYNAMIC_CHOICE = "COMFY_DYNAMICCOMBO_V3"
@@ -27,16 +25,6 @@ FILES = {
     "RealESRGAN_x4plus.safetensors",
     "film_net_fp16.safetensors",
 }
-COMMON = [
-    "InbetweenLoadSVD",
-    "InbetweenLoadBackwardMotion",
-    "InbetweenEncodeKeyframes",
-    "InbetweenDualDirectionKSampler",
-]
-
-
-def graph_of(name: str) -> dict:
-    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -164,20 +152,6 @@ def test_manager_can_offer_the_pack_with_rife():
     node = next(node for node in graph_of("inbetween_vfi_rife")["nodes"] if node["type"] == "RIFE VFI")
     assert node["properties"]["cnr_id"] == "comfyui-frame-interpolation"
     assert node["properties"]["aux_id"] == "Fannovel16/ComfyUI-Frame-Interpolation"
-
-
-def doubling_upscaler() -> dict[str, torch.Tensor]:
-    """Real-ESRGAN Compact weights that add nothing to the enlarged input: each pixel becomes 2 × 2."""
-    return {
-        "body.0.weight": torch.zeros(4, 3, 3, 3),
-        "body.0.bias": torch.zeros(4),
-        "body.1.weight": torch.zeros(4),
-        "body.2.weight": torch.zeros(4, 4, 3, 3),
-        "body.2.bias": torch.zeros(4),
-        "body.3.weight": torch.zeros(4),
-        "body.4.weight": torch.zeros(12, 4, 3, 3),
-        "body.4.bias": torch.zeros(12),
-    }
 
 
 def test_upscaled_video_is_the_video_enlarged(server: Server):

@@ -1,4 +1,4 @@
-"""The strategies stated plainly, on two of the host's own SVD models that nothing of this pack has touched.
+"""The strategies written out on two of the host's own SVD models that nothing of this pack has touched.
 
 One video a call, one UNet a direction, each attention map computed as a tensor and turned by 180° as the paper has it.
 """
@@ -12,7 +12,7 @@ from generative_inbetweening.nodes import InbetweenLoadSVD
 from generative_inbetweening.sampler.method.reinjection import seeded_noise, stream_seed
 from generative_inbetweening.weights.files import read_tensors
 
-from helpers.reference_cases import backward_motion_folder, folder
+from helpers.model_folders import backward_motion_folder, folder
 
 
 def two_unets() -> dict:
@@ -20,7 +20,7 @@ def two_unets() -> dict:
     return {direction: InbetweenLoadSVD.execute(folder("-xt")).args[0] for direction in ("forward", "backward")}
 
 
-class PlainDirections:
+class TwoUNets:
     """D_c and D_u of each direction, in its own time, of the host's CFGGuider.
 
     `unets`: those of `two_unets`; `encoded`: {direction: (positive, negative)} by Encode Keyframes of the keyframes in
@@ -113,7 +113,7 @@ def fused(forward: torch.Tensor, backward: torch.Tensor, fusion: str) -> torch.T
     return torch.stack([weights[i] * forward[i] + (1 - weights[i]) * backward[-1 - i] for i in range(frames)])
 
 
-def plainly_dual(directions: PlainDirections, x: torch.Tensor, sigmas: list[float], fusion: str) -> torch.Tensor:
+def two_unet_dual_direction(directions: TwoUNets, x: torch.Tensor, sigmas: list[float], fusion: str) -> torch.Tensor:
     """Euler steps on the fusion of both directions (arXiv 2408.15239, 2403.14611)."""
     for sigma, following in itertools.pairwise(sigmas):
         forward = guided(directions(x, sigma, "forward"), fusion)
@@ -123,7 +123,7 @@ def plainly_dual(directions: PlainDirections, x: torch.Tensor, sigmas: list[floa
     return x
 
 
-def plainly_by_motion_prior(directions: PlainDirections, x: torch.Tensor, sigmas: list[float]) -> torch.Tensor:
+def two_unet_endpoint_correction(directions: TwoUNets, x: torch.Tensor, sigmas: list[float]) -> torch.Tensor:
     """Euler steps on the forward direction and on its motion led to the last keyframe (arXiv 2602.12679)."""
     last = directions.keyframe("backward")
     for sigma, following in itertools.pairwise(sigmas):
@@ -134,7 +134,7 @@ def plainly_by_motion_prior(directions: PlainDirections, x: torch.Tensor, sigmas
     return x
 
 
-def plainly_sequential(
+def two_unet_alternating(
     estimates, x: torch.Tensor, sigmas: list[float], first: torch.Tensor, last: torch.Tensor, seed: int
 ) -> torch.Tensor:
     """ViBiDSampler's algorithm 1 as its release has it, with the reversal of time written out (arXiv 2410.05651)."""

@@ -1,14 +1,15 @@
-"""The English locale: python tests/update_english_locale.py writes what the schemas say to locales/en/nodeDefs.json.
+"""Write locales/en/nodeDefs.json from the nodes' schemas: python -m generative_inbetweening.tools.update_english_locale
 
 The host lets a locale, even the English one, override what the code says, so both must be in step.
 """
 
 import json
-import os
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
+from ..common.atomic_write import atomic_write
+from .import_host import import_host
+from .places import CHECKOUT
+
+ENGLISH = CHECKOUT / "locales" / "en" / "nodeDefs.json"
 
 
 def english(nodes: list) -> dict[str, dict]:
@@ -38,17 +39,13 @@ def text_of(content: dict) -> str:
 
 
 def main() -> None:
-    from generative_inbetweening.tools.import_host import import_host
-
     import_host()
-    from generative_inbetweening.nodes import NODES
-    from generative_inbetweening.weights.folders import register_backward_motion_folder
+    from ..nodes import NODES
+    from ..weights.folders import register_backward_motion_folder
 
     register_backward_motion_folder()
-    ENGLISH.parent.mkdir(parents=True, exist_ok=True)
-    partial = ENGLISH.with_suffix(".partial")
-    partial.write_text(text_of(english(NODES)), encoding="utf-8")
-    os.replace(partial, ENGLISH)
+    with atomic_write(ENGLISH) as partial:
+        partial.write_text(text_of(english(NODES)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""What the tests ask of a real ComfyUI server. The server itself is the fixture in server_fixture.py."""
+"""A real ComfyUI server in a folder of its own, and what the tests ask of it."""
 
 import asyncio
 import json
+import os
 import shutil
+import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +15,15 @@ import aiohttp
 import pytest
 import safetensors.torch
 import torch
+from generative_inbetweening.tools.base_folder import link_pack, remove
 from generative_inbetweening.tools.follow_workflow import WorkflowFailed, follow, queue
+from generative_inbetweening.tools.host import Host
+from generative_inbetweening.tools.places import DEMO, PACK_NAME
+from generative_inbetweening.tools.server import ADDRESS, free_port, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 API_WORKFLOWS = ROOT / "workflows" / "api"
+HOST = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui")).resolve()
 # The reference's diffusers folders, as the host lists them.
 BASE_UNET, FINE_TUNED_UNET = "tiny-svd/", "tiny-svd-reverse-motion/"
 
@@ -156,3 +164,33 @@ class Server:
                 content["inputs"]["image"] = f"{uuid.uuid4().hex[:8]}_{name}"
                 shutil.copyfile(self.base / "input" / name, self.base / "input" / content["inputs"]["image"])
         return workflow
+
+
+def prepare(base: Path) -> Path:
+    """Fills a base folder and returns the file that shows the server the demo's and the reference's models."""
+    for name in ("custom_nodes", "models/backward_motion", "models/checkpoints", "input", "output", "user/default"):
+        (base / name).mkdir(parents=True)
+    link_pack(base / "custom_nodes" / PACK_NAME)
+    for picture in ("first.png", "last.png"):
+        shutil.copyfile(DEMO / picture, base / "input" / picture)
+    paths = base / "models.yaml"
+    # The first folder of its kind is the one that Convert Backward Motion Weights writes to.
+    paths.write_text(
+        "tests:\n    is_default: true\n"
+        f"    backward_motion: {json.dumps(str(base / 'models' / 'backward_motion'))}\n"
+        f"    diffusers: {json.dumps(str(ROOT / 'tests' / 'reference'))}\n",
+        encoding="utf-8",
+    )
+    return paths
+
+
+@contextmanager
+def started(base: Path) -> Iterator[Server]:
+    """A server with its folders in `base`, which is made; on the CPU, where equal runs are equal to the last bit."""
+    base.mkdir()
+    paths, port = prepare(base), free_port()
+    # The last --base-directory counts; every file of model paths is read.
+    options = ("--base-directory", base, "--extra-model-paths-config", paths, "--disable-api-nodes", "--cpu")
+    with running_server(Host(HOST, Path(sys.executable)), port, base / "server.log", *options):
+        yield Server(f"http://{ADDRESS}:{port}", base)
+    remove(base / "custom_nodes" / PACK_NAME)

@@ -11,9 +11,7 @@ from generative_inbetweening.common.errors import WeightsError
 from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.tools.follow_workflow import WorkflowFailed
 from generative_inbetweening.weights.folders import register_backward_motion_folder
-from helpers.comfyui_server import ROOT, api_workflow, inputs_of
-
-pytest_plugins = ["helpers.server_fixture"]
+from helpers.server import ROOT, api_workflow, inputs_of
 
 XT, SVD = (
     f"https://huggingface.co/stabilityai/stable-video-diffusion-img2vid{end}"

@@ -9,22 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 import safetensors.torch
-from helpers.comfyui_server import ROOT, Server, api_workflow, inputs_of
-from helpers.window_layout import check_layout
+from helpers.chained_graphs import COMMON, NAMES, doubling_upscaler, graph_of
+from helpers.server import ROOT, Server, api_workflow, inputs_of
+from helpers.window import MISSING, RUN, SECONDS, UNKNOWN, VIDEO, check_layout, essentials, load, photograph
 from playwright.sync_api import Page
-from test_browser import (
-    MISSING,
-    RUN,
-    SECONDS,
-    UNKNOWN,
-    VIDEO,
-    essentials,
-    load,
-    photograph,
-)
-from test_chains import COMMON, NAMES, doubling_upscaler, graph_of
-
-pytest_plugins = ["helpers.server_fixture"]
 
 PUBLISHED = json.loads((ROOT / "tests" / "data" / "object_info_interpolation.json").read_text(encoding="utf-8"))
 # The widgets are made from a node's inputs as the server describes them.
@@ -58,7 +46,7 @@ def with_demo_values(graph: dict) -> dict:
     return graph
 
 
-def close_dialog(window: Page) -> None:  # noqa: F811
+def close_dialog(window: Page) -> None:
     """The list of missing models, where there is one."""
     window.wait_for_timeout(0.5 * SECONDS)
     if window.get_by_role("dialog").count():
@@ -67,7 +55,7 @@ def close_dialog(window: Page) -> None:  # noqa: F811
 
 
 @pytest.fixture(params=NAMES)
-def name(request, server: Server, window: Page) -> Iterator[str]:  # noqa: F811
+def name(request, server: Server, window: Page) -> Iterator[str]:
     # The second is never read: its name is what the graph holds.
     for folder, file in (("upscale_models", "doubling"), ("frame_interpolation", "film_net_fp16")):
         (server.base / "models" / folder).mkdir(exist_ok=True)
@@ -79,7 +67,7 @@ def name(request, server: Server, window: Page) -> Iterator[str]:  # noqa: F811
     window.evaluate(BADGES, badges)
 
 
-def test_opening_and_saving_changes_nothing(window, name):  # noqa: F811
+def test_opening_and_saving_changes_nothing(window, name):
     graph = graph_of(name)
     load(window, graph)
     # Its models are not there, which newer windows mark.
@@ -87,7 +75,7 @@ def test_opening_and_saving_changes_nothing(window, name):  # noqa: F811
     assert essentials(json.loads(window.evaluate("() => JSON.stringify(app.graph.serialize())"))) == essentials(graph)
 
 
-def test_it_looks_and_runs_as_shipped(window, screenshots, name):  # noqa: F811
+def test_it_looks_and_runs_as_shipped(window, screenshots, name):
     load(window, with_demo_values(graph_of(name)))
     close_dialog(window)
     assert window.evaluate(MISSING) == []

@@ -1,0 +1,31 @@
+"""The quality benchmark's methods with the demo's model."""
+
+import copy
+
+import folder_paths
+import pytest
+from generative_inbetweening.benchmarks.quality.methods import Methods, SamplingSettings
+from generative_inbetweening.tools.places import DEMO
+from generative_inbetweening.weights.files import read_metadata
+
+CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
+# A whole run takes minutes; these few steps keep the order of the methods.
+SETTINGS = SamplingSettings(steps=8, reinjections=0)
+
+
+@pytest.fixture(scope="module")
+def methods():
+    folders = copy.deepcopy(folder_paths.folder_names_and_paths)
+    methods = Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS)
+    yield methods
+    methods.close()
+    folder_paths.folder_names_and_paths.clear()
+    folder_paths.folder_names_and_paths.update(folders)
+    folder_paths.filename_list_cache.clear()
+
+
+@pytest.fixture
+def trained():
+    """Skips where the demo's model holds random weights, whose videos mean nothing."""
+    if read_metadata(CHECKPOINT).get("trained") != "yes":
+        pytest.skip(f"{CHECKPOINT.name} holds random weights, its videos mean nothing")
