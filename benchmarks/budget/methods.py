@@ -9,7 +9,7 @@ from ..quality.methods import NodeInputs
 
 _FEW = {"fusion": "weighted", "scheduler": "align_your_steps"}
 _ANCESTRAL = {**_FEW, "sampler_name": "euler_ancestral"}
-_MOTION_PRIOR = {"strategy": "endpoint-correction"}
+_ENDPOINT = {"strategy": "endpoint-correction"}
 
 
 def _steps(steps: int, reinjections: int = 0, share: float = 0.5) -> dict:
@@ -23,9 +23,9 @@ COMPARED = {
     "time-reversal-fast": NodeInputs(
         "Time Reversal Fusion, as `fast`", {"strategy": "time-reversal", **_ANCESTRAL, **_steps(7)}, None
     ),
-    "sequential": NodeInputs("sequential (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
-    "sequential-backward-motion": NodeInputs(
-        "sequential with backward motion, rotated maps", {"strategy": "alternating-backward-motion", **_steps(25)}
+    "alternating": NodeInputs("alternating (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
+    "alternating-backward-motion": NodeInputs(
+        "alternating, with backward motion", {"strategy": "alternating-backward-motion", **_steps(25)}
     ),
 }
 
@@ -69,25 +69,25 @@ CANDIDATES = {
             {**_ANCESTRAL, "fusion": "average", **_steps(7)},
         ),
         (
-            "prior-8-2",
-            "motion prior distillation, euler, 8 steps, 2 re-injections on half",
-            {**_MOTION_PRIOR, **_FEW, **_steps(8, 2)},
+            "endpoint-8-2",
+            "endpoint correction, euler, 8 steps, 2 re-injections on half",
+            {**_ENDPOINT, **_FEW, **_steps(8, 2)},
         ),
         (
-            "prior-ancestral-8-2",
-            "motion prior distillation, euler_ancestral, 8 steps, 2 re-injections on half",
-            {**_MOTION_PRIOR, **_ANCESTRAL, **_steps(8, 2)},
+            "endpoint-ancestral-8-2",
+            "endpoint correction, euler_ancestral, 8 steps, 2 re-injections on half",
+            {**_ENDPOINT, **_ANCESTRAL, **_steps(8, 2)},
         ),
-        ("prior-14", "motion prior distillation, euler, 14 steps", {**_MOTION_PRIOR, **_FEW, **_steps(14)}),
+        ("endpoint-14", "endpoint correction, euler, 14 steps", {**_ENDPOINT, **_FEW, **_steps(14)}),
         (
-            "prior-unguided-28",
-            "motion prior distillation, euler_ancestral, 28 steps, no guidance",
-            {**_MOTION_PRIOR, **_ANCESTRAL, "guidance_max": 1.0, **_steps(28)},
+            "endpoint-unguided-28",
+            "endpoint correction, euler_ancestral, 28 steps, no guidance",
+            {**_ENDPOINT, **_ANCESTRAL, "guidance_max": 1.0, **_steps(28)},
         ),
         (
-            "prior-7",
-            "motion prior distillation, euler_ancestral, 7 steps",
-            {**_MOTION_PRIOR, **_ANCESTRAL, **_steps(7)},
+            "endpoint-7",
+            "endpoint correction, euler_ancestral, 7 steps",
+            {**_ENDPOINT, **_ANCESTRAL, **_steps(7)},
         ),
     )
 }

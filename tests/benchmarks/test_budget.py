@@ -16,8 +16,8 @@ VIDEOS = {
     "training-free": 28,
     "time-reversal": 700,
     "time-reversal-fast": 28,
-    "sequential": 100,
-    "sequential-backward-motion": 100,
+    "alternating": 100,
+    "alternating-backward-motion": 100,
 }
 
 
