@@ -17,6 +17,15 @@ from helpers import server as real_server  # noqa: E402
 from helpers import small_model  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what starts a server or a browser, before `-m` chooses."""
+    for item in items:
+        for fixture, marker in (("server", "server"), ("window", "browser")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """The small model: (model with backward motion, CLIP vision, VAE)."""

@@ -84,6 +84,7 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
 
 def add_test(commands: argparse._SubParsersAction) -> None:
     test = add_command(commands, "test", "Run the tests; further arguments are handed to pytest.")
+    test.add_argument("--fast", action="store_true", help="only those that take two minutes on two cores")
     test.set_defaults(run=test_command, takes_more=True)
 
 
@@ -109,7 +110,7 @@ def demo_command(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def test_command(options: argparse.Namespace, rest: list[str]) -> int:
-    return run_tests(prepare_host(options.comfyui, options.python), rest)
+    return run_tests(prepare_host(options.comfyui, options.python), rest, options.fast)
 
 
 def serve_command(options: argparse.Namespace, rest: list[str]) -> None:

@@ -35,19 +35,22 @@ RUN_MODULE = (
 CORES = os.cpu_count() or 1
 # Each takes up to 3 GB.
 PROCESSES = min(CORES, 4)
+# By file: a file's tests share a model, a server or a browser.
+IN_PARALLEL = ("-n", str(PROCESSES), "--dist", "loadfile")
+# The markers are described in pyproject.toml.
+FAST = ("-m", "not (server or browser or install or slow)")
 SITE_FOLDERS = "import json, sys; print(json.dumps([p for p in sys.path if p.endswith('site-packages')]))"
 
 
-def run_tests(host: Host, arguments: list[str]) -> int:
-    """pytest's exit code. All the tests run in several processes; with arguments it is pytest as it is."""
+def run_tests(host: Host, arguments: list[str], fast: bool = False) -> int:
+    """pytest's exit code. All the tests, or the fast ones, run in several processes; else it is pytest as it is."""
     python = host.python if host.is_ours else test_python(host)
     additions = {"INBETWEEN_COMFYUI": host.folder}
-    chromium = prepare_chromium()
+    chromium = None if fast else prepare_chromium()
     if chromium:
         additions["INBETWEEN_CHROMIUM"] = chromium
-    if not arguments:
-        # By file: a file's tests share a model, a server or a browser.
-        arguments = ["-n", str(PROCESSES), "--dist", "loadfile"]
+    if fast or not arguments:
+        arguments = [*IN_PARALLEL, *(FAST if fast else ()), *arguments]
         additions["OMP_NUM_THREADS"] = str(max(1, CORES // PROCESSES))
     say("Running the tests.")
     command = [str(python), "-m", "pytest", *arguments]

@@ -96,6 +96,7 @@ def test_every_method_makes_a_video_and_counts_its_work(methods, monkeypatch):
         assert (video.evaluations, video.unet_videos) == (evaluations, videos), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_ours_stays_ahead_of_cross_fade_and_time_reversal_fusion(methods):
     errors = {name: [] for name in ("ours", "cross-fade", "time-reversal")}

@@ -55,6 +55,7 @@ def video(methods, clip) -> torch.Tensor:
     return images.movedim(-1, 1).float().clamp(0, 1).clone()
 
 
+@pytest.mark.slow
 def test_all_frames_are_there_and_none_twice(video):
     assert len(video) == 3 * 7 + 1
     shown = (video * 255).round()
@@ -63,6 +64,7 @@ def test_all_frames_are_there_and_none_twice(video):
             assert not torch.equal(shown[first], shown[second]), (first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_keyframes_are_in_their_places_within_the_models_own_reconstruction_error(methods, clip, video):
     reconstruction = methods.run("reconstruction", clip).frames

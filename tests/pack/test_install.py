@@ -32,7 +32,10 @@ WHOLE_FOLDERS = ("nodes", "sampler", "weights", "training", "web", "workflows", 
 SINGLE_FILES = {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "CHANGELOG.md"}
 LEFT_OUT = ("tests/", "tools/", "benchmarks/", ".ci/", ".github/", "dev.py", "requirements-")
 
-pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="needs a git checkout")
+pytestmark = [
+    pytest.mark.install,
+    pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="needs a git checkout"),
+]
 
 
 def run(*command: object, cwd: Path, **environment: object) -> str:

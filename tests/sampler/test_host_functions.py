@@ -266,6 +266,7 @@ def test_easy_cache_leaves_out_whole_evaluations(models, encoded, order):
     assert torch.allclose(sample(nothing, encoded), sample(models[0], encoded), **ROUNDING)
 
 
+@pytest.mark.slow
 def test_easy_cache_saves_and_costs_what_it_does_in_the_hosts_ksampler(monkeypatch, capsys):
     """On the demo model, 20 steps; prints the videos through the UNet, and how far off the latents are."""
     for kind in ("checkpoints", "backward_motion"):

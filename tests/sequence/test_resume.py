@@ -113,7 +113,7 @@ needs_bypass = pytest.mark.skipif(
         (hypertile, 256, 32),
         (compute_dtype, "default", "bf16"),
         (prediction, "v_prediction", "eps"),
-        (merged, 0.5, 0.6),
+        pytest.param(merged, 0.5, 0.6, marks=pytest.mark.slow),
         pytest.param(lora_in_bypass, 0.0, 1.0, marks=needs_bypass),
         (injected, 1.0, 1.5),
         (wrapped, 1.0, 1.5),

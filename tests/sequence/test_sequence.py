@@ -159,6 +159,7 @@ def test_interrupted_run_goes_on_where_it_stopped(models, sampled, monkeypatch):
     assert len(sampled) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals that cannot be caught")
 def test_killed_process_loses_one_segment_only(models, sampled, tmp_path, output):
     here = Path(__file__).parents[1]

@@ -42,19 +42,25 @@ def test_python_option_names_one_without_packages(checkout: Checkout, tmp_path: 
     assert "give --comfyui PATH" in one_sentence(checkout.run("benchmark", "probe", "--python", python))
 
 
+@pytest.mark.install
 def test_tests_run_with_the_packages_of_an_existing_comfyui(checkout: Checkout, tmp_path: Path) -> None:
     comfyui = tmp_path / "ComfyUI"
     shutil.copytree(checkout.folder / ".comfyui", comfyui)
     before = sorted(comfyui.rglob("*"))
     (checkout.folder / "requirements-dev.txt").write_text("stilllife==1.0\n")
     (checkout.folder / "test_probe.py").write_text(
-        "import os, aiohttp, stilllife, torch\n"
+        "import os, aiohttp, pytest, stilllife, torch\n"
         "def test_host():\n"
         f"    assert os.environ['INBETWEEN_COMFYUI'] == {str(comfyui)!r}\n"
+        "@pytest.mark.slow\n"
+        "def test_slow():\n"
+        "    pass\n"
     )
     options = ["--comfyui", comfyui, "--python", sys.executable, "-p", "no:cacheprovider", "-q"]
     # Any file will do for a browser that no test opens.
     result = checkout.run("test", *options, INBETWEEN_CHROMIUM=sys.executable)
+    assert result.returncode == 0 and "2 passed" in result.stdout, result.stdout + result.stderr
+    result = checkout.run("test", "--fast", *options, INBETWEEN_CHROMIUM=sys.executable)
     assert result.returncode == 0 and "1 passed" in result.stdout, result.stdout + result.stderr
     nothing_selected = 5
     result = checkout.run("test", *options, "-k", "nothing", INBETWEEN_CHROMIUM=sys.executable)
@@ -184,6 +190,7 @@ def test_demo_follows_no_link_that_waits_for_it(tmp_path: Path) -> None:
     assert precious.read_bytes() == b"mine" and (out / result.name).read_bytes() == b"new"
 
 
+@pytest.mark.server
 def test_demo_writes_the_video_and_the_contact_sheet(tmp_path: Path) -> None:
     import av
     from PIL import Image
@@ -203,6 +210,7 @@ def test_demo_writes_the_video_and_the_contact_sheet(tmp_path: Path) -> None:
         assert sheet.width == 4 * 200 + 8
 
 
+@pytest.mark.server
 @POSIX
 def test_serve_opens_on_the_example_workflow_and_stops_with_its_server() -> None:
     with socket.socket() as probe:

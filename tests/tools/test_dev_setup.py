@@ -23,6 +23,8 @@ from helpers.dev_checkout import (
     write_wheel,
 )
 
+pytestmark = pytest.mark.install
+
 
 def test_setup_runs_the_benchmark_with_its_arguments(ready: Checkout) -> None:
     result = ready.run("benchmark", "probe", "--clips", "3")

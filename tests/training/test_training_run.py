@@ -256,6 +256,7 @@ def test_half_precision_accumulation_and_recomputation_run_together(options, tmp
     assert {value.dtype for value in load_file(checkpoint(tmp_path, 2)).values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_with_two_passes_sees(options, tmp_path):
     """Gradients are averaged over devices: 2 processes x 1 pass against 1 process x 2 passes, from another folder."""
     # As many threads as the launched processes have: sums are then rounded alike.

@@ -134,6 +134,7 @@ def run_weights(*arguments, cwd) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_command_converts_from_any_folder(tmp_path):
     output = tmp_path / "new.safetensors"
     arguments = (
@@ -231,6 +232,7 @@ def test_another_base_is_refused_at_the_terminal(tmp_path):
     assert run_weights(*arguments, "--allow-other-base", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_importing_the_pack_is_quick_and_brings_no_training_library():
     script = (
         "import sys; sys.path.insert(0, {host!r}); sys.argv = ['x', '--cpu']\n"
