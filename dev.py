@@ -1,4 +1,4 @@
-"""The development door: python dev.py demo | test | serve | benchmark.
+"""The development door: python dev.py demo | test | check | serve | benchmark.
 
 Everything is made inside this checkout: `.venv`, `.comfyui`, `.dev`, `demo_output`. The work is done in `tools/`;
 this file stays readable by every Python, so that one that is too old gets a sentence instead of a syntax error.
@@ -15,7 +15,7 @@ def main():
         sentence = "this is Python {}.{}, but Python {}.{} or newer is needed; start dev.py with a newer one"
         sys.stderr.write("dev.py: " + sentence.format(*versions) + ".\n")
         return 1
-    from tools.commands import run
+    from generative_inbetweening.tools.command_line import run
 
     return run(sys.argv[1:])
 

@@ -3,6 +3,6 @@
 Importing this package puts a real ComfyUI first on the path, so that each benchmark is run with the nodes in their host.
 """
 
-from ..tools.import_host import import_host
+from ..tools.host import import_host
 
 import_host()

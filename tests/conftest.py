@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from generative_inbetweening.tools.import_host import import_host
+from generative_inbetweening.tools.host import import_host
 
 # The helpers' own asserts say what they compared.
 pytest.register_assert_rewrite("helpers")

@@ -7,12 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from .places import SETUP_LOG, STATE
-from .problems import DevError
-from .subprocesses import clean_environment, run_logged, say
+from .processes import DevError, run_logged, say
 
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-PLACES = (
+PATHS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     r"C:\Program Files\Google\Chrome\Application\chrome.exe",
@@ -41,7 +39,7 @@ def find_chromium() -> str | None:
             raise DevError(f"INBETWEEN_CHROMIUM: there is no {named}.")
         return named
     commands = (shutil.which(name) for name in COMMANDS)
-    return next((path for path in commands if path), None) or next(filter(os.path.isfile, PLACES), None)
+    return next((path for path in commands if path), None) or next(filter(os.path.isfile, PATHS), None)
 
 
 def may_install() -> bool:
@@ -57,11 +55,9 @@ def may_install() -> bool:
 def install_chromium() -> None:
     """Install Debian's Chromium; a failure leaves the browser tests without one."""
     say("Installing Debian's chromium for the browser tests.")
-    STATE.mkdir(exist_ok=True)
-    environment = clean_environment(DEBIAN_FRONTEND="noninteractive")
-    install = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
     try:
-        run_logged("apt-get update", ["apt-get", "update"], SETUP_LOG, environment)
-        run_logged("Installing chromium", install, SETUP_LOG, environment)
+        run_logged("apt-get update", ["apt-get", "update"])
+        install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends"]
+        run_logged("Installing chromium", [*install, "chromium"])
     except DevError as error:
         say(str(error))

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common.atomic_write import atomic_write
 from .host import Host
-from .places import DEMO, DEMO_OUTPUT, DEMO_WORKFLOW, RUNS, STATE
-from .problems import DevError
+from .paths import DEMO, DEMO_OUTPUT, DEMO_WORKFLOW, RUNS, STATE
+from .processes import DevError, clean_environment, say
 from .server import ADDRESS, free_port, running_server
-from .subprocesses import clean_environment, say
 
-TOOLS = Path(__file__).parent
-FOLLOW, SHEET = TOOLS / "follow_workflow.py", TOOLS / "contact_sheet.py"
-KEYFRAME_TITLES = {"first": "First Keyframe", "last": "Last Keyframe"}
+RUN_WORKFLOW = Path(__file__).with_name("run_workflow.py")
+VIDEO, SHEET = "inbetween.mp4", "contact_sheet.png"
 # What the shipped model is and is not, in its makers' words.
 ABOUT = DEMO / "about.txt"
 
@@ -54,86 +51,86 @@ def run_demo(host: Host, options: DemoOptions) -> None:
     with tempfile.TemporaryDirectory(dir=RUNS, prefix="demo-", ignore_cleanup_errors=True) as name:
         run = Path(name)
         workflow = prepare_run(run, options)
-        port = free_port()
         folders = [part for kind in ("input", "output", "temp") for part in (f"--{kind}-directory", run / kind)]
+        port = free_port()
         with running_server(host, port, log, "--disable-api-nodes", *folders):
             say(f"Running {DEMO_WORKFLOW.name} on {options.first.name} and {options.last.name}.")
-            video = run / "inbetween.mp4"
-            command = [FOLLOW, f"http://{ADDRESS}:{port}", workflow, video]
-            run_script(host, "The workflow", command, f"the server's output is in {log}")
-        sheet = run / "contact_sheet.png"
-        run_script(host, "Drawing the contact sheet", [SHEET, video, options.first, options.last, sheet])
-        replace_together((video, sheet), options.out)
+            result = subprocess.run(
+                [str(part) for part in (host.python, RUN_WORKFLOW, f"http://{ADDRESS}:{port}", workflow)],
+                env=clean_environment(PYTHONIOENCODING="utf-8", PYTHONDONTWRITEBYTECODE="1"),
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+            )
+        if result.returncode:
+            reason = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
+            raise DevError(f"The workflow failed: {reason} (the server's output is in {log})")
+        videos, sheets = (sorted((run / "output").rglob(pattern)) for pattern in ("*.mp4", "*.png"))
+        if not videos or not sheets:
+            raise DevError(f"The workflow saved no mp4 video (the server's output is in {log}).")
+        replace_together({VIDEO: videos[0], SHEET: sheets[0]}, options.out)
     if ABOUT.is_file():
         say(ABOUT.read_text(encoding="utf-8").strip())
-    say(f"Video: {options.out / 'inbetween.mp4'}")
-    say(f"Contact sheet: {options.out / 'contact_sheet.png'}")
-
-
-def replace_together(results: tuple[Path, ...], folder: Path) -> None:
-    """Copy all results into the folder, or none of them. Raises DevError."""
-    # Names that nobody can know: in a shared folder they could be links to something else.
-    partials = [folder / f".{result.name}.{secrets.token_hex(8)}.partial" for result in results]
-    try:
-        for result, partial in zip(results, partials):
-            shutil.copyfile(result, partial)
-        for result, partial in zip(results, partials):
-            os.replace(partial, folder / result.name)
-    except OSError as error:
-        raise DevError(
-            f"--out: cannot write into {folder}: {error.strerror}. Make room there, or name another folder."
-        ) from error
-    finally:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
+    say(f"Video: {options.out / VIDEO}")
+    say(f"Contact sheet: {options.out / SHEET}")
 
 
 def prepare_run(run: Path, options: DemoOptions) -> Path:
     """Fill the run's folder: the keyframes in its input, the workflow with the user's settings."""
     for kind in ("input", "output", "temp"):
         (run / kind).mkdir()
-    pictures = {}
-    for which, source in (("first", options.first), ("last", options.last)):
-        pictures[which] = which + source.suffix.lower()
-        shutil.copyfile(source, run / "input" / pictures[which])
     workflow = json.loads(DEMO_WORKFLOW.read_text(encoding="utf-8"))
-    fill_workflow(workflow, pictures, options)
+    for title, source in (("First Keyframe", options.first), ("Last Keyframe", options.last)):
+        picture = title.replace(" ", "_") + source.suffix.lower()
+        shutil.copyfile(source, run / "input" / picture)
+        workflow[node_of(workflow, title)]["inputs"]["image"] = picture
+    encode, sampler = node_of(workflow, "Encode Keyframes"), node_of(workflow, "Dual-Direction KSampler")
+    for node, name, value in (
+        (encode, "frames", options.frames),
+        (sampler, "steps", options.steps),
+        (sampler, "seed", options.seed),
+    ):
+        if value is not None:
+            workflow[node]["inputs"][name] = value
+    add_contact_sheet(workflow)
     path = run / "workflow.json"
     path.write_text(json.dumps(workflow), encoding="utf-8")
     return path
 
 
-def fill_workflow(workflow: dict, pictures: dict[str, str], options: DemoOptions) -> None:
-    """Set the keyframes by node title and the numbers by node type. Raises DevError if a node is missing."""
-    for which, title in KEYFRAME_TITLES.items():
-        nodes = [node for node in workflow.values() if node.get("_meta", {}).get("title") == title]
-        if not nodes:
-            raise DevError(f"{DEMO_WORKFLOW} has no node titled {title!r}.")
-        nodes[0]["inputs"]["image"] = pictures[which]
-    numbers = (
-        ("InbetweenEncodeKeyframes", "frames", options.frames),
-        ("InbetweenDualDirectionKSampler", "steps", options.steps),
-        ("InbetweenDualDirectionKSampler", "seed", options.seed),
-    )
-    for class_type, name, value in numbers:
-        nodes = [node for node in workflow.values() if node["class_type"] == class_type]
-        if not nodes:
-            raise DevError(f"{DEMO_WORKFLOW} has no {class_type} node.")
-        if value is not None:
-            nodes[0]["inputs"][name] = value
+def node_of(workflow: dict, title: str) -> str:
+    """The id of the node of that title. Raises DevError if there is none."""
+    for node, content in workflow.items():
+        if content.get("_meta", {}).get("title") == title:
+            return node
+    raise DevError(f"{DEMO_WORKFLOW} has no node titled {title!r}.")
 
 
-def run_script(host: Host, what: str, command: list[object], hint: str = "") -> None:
-    """Run a script of ours with ComfyUI's Python. Raises DevError with the script's last words."""
-    environment = clean_environment(PYTHONIOENCODING="utf-8", PYTHONDONTWRITEBYTECODE="1")
-    result = subprocess.run(
-        [str(host.python), *map(str, command)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-        raise DevError(f"{what} failed: {lines[-1]}" + (f" ({hint})" if hint else ""))
+def add_contact_sheet(workflow: dict) -> None:
+    """Let the workflow save a contact sheet of the video between the two keyframes as they were given."""
+    first, last, frames = (node_of(workflow, title) for title in ("First Keyframe", "Last Keyframe", "VAE Decode"))
+    size = workflow[node_of(workflow, "Encode Keyframes")]["inputs"]
+    scale = {"upscale_method": "lanczos", "width": size["width"], "height": size["height"], "crop": "center"}
+    for node, class_type, inputs in (
+        ("first", "ImageScale", {"image": [first, 0], **scale}),
+        ("last", "ImageScale", {"image": [last, 0], **scale}),
+        ("start", "ImageBatch", {"image1": ["first", 0], "image2": [frames, 0]}),
+        ("all", "ImageBatch", {"image1": ["start", 0], "image2": ["last", 0]}),
+        ("sheet", "InbetweenContactSheet", {"images": ["all", 0], "columns": 0, "keyframes": "0, -1"}),
+        ("save", "SaveImage", {"images": ["sheet", 0], "filename_prefix": "contact_sheet"}),
+    ):
+        workflow[node] = {"class_type": class_type, "inputs": inputs}
+
+
+def replace_together(results: dict[str, Path], folder: Path) -> None:
+    """Copy all results into the folder under their new names, or none of them. Raises DevError."""
+    (video, sheet) = results
+    try:
+        with atomic_write(folder / video) as new_video, atomic_write(folder / sheet) as new_sheet:
+            shutil.copyfile(results[video], new_video)
+            shutil.copyfile(results[sheet], new_sheet)
+    except OSError as error:
+        raise DevError(
+            f"--out: cannot write into {folder}: {error.strerror}. Make room there, or name another folder."
+        ) from error

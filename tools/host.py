@@ -1,25 +1,20 @@
-"""The ComfyUI that runs the pack: the one unpacked here, or one that is already on this machine."""
+"""The ComfyUI that runs the pack: the one that dev.py gets, or one that is already on this machine."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .places import COMFYUI, LOCK, PIP_CACHE, TEMPORARY, environment_python
-from .problems import DevError
-from .setup_comfyui import prepare_comfyui
-from .setup_environment import prepare_environment
-from .setup_lock import setup_lock
-from .subprocesses import runs, say
+from .paths import COMFYUI, environment_python
+from .processes import DevError, runs, say
+from .set_up import COMFYUI_VERSION, comfyui_version, set_up
 
-OLDEST_COMFYUI = (0, 3, 75)
-VERSION = r"__version__\s*=\s*[\"'](\d+)\.(\d+)\.(\d+)"
-PARTS = ("main.py", "folder_paths.py", "nodes.py", "comfy", "comfyui_version.py")
-NEEDED = "import sys, importlib.util as u; sys.exit(not all(u.find_spec(n) for n in ('torch', 'aiohttp', 'av', 'PIL')))"
+NEEDED_FILES = ("main.py", "folder_paths.py", "nodes.py", "comfy", "comfyui_version.py")
+HAS_PACKAGES = (
+    "import sys, importlib.util as u; sys.exit(not all(u.find_spec(n) for n in ('torch', 'aiohttp', 'av', 'PIL')))"
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +35,7 @@ def prepare_host(comfyui: str | None, python: str | None) -> Host:
         return existing_host(comfyui, python)
     if python is not None:
         raise DevError("--python names the Python of a ComfyUI of yours; give --comfyui PATH with it.")
-    with setup_lock(LOCK) as lock:
-        environment = prepare_environment(lock)
-        host = Host(prepare_comfyui(environment, lock), environment)
-        for leftover in (PIP_CACHE, TEMPORARY):
-            shutil.rmtree(leftover, ignore_errors=True)
+    host = Host(COMFYUI, set_up())
     say(f"ComfyUI is ready in {host.folder}.")
     return host
 
@@ -52,12 +43,12 @@ def prepare_host(comfyui: str | None, python: str | None) -> Host:
 def existing_host(comfyui: str, python: str | None) -> Host:
     """A ComfyUI of the user's, which is only read. Raises DevError if it is none or too old."""
     folder = Path(comfyui).expanduser().resolve()
-    missing = [part for part in PARTS if not (folder / part).exists()]
+    missing = [name for name in NEEDED_FILES if not (folder / name).exists()]
     if missing:
         raise DevError(f"--comfyui: {folder} is no ComfyUI folder (it has no {', '.join(missing)}).")
-    version = re.search(VERSION, (folder / "comfyui_version.py").read_text("utf-8"))
-    if version and tuple(map(int, version.groups())) < OLDEST_COMFYUI:
-        found, oldest = ".".join(version.groups()), ".".join(map(str, OLDEST_COMFYUI))
+    version = comfyui_version(folder)
+    if version and version < COMFYUI_VERSION:
+        found, oldest = (".".join(map(str, numbers)) for numbers in (version, COMFYUI_VERSION))
         raise DevError(f"--comfyui: {folder} is ComfyUI {found}, but {oldest} or newer is needed; update it.")
     host = Host(folder, find_python(folder, python))
     say(f"Using ComfyUI in {host.folder} with {host.python}.")
@@ -69,11 +60,11 @@ def find_python(folder: Path, named: str | None) -> Path:
     if named is not None:
         # No resolve(): a virtual environment's Python is a link, and is one only by its place.
         python = Path(os.path.abspath(Path(named).expanduser()))
-        if not runs([python, "-c", NEEDED]):
+        if not runs([python, "-c", HAS_PACKAGES]):
             raise DevError(f"--python: {python} does not run or lacks ComfyUI's packages (torch, aiohttp, av, PIL).")
         return python
     for python in candidate_pythons(folder):
-        if python.exists() and runs([python, "-c", NEEDED]):
+        if python.exists() and runs([python, "-c", HAS_PACKAGES]):
             return python
     raise DevError(f"--comfyui: found no Python with ComfyUI's packages for {folder}; name it with --python PATH.")
 
@@ -85,3 +76,27 @@ def candidate_pythons(folder: Path) -> list[Path]:
     portable = [folder.parent / name / "python.exe" for name in ("python_embeded", "python_embedded")]
     conda = [path / "python.exe" for path in active] if os.name == "nt" else []
     return [*map(environment_python, near), *portable, *map(environment_python, active), *conda, Path(sys.executable)]
+
+
+def import_host() -> None:
+    """Make `comfy`, `nodes`, `folder_paths` … importable in this process, for tests and benchmarks.
+
+    They are those of `INBETWEEN_COMFYUI`, or of the ComfyUI that dev.py got; on the CPU where torch sees no GPU. The
+    host comes first on the path, since both it and this pack have a module called `nodes`.
+    Raises FileNotFoundError when there is no ComfyUI.
+    """
+    import torch
+
+    folder = Path(os.environ.get("INBETWEEN_COMFYUI", COMFYUI)).resolve()
+    if not (folder / "comfy").is_dir():
+        raise FileNotFoundError(
+            f"No ComfyUI at {folder}. Run this through `python dev.py`, which gets one, or set INBETWEEN_COMFYUI to "
+            "yours."
+        )
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    from comfy.cli_args import args
+
+    sys.argv = arguments
+    args.cpu = not torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""Run the tests, or a benchmark, with the host at hand."""
+"""Run the tests, the machine checks or a benchmark, with the host at hand."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from pathlib import Path
 
 from .chromium import prepare_chromium
 from .host import Host
-from .places import (
+from .paths import (
     BENCHMARK_REQUIREMENTS,
     BENCHMARKS,
     CHECKOUT,
     DEV_REQUIREMENTS,
     IMPORT_NAME,
-    LOCK,
-    SETUP_LOG,
     TEST_ENVIRONMENT,
     environment_python,
 )
-from .problems import DevError
-from .setup_lock import setup_lock
-from .subprocesses import clean_environment, output_of, pip_environment, run_logged, runs, say
+from .processes import DevError, clean_environment, output_of, pip, run_logged, runs, say
+from .set_up import setup_lock
 
 # Benchmarks that need more packages than the tests do.
 NEED_MORE = ("quality", "budget", "sequence")
@@ -44,41 +41,50 @@ SITE_FOLDERS = "import json, sys; print(json.dumps([p for p in sys.path if p.end
 
 def run_tests(host: Host, arguments: list[str], fast: bool = False) -> int:
     """pytest's exit code. All the tests, or the fast ones, run in several processes; else it is pytest as it is."""
-    python = host.python if host.is_ours else test_python(host)
-    additions = {"INBETWEEN_COMFYUI": host.folder}
+    python = developer_python(host)
+    additions: dict[str, object] = {"INBETWEEN_COMFYUI": host.folder}
     chromium = None if fast else prepare_chromium()
     if chromium:
         additions["INBETWEEN_CHROMIUM"] = chromium
     if fast or not arguments:
         arguments = [*IN_PARALLEL, *(FAST if fast else ()), *arguments]
-        additions["OMP_NUM_THREADS"] = str(max(1, CORES // PROCESSES))
+        additions["OMP_NUM_THREADS"] = max(1, CORES // PROCESSES)
     say("Running the tests.")
     command = [str(python), "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, env=clean_environment(**additions), check=False).returncode
 
 
-def test_python(host: Host) -> Path:
-    """A Python that sees the packages of a ComfyUI of the user's and, beside them, those of the tests.
+def run_checks(host: Host) -> int:
+    """Formatter, linter and type checker over the whole checkout; 0 when none of them finds anything."""
+    python = str(developer_python(host))
+    found = 0
+    for tool in (["ruff", "format", "--check"], ["ruff", "check"], ["pyright", "--pythonpath", python]):
+        say(f"Running {' '.join(tool[:2])}.")
+        command = [python, "-m", *tool]
+        found |= subprocess.run(command, cwd=CHECKOUT, env=clean_environment(), check=False).returncode
+    return found
 
-    That ComfyUI's own environment is not written to. Raises DevError.
+
+def developer_python(host: Host) -> Path:
+    """A Python with ComfyUI's packages and those of requirements-dev.txt. Raises DevError.
+
+    That is `.venv`, or, beside a ComfyUI of the user's, an environment that sees its packages: its own is not written
+    to.
     """
+    if host.is_ours:
+        return host.python
     python = environment_python(TEST_ENVIRONMENT)
-    with setup_lock(LOCK) as lock:
+    with setup_lock():
         if not runs([python, "-c", "import pip"]):
-            make = [host.python, "-m", "venv", "--clear", TEST_ENVIRONMENT]
-            run_logged("Making the test environment", make, SETUP_LOG, pip_environment(), [lock])
+            run_logged("Making the test environment", [host.python, "-m", "venv", "--clear", TEST_ENVIRONMENT])
         site = Path(output_of([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
         # site.addsitedir also reads the .pth files that lie there, as those of editable installs.
-        lines = [f"import site; site.addsitedir({folder!r})\n" for folder in host_site_folders(host)]
+        folders = json.loads(output_of([host.python, "-c", SITE_FOLDERS]))
+        lines = [f"import site; site.addsitedir({folder!r})\n" for folder in folders]
         (site / "comfyui_packages.pth").write_text("".join(lines), encoding="utf-8")
         say("Installing what the tests need beside ComfyUI's own packages.")
-        install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "-r", DEV_REQUIREMENTS]
-        run_logged("Installing the tests' packages", install, SETUP_LOG, pip_environment(), [lock])
+        pip("Installing the tests' packages", python, "install", "-r", DEV_REQUIREMENTS)
     return python
-
-
-def host_site_folders(host: Host) -> list[str]:
-    return json.loads(output_of([host.python, "-c", SITE_FOLDERS]))
 
 
 def benchmarks() -> dict[str, str]:
@@ -96,17 +102,12 @@ def check_benchmark(name: str) -> None:
 
 
 def run_benchmark(host: Host, name: str, arguments: list[str]) -> int:
-    """The benchmark's exit code; paths in its arguments are relative to where the user stands. Raises DevError.
-
-    A ComfyUI of the user's is not written to.
-    """
-    python = host.python if host.is_ours else test_python(host)
+    """The benchmark's exit code; paths in its arguments are relative to where the user stands. Raises DevError."""
+    python = developer_python(host)
     if name in NEED_MORE:
-        with setup_lock(LOCK) as lock:
+        with setup_lock():
             say("Installing what the benchmark needs beside the tests' packages.")
-            packages = ["--no-input", "--progress-bar", "off", "-r", BENCHMARK_REQUIREMENTS]
-            install = [python, "-m", "pip", "install", *packages]
-            run_logged("Installing the benchmark's packages", install, SETUP_LOG, pip_environment(), [lock])
+            pip("Installing the benchmark's packages", python, "install", "-r", BENCHMARK_REQUIREMENTS)
     command = [str(python), "-c", RUN_MODULE, str(CHECKOUT), f"{IMPORT_NAME}.benchmarks.{name}", *arguments]
     environment = clean_environment(INBETWEEN_COMFYUI=host.folder, PYTHONPATH=CHECKOUT)
     return subprocess.run(command, env=environment, check=False).returncode

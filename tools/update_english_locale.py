@@ -6,8 +6,8 @@ The host lets a locale, even the English one, override what the code says, so bo
 import json
 
 from ..common.atomic_write import atomic_write
-from .import_host import import_host
-from .places import CHECKOUT
+from .host import import_host
+from .paths import CHECKOUT
 
 ENGLISH = CHECKOUT / "locales" / "en" / "nodeDefs.json"
 

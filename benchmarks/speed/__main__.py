@@ -33,7 +33,7 @@ from generative_inbetweening.benchmarks.speed.full_size import counted_memory
 from generative_inbetweening.benchmarks.speed.memory import measured_memory, memory_here
 from generative_inbetweening.benchmarks.speed.report import print_table
 from generative_inbetweening.benchmarks.speed.whole_clip import over_frames, timed, whole_clip
-from generative_inbetweening.tools.places import CHECKOUT as ROOT
+from generative_inbetweening.tools.paths import CHECKOUT as ROOT
 
 MATRIX = 2048
 

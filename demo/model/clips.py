@@ -1,7 +1,7 @@
 """Writes clips of the small world as folders of frames, the data that `fine_tune.py` reads.
 
-    python -m generative_inbetweening.demo.model.clips --out CLIPS --clips 256
-    python -m generative_inbetweening.demo.model.clips --out HELD_OUT --clips 32 --split test
+python -m generative_inbetweening.demo.model.clips --out CLIPS --clips 256
+python -m generative_inbetweening.demo.model.clips --out HELD_OUT --clips 32 --split test
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def write_clips(out: Path, clips: int, split: str) -> None:
 
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m generative_inbetweening.demo.model.clips", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m generative_inbetweening.demo.model.clips", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--split", choices=("train", "test"), default="train")

@@ -42,7 +42,9 @@ FEATURE_EXTRACTOR = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(prog="python -m generative_inbetweening.demo.model.train", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m generative_inbetweening.demo.model.train", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the result, checkpoints, latents and log")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
     parser.add_argument("--processes", type=int, default=2, help="processes that train together (default 2)")

@@ -5,7 +5,7 @@ import copy
 import folder_paths
 import pytest
 from generative_inbetweening.benchmarks.quality.methods import Methods, SamplingSettings
-from generative_inbetweening.tools.places import DEMO
+from generative_inbetweening.tools.paths import DEMO
 from generative_inbetweening.weights.files import read_metadata
 
 CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"

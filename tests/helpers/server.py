@@ -15,11 +15,10 @@ import aiohttp
 import pytest
 import safetensors.torch
 import torch
-from generative_inbetweening.tools.base_folder import link_pack, remove
-from generative_inbetweening.tools.follow_workflow import WorkflowFailed, follow, queue
 from generative_inbetweening.tools.host import Host
-from generative_inbetweening.tools.places import DEMO, PACK_NAME
-from generative_inbetweening.tools.server import ADDRESS, free_port, running_server
+from generative_inbetweening.tools.paths import DEMO, PACK_NAME
+from generative_inbetweening.tools.run_workflow import WorkflowFailed, follow, queue
+from generative_inbetweening.tools.server import ADDRESS, free_port, link_pack, remove_link, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 API_WORKFLOWS = ROOT / "workflows" / "api"
@@ -52,7 +51,7 @@ class Run:
     outputs: dict[str, dict] = field(default_factory=dict)
     on_progress: Callable[[], None] | None = None
 
-    # As tools/follow_workflow.py calls it.
+    # As tools/run_workflow.py calls it.
     def show(self, node: str, value: float = 0, maximum: float = 0) -> None:
         if maximum:
             self.progress.setdefault(node, []).append((int(value), int(maximum)))
@@ -193,4 +192,4 @@ def started(base: Path) -> Iterator[Server]:
     options = ("--base-directory", base, "--extra-model-paths-config", paths, "--disable-api-nodes", "--cpu")
     with running_server(Host(HOST, Path(sys.executable)), port, base / "server.log", *options):
         yield Server(f"http://{ADDRESS}:{port}", base)
-    remove(base / "custom_nodes" / PACK_NAME)
+    remove_link(base / "custom_nodes" / PACK_NAME)

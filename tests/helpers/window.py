@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from generative_inbetweening.tools.places import PACK_NAME
+from generative_inbetweening.tools.paths import PACK_NAME
 from playwright.sync_api import Locator, Page
 
 from helpers.server import BASE_UNET, FINE_TUNED_UNET, api_workflow

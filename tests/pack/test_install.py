@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from generative_inbetweening.nodes import NODES
-from generative_inbetweening.tools.places import PACK_NAME
+from generative_inbetweening.tools.paths import PACK_NAME
+from generative_inbetweening.tools.processes import clean_environment
 from generative_inbetweening.tools.server import ADDRESS, free_port, stop, wait_until_ready
-from generative_inbetweening.tools.subprocesses import clean_environment
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 from helpers.server import ROOT, Server, api_workflow, inputs_of, node_of
 

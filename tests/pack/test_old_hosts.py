@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from generative_inbetweening.tools.base_folder import link_pack, remove
+from generative_inbetweening.tools.server import link_pack, remove_link
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui")).resolve()
@@ -66,7 +66,7 @@ def answers(tmp_path_factory) -> dict[str, list]:
     link_pack(pack)
     arguments = json.dumps([str(HOST), str(pack), LACKS])
     done = subprocess.run([sys.executable, "-c", LOAD, arguments], capture_output=True, text=True, timeout=240)
-    remove(pack)
+    remove_link(pack)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -33,7 +33,7 @@ from nodes import VAEDecode
 KILLED_DURING_THIRD = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']
-from generative_inbetweening.tools.import_host import import_host
+from generative_inbetweening.tools.host import import_host
 import_host()
 import pathlib, folder_paths
 from generative_inbetweening.sequence import run as sequence_run

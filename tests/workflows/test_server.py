@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from generative_inbetweening.tools.follow_workflow import WorkflowFailed
+from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from helpers.server import BASE_UNET, FINE_TUNED_UNET, Server, api_workflow, inputs_of, node_of
 
 SAMPLERS = {

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from generative_inbetweening.tools.places import PACK_NAME, SERVE_TEMPLATE
+from generative_inbetweening.tools.paths import PACK_NAME, SERVE_TEMPLATE
 from helpers.server import ROOT
 from helpers.window import MISSING, READY, RUN, SECONDS, SHOW, TITLE_BAR, UNKNOWN, for_the_demo, load
 from playwright.sync_api import Page

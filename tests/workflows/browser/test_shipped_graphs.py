@@ -7,7 +7,7 @@ the shipped graphs.
 import json
 
 import pytest
-from generative_inbetweening.tools.places import PACK_NAME
+from generative_inbetweening.tools.paths import PACK_NAME
 from helpers.server import api_workflow
 from helpers.window import (
     MISSING,

@@ -5,30 +5,29 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .demo import DemoOptions, run_demo
 from .host import prepare_host
-from .places import DEMO_OUTPUT
-from .problems import DevError, explain_os_error
-from .run_tests import benchmarks, check_benchmark, run_benchmark, run_tests
-from .serve import serve
-from .server import check_port
-from .subprocesses import say
+from .paths import DEMO_OUTPUT
+from .processes import DevError, explain_os_error, say
+from .run_tests import benchmarks, check_benchmark, run_benchmark, run_checks, run_tests
+from .server import check_port, serve
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line; its exit code. A problem is one sentence on stderr, never a traceback."""
+    """Run a command line; its exit code. What goes wrong is one sentence on stderr, never a traceback."""
     # Being ended or losing the terminal is like Ctrl-C: what was started is stopped.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and not options.takes_more:
+    if rest and options.command not in ("test", "benchmark"):
         parser.error(f"{options.command} does not know {' '.join(rest)}")
     try:
-        return options.run(options, rest) or 0
+        return run_command(options, rest) or 0
     except DevError as error:
         return complain(str(error))
     except OSError as error:
@@ -43,17 +42,56 @@ def complain(sentence: str) -> int:
     return 1
 
 
+def run_command(options: argparse.Namespace, rest: list[str]) -> int | None:
+    """The command's exit code. What can be refused is refused before the set-up. Raises DevError."""
+    if options.command == "demo":
+        demo = DemoOptions(options.first, options.last, options.frames, options.steps, options.seed, options.out)
+        demo.check()
+        return run_demo(prepare_host(options.comfyui, options.python), demo)
+    if options.command == "serve":
+        check_port(options.port)
+        return serve(prepare_host(options.comfyui, options.python), options.port, not options.no_browser)
+    if options.command == "test":
+        return run_tests(prepare_host(options.comfyui, options.python), rest, options.fast)
+    if options.command == "check":
+        return run_checks(prepare_host(options.comfyui, options.python))
+    if options.name is None:
+        for name, words in benchmarks().items():
+            say(f"{name}: {words}")
+        return 0
+    check_benchmark(options.name)
+    return run_benchmark(prepare_host(options.comfyui, options.python), options.name, rest)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py",
         allow_abbrev=False,
         description="Set up ComfyUI with this pack inside the checkout, and run it. A second call starts at once.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | serve | benchmark")
-    add_demo(commands)
-    add_test(commands)
-    add_serve(commands)
-    add_benchmark(commands)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | check | serve | benchmark")
+
+    demo = add_command(commands, "demo", "Run the example workflow on two keyframes and write the video between them.")
+    demo.add_argument("--first", type=user_path, default=DemoOptions.first, metavar="PNG", help="first keyframe")
+    demo.add_argument("--last", type=user_path, default=DemoOptions.last, metavar="PNG", help="last keyframe")
+    demo.add_argument("--frames", type=number(2), metavar="N", help="frames of the video, keyframes included")
+    demo.add_argument("--steps", type=number(1), metavar="N", help="sampling steps")
+    demo.add_argument("--seed", type=number(0), metavar="N", help="seed of the noise")
+    out = "folder for inbetween.mp4 and contact_sheet.png (default: demo_output in the checkout)"
+    demo.add_argument("--out", type=user_path, default=DEMO_OUTPUT, metavar="DIR", help=out)
+
+    test = add_command(commands, "test", "Run the tests; further arguments are handed to pytest.")
+    test.add_argument("--fast", action="store_true", help="only those that take two minutes on two cores")
+
+    add_command(commands, "check", "Run formatter, linter and type checker over the code.")
+
+    command = add_command(commands, "serve", "Serve ComfyUI's window, opened on the example workflow.")
+    port = "port on 127.0.0.1 (default: 8188)"
+    command.add_argument("--port", type=number(1, 65535), default=8188, metavar="N", help=port)
+    command.add_argument("--no-browser", action="store_true", help="only print the address")
+
+    benchmark = add_command(commands, "benchmark", "Run a benchmark; further arguments are handed to it.")
+    benchmark.add_argument("name", nargs="?", metavar="NAME", help="which one; without it the benchmarks are listed")
     return parser
 
 
@@ -65,73 +103,11 @@ def add_command(commands: argparse._SubParsersAction, name: str, words: str) -> 
     return command
 
 
-def add_demo(commands: argparse._SubParsersAction) -> None:
-    demo = add_command(commands, "demo", "Run the example workflow on two keyframes and write the video between them.")
-    demo.add_argument("--first", type=user_path, default=DemoOptions.first, metavar="PNG", help="first keyframe")
-    demo.add_argument("--last", type=user_path, default=DemoOptions.last, metavar="PNG", help="last keyframe")
-    demo.add_argument("--frames", type=number(2), metavar="N", help="frames of the video, keyframes included")
-    demo.add_argument("--steps", type=number(1), metavar="N", help="sampling steps")
-    demo.add_argument("--seed", type=number(0), metavar="N", help="seed of the noise")
-    demo.add_argument(
-        "--out",
-        type=user_path,
-        default=DEMO_OUTPUT,
-        metavar="DIR",
-        help="folder for inbetween.mp4 and contact_sheet.png (default: demo_output in the checkout)",
-    )
-    demo.set_defaults(run=demo_command, takes_more=False)
-
-
-def add_test(commands: argparse._SubParsersAction) -> None:
-    test = add_command(commands, "test", "Run the tests; further arguments are handed to pytest.")
-    test.add_argument("--fast", action="store_true", help="only those that take two minutes on two cores")
-    test.set_defaults(run=test_command, takes_more=True)
-
-
-def add_serve(commands: argparse._SubParsersAction) -> None:
-    command = add_command(commands, "serve", "Serve ComfyUI's window, opened on the example workflow.")
-    command.add_argument(
-        "--port", type=number(1, 65535), default=8188, metavar="N", help="port on 127.0.0.1 (default: 8188)"
-    )
-    command.add_argument("--no-browser", action="store_true", help="only print the address")
-    command.set_defaults(run=serve_command, takes_more=False)
-
-
-def add_benchmark(commands: argparse._SubParsersAction) -> None:
-    benchmark = add_command(commands, "benchmark", "Run a benchmark; further arguments are handed to it.")
-    benchmark.add_argument("name", nargs="?", metavar="NAME", help="which one; without it the benchmarks are listed")
-    benchmark.set_defaults(run=benchmark_command, takes_more=True)
-
-
-def demo_command(options: argparse.Namespace, rest: list[str]) -> None:
-    demo = DemoOptions(options.first, options.last, options.frames, options.steps, options.seed, options.out)
-    demo.check()
-    run_demo(prepare_host(options.comfyui, options.python), demo)
-
-
-def test_command(options: argparse.Namespace, rest: list[str]) -> int:
-    return run_tests(prepare_host(options.comfyui, options.python), rest, options.fast)
-
-
-def serve_command(options: argparse.Namespace, rest: list[str]) -> None:
-    check_port(options.port)
-    serve(prepare_host(options.comfyui, options.python), options.port, not options.no_browser)
-
-
-def benchmark_command(options: argparse.Namespace, rest: list[str]) -> int:
-    if options.name is None:
-        for name, words in benchmarks().items():
-            say(f"{name}: {words}")
-        return 0
-    check_benchmark(options.name)
-    return run_benchmark(prepare_host(options.comfyui, options.python), options.name, rest)
-
-
 def user_path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def number(lowest: int, highest: int | None = None) -> object:
+def number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
     """An argparse type: a whole number in a range."""
 
     def parse(text: str) -> int:

@@ -1,14 +1,12 @@
-"""Run by ComfyUI's own Python: queue an API workflow, show its progress, fetch the video that it saves.
+"""Run by ComfyUI's own Python, since it uses its aiohttp: run an API workflow on a server, and show its progress.
 
-python follow_workflow.py URL WORKFLOW.json VIDEO.mp4
+python run_workflow.py URL WORKFLOW.json
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import secrets
 import sys
 import uuid
 from pathlib import Path
@@ -49,9 +47,9 @@ async def queue(session: aiohttp.ClientSession, workflow: dict, client: str, **e
     if answer.status == 200:
         return body["prompt_id"]
     reasons = [
-        f"{problem['class_type']} ({node}): {error['message']}: {error['details']}"
-        for node, problem in body.get("node_errors", {}).items()
-        for error in problem["errors"]
+        f"{refused['class_type']} ({node}): {error['message']}: {error['details']}"
+        for node, refused in body.get("node_errors", {}).items()
+        for error in refused["errors"]
     ]
     reasons = reasons or [body.get("error", {}).get("message", f"HTTP {answer.status}")]
     raise WorkflowFailed("ComfyUI refused the workflow: " + "; ".join(reasons))
@@ -79,46 +77,19 @@ async def follow(socket: aiohttp.ClientWebSocketResponse, run: str, progress: Pr
     raise WorkflowFailed("ComfyUI ended before the workflow did.")
 
 
-async def saved_video(session: aiohttp.ClientSession, run: str) -> dict:
-    """The run's saved mp4 as /view wants it. Raises WorkflowFailed if there is none."""
-    for _ in range(100):
-        async with session.get(f"/history/{run}") as answer:
-            history = await answer.json()
-        if run in history:
-            break
-        await asyncio.sleep(0.1)
-    for output in history.get(run, {}).get("outputs", {}).values():
-        for files in output.values():
-            for file in files:
-                if isinstance(file, dict) and str(file.get("filename", "")).endswith(".mp4"):
-                    return {key: file[key] for key in ("filename", "subfolder", "type")}
-    raise WorkflowFailed("The workflow saved no mp4 video.")
-
-
-async def run_workflow(url: str, workflow: dict, target: Path) -> None:
+async def run_workflow(url: str, workflow: dict) -> None:
     client = uuid.uuid4().hex
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(url, timeout=timeout) as session:
-        async with session.ws_connect("/ws", params={"clientId": client}, max_msg_size=0) as socket:
-            run = await queue(session, workflow, client)
-            await follow(socket, run, Progress(workflow))
-        async with session.get("/view", params=await saved_video(session, run)) as answer:
-            answer.raise_for_status()
-            content = await answer.read()
-    # A name that nobody can know, and no file there yet: in a shared folder it could be a link to something else.
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as stream:
-            stream.write(content)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    async with (
+        aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=None)) as session,
+        session.ws_connect("/ws", params={"clientId": client}, max_msg_size=0) as socket,
+    ):
+        await follow(socket, await queue(session, workflow, client), Progress(workflow))
 
 
 def main() -> int:
-    url, workflow, target = sys.argv[1:]
+    url, workflow = sys.argv[1:]
     try:
-        asyncio.run(run_workflow(url, json.loads(Path(workflow).read_text(encoding="utf-8")), Path(target)))
+        asyncio.run(run_workflow(url, json.loads(Path(workflow).read_text(encoding="utf-8"))))
     except (WorkflowFailed, aiohttp.ClientError, OSError) as error:
         print(str(error) or type(error).__name__, file=sys.stderr)
         return 1
