@@ -123,7 +123,15 @@ def test_folder_with_a_missing_file(copied, lost):
 def test_folder_with_fp16_names_loads(copied):
     for path in list(copied.rglob("*.safetensors")):
         path.rename(path.with_name(path.stem + ".fp16.safetensors"))
-    assert InbetweenLoadSVD.execute("copy/").args[0] is not None
+    found, expected = (InbetweenLoadSVD.execute(name).args for name in ("copy/", "tiny-svd-xt/"))
+    # The UNet, the image encoder and the VAE hold the same numbers.
+    for network in (
+        lambda parts: parts[0].model,
+        lambda parts: parts[1].model,
+        lambda parts: parts[2].first_stage_model,
+    ):
+        ours, theirs = network(found).state_dict(), network(expected).state_dict()
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_folder_that_is_no_svd(copied):

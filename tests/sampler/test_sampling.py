@@ -197,8 +197,17 @@ def test_swapped_keyframes_mirror_the_video_when_both_directions_are_alike(model
 
 @pytest.mark.parametrize("sampler_name", comfy.samplers.KSampler.SAMPLERS)
 def test_every_sampler_runs_with_reinjection(models, encoded, sampler_name):
-    result = sample(models[0], encoded, sampler_name=sampler_name, steps=3, reinjections=1, guidance_max=1.0)
+    levels = []
+    model = watched(models[0], lambda arguments: levels.append(float(arguments["timestep"][0])))
+    settings = {"sampler_name": sampler_name, "steps": 3, "guidance_max": 1.0, "videos_per_call": "4"}
+    result = sample(model, encoded, reinjections=1, **settings)
     assert torch.isfinite(result).all()
+    # The first of the steps is made twice: back at its noise level and through the same evaluations, then onwards.
+    first, second = (number for number, level in enumerate(levels) if level == max(levels))
+    step, again, onwards = levels[first:second], levels[second : 2 * second], levels[2 * second :]
+    assert first == 0 and max(onwards) < max(levels) and min(onwards) < min(step)
+    # The adaptive sampler chooses its own steps by what it finds.
+    assert again == step or sampler_name == "dpm_adaptive"
 
 
 def test_progress_counts_evaluations_and_ends_full(models, encoded, monkeypatch):
