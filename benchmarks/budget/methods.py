@@ -3,13 +3,12 @@
 Each is the Dual-Direction KSampler's inputs that differ from its defaults, which are the released settings.
 """
 
-from generative_inbetweening.sampler.settings import PRESETS
-
-from ..quality.methods import NodeInputs
+from ...sampler.settings import PRESETS
+from ..common.methods import Method
 
 _FEW = {"fusion": "weighted", "scheduler": "align_your_steps"}
 _ANCESTRAL = {**_FEW, "sampler_name": "euler_ancestral"}
-_ENDPOINT = {"strategy": "endpoint-correction"}
+_ENDPOINT_CORRECTION = {"strategy": "endpoint-correction"}
 
 
 def _steps(steps: int, reinjections: int = 0, share: float = 0.5) -> dict:
@@ -17,21 +16,21 @@ def _steps(steps: int, reinjections: int = 0, share: float = 0.5) -> dict:
 
 
 COMPARED = {
-    **{name: NodeInputs(f"preset `{name}`", {"preset": name}) for name in PRESETS},
+    **{name: Method(f"preset `{name}`", {"preset": name}) for name in PRESETS},
     # Its paper's own number of steps and re-injections would be less work; this is what the release spends.
-    "time-reversal": NodeInputs("Time Reversal Fusion, released work", {"strategy": "time-reversal"}, None),
-    "time-reversal-fast": NodeInputs(
+    "time-reversal": Method("Time Reversal Fusion, released work", {"strategy": "time-reversal"}, None),
+    "time-reversal-fast": Method(
         "Time Reversal Fusion, as `fast`", {"strategy": "time-reversal", **_ANCESTRAL, **_steps(7)}, None
     ),
-    "alternating": NodeInputs("alternating (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
-    "alternating-backward-motion": NodeInputs(
+    "alternating": Method("alternating (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
+    "alternating-backward-motion": Method(
         "alternating, with backward motion", {"strategy": "alternating-backward-motion", **_steps(25)}
     ),
 }
 
 # Weighted fusion, align_your_steps and euler, unless a label says otherwise.
 CANDIDATES = {
-    name: NodeInputs(label, inputs)
+    name: Method(label, inputs)
     for name, label, inputs in (
         ("euler-11-1", "11 steps, 1 re-injection on half", {**_FEW, **_steps(11, 1)}),
         ("average-11-1", "the same, average fusion", {**_FEW, "fusion": "average", **_steps(11, 1)}),
@@ -71,23 +70,23 @@ CANDIDATES = {
         (
             "endpoint-8-2",
             "endpoint correction, euler, 8 steps, 2 re-injections on half",
-            {**_ENDPOINT, **_FEW, **_steps(8, 2)},
+            {**_ENDPOINT_CORRECTION, **_FEW, **_steps(8, 2)},
         ),
         (
             "endpoint-ancestral-8-2",
             "endpoint correction, euler_ancestral, 8 steps, 2 re-injections on half",
-            {**_ENDPOINT, **_ANCESTRAL, **_steps(8, 2)},
+            {**_ENDPOINT_CORRECTION, **_ANCESTRAL, **_steps(8, 2)},
         ),
-        ("endpoint-14", "endpoint correction, euler, 14 steps", {**_ENDPOINT, **_FEW, **_steps(14)}),
+        ("endpoint-14", "endpoint correction, euler, 14 steps", {**_ENDPOINT_CORRECTION, **_FEW, **_steps(14)}),
         (
             "endpoint-unguided-28",
             "endpoint correction, euler_ancestral, 28 steps, no guidance",
-            {**_ENDPOINT, **_ANCESTRAL, "guidance_max": 1.0, **_steps(28)},
+            {**_ENDPOINT_CORRECTION, **_ANCESTRAL, "guidance_max": 1.0, **_steps(28)},
         ),
         (
             "endpoint-7",
             "endpoint correction, euler_ancestral, 7 steps",
-            {**_ENDPOINT, **_ANCESTRAL, **_steps(7)},
+            {**_ENDPOINT_CORRECTION, **_ANCESTRAL, **_steps(7)},
         ),
     )
 }

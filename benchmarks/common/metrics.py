@@ -8,17 +8,20 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from generative_inbetweening.demo.world.tracker import SEEN, object_templates, track
-from generative_inbetweening.demo.world.world import Clip
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-HIGHER_IS_BETTER = {
-    "psnr": True,
-    "ssim": True,
-    "cvvdp": True,
-    "keyframe_error": False,
-    "motion_error": False,
-    "ghosting": False,
+from ...demo.world.tracker import SEEN, Fit, fit, object_templates
+from ...demo.world.world import Clip
+
+METRICS = {
+    "psnr": "PSNR, dB ↑",
+    "ssim": "SSIM ↑",
+    "cvvdp": "ColorVideoVDP, JOD ↑",
+    "keyframe_error": "keyframe error, levels ↓",
+    "motion_error": "motion error, px ↓",
+    "ghosting": "ghosting ↓",
 }
+MOTION_METRICS = ("motion_error", "ghosting")
 LARGEST_PSNR = 100.0
 
 CVVDP_DISPLAY = "standard_fhd"
@@ -27,32 +30,33 @@ CVVDP_ENLARGE, CVVDP_FRAME_RATE = 4, 7
 
 APART = 6.0
 """Pixels at 64x64 between two places that count as two copies of an object."""
+COPY_ENERGY = 0.3
+"""A place where less of the object than this share could be seen, at the edge or behind the post, says too little."""
 
 
 def psnr(frames: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """Peak signal-to-noise ratio of each frame in dB, at most 100, `[frames]`."""
-    error = (frames - truth).square().flatten(1).mean(1).double().clamp(min=10 ** (-LARGEST_PSNR / 10))
-    return (-10 * error.log10()).numpy()
+    with np.errstate(divide="ignore"):
+        found = [
+            peak_signal_noise_ratio(true, ours, data_range=1.0) for ours, true in zip(frames.numpy(), truth.numpy())
+        ]
+    return np.minimum(found, LARGEST_PSNR)
 
 
 def ssim(frames: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
-    """Structural similarity of each frame (Wang et al. 2004, Gaussian window, as scikit-image has it), `[frames]`."""
-    from skimage.metrics import structural_similarity
-
+    """Structural similarity of each frame (Wang et al. 2004, Gaussian window), `[frames]`."""
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return np.array(
         [
-            structural_similarity(
-                ours.numpy(),
-                true.numpy(),
-                channel_axis=0,
-                data_range=1.0,
-                sigma=1.5,
-                gaussian_weights=True,
-                use_sample_covariance=False,
-            )
-            for ours, true in zip(frames, truth)
+            structural_similarity(ours, true, channel_axis=0, data_range=1.0, **window)
+            for ours, true in zip(frames.numpy(), truth.numpy())
         ]
     )
+
+
+def frame_errors(frames: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """Root mean square difference of each frame to the true one in 8-bit levels (0…255), `[frames]`."""
+    return (255 * (frames - truth).square().flatten(1).mean(1).sqrt()).numpy()
 
 
 def keyframe_error(frames: torch.Tensor, truth: torch.Tensor) -> float:
@@ -78,12 +82,6 @@ def _as_shown(video: torch.Tensor) -> torch.Tensor:
     return F.interpolate(video, scale_factor=CVVDP_ENLARGE, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
-def motion_errors(frames: torch.Tensor, clip: Clip) -> np.ndarray:
-    """Pixels between where the main object is found and where it is, NaN where less than half of it can be seen."""
-    distance = (track(frames, clip).centre - clip.motion.centre[0]).norm(dim=-1)
-    return np.where(clip.motion.visibility[0] >= SEEN, distance, math.nan)
-
-
 def ghosting(frames: torch.Tensor, clip: Clip) -> np.ndarray:
     """How much of a second, translucent copy of the main object each frame has, in 0…1, `[frames]`.
 
@@ -95,50 +93,27 @@ def ghosting(frames: torch.Tensor, clip: Clip) -> np.ndarray:
     """
     if clip.motion.centre.shape[0] > 1:
         return np.full(len(frames), math.nan)
-    ground, clear = clip.background, 1 - clip.post
-    opacity, colour = object_templates(clip)
+    ground, clear, templates = clip.background, 1 - clip.post, object_templates(clip)
     residual = (frames - ground) * clear
-    energy = _copy_energy(ground, clear, opacity, colour)
-    place, first = _best_copies(residual, ground, opacity, colour, energy, None)
-    residual = residual - _copies(first, place, ground, clear, opacity, colour)
-    _, second = _best_copies(residual, ground, opacity, colour, energy, place)
-    score = 2 * torch.minimum(first, second) / (first + second).clamp(min=1e-6)
+    first = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
+    place = first.best()
+    strength = first.strength_at(place)
+    residual = residual - _copies(strength, place, ground, clear, *templates)
+    second = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
+    others = second.strength_at(Fit(second.gain * _apart(second.gain, place), second.strength).best())
+    score = 2 * torch.minimum(strength, others) / (strength + others).clamp(min=1e-6)
     return np.where(clip.motion.visibility[0] >= SEEN, score, math.nan)
 
 
-def _correlate(pictures: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
-    """Sum over the channels of each frame's correlation with its own template, `[frames, h, w]`."""
-    reach = templates.shape[-1] // 2
-    padded = F.pad(pictures, (reach,) * 4)
-    return F.conv2d(padded.flatten(0, 1)[None], templates, groups=len(pictures))[0]
+def _apart(gain: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Where another copy may be, `[frames, h, w]`."""
+    _, height, width = gain.shape
+    rows, columns = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
+    row, column = place.view(-1, 2, 1, 1).unbind(1)
+    return torch.hypot((rows - row).float(), (columns - column).float()) >= APART * width / 64
 
 
-def _copy_energy(ground, clear, opacity, colour) -> torch.Tensor:
-    """⟨T_p, T_p⟩ at each place: Σ m²c² − 2 Σ m²c·ground + Σ m²·ground², where nothing stands in front."""
-    clear, square = clear.expand_as(ground), opacity.square().expand_as(colour)
-    energy = _correlate(clear, square * colour.square()) - 2 * _correlate(clear * ground, square * colour)
-    return (energy + _correlate(clear * ground.square(), square)).clamp(min=1e-6)
-
-
-def _best_copies(residual, ground, opacity, colour, energy, taken) -> tuple[torch.Tensor, torch.Tensor]:
-    """Place `[frames, 2]` (row, column) and amplitude `[frames]` of the copy that explains most of each frame."""
-    _count, height, width = energy.shape
-    product = _correlate(residual, opacity * colour) - _correlate(residual * ground, opacity.expand_as(colour))
-    amplitude = (product / energy).clamp(0, 1)
-    # A place where the object is mostly outside or behind the post says too little.
-    counts = energy > 0.3 * energy.flatten(1).amax(1).view(-1, 1, 1)
-    gain = amplitude * (2 * product - amplitude * energy) * counts
-    if taken is not None:
-        rows, columns = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
-        row, column = taken.view(-1, 2, 1, 1).unbind(1)
-        distance = torch.hypot((rows - row).float(), (columns - column).float())
-        gain = gain * (distance >= APART * width / 64)
-    best = gain.flatten(1).argmax(1)
-    place = torch.stack((best // width, best % width), 1)
-    return place, amplitude.flatten(1).gather(1, best[:, None])[:, 0]
-
-
-def _copies(amplitude, place, ground, clear, opacity, colour) -> torch.Tensor:
+def _copies(strength, place, ground, clear, opacity, colour) -> torch.Tensor:
     """The copies as they stand in their frames, `[frames, 3, h, w]`."""
     reach = opacity.shape[-1] // 2
     size = [side + 2 * reach for side in ground.shape[-2:]]
@@ -147,10 +122,15 @@ def _copies(amplitude, place, ground, clear, opacity, colour) -> torch.Tensor:
         area = (..., slice(row, row + 2 * reach + 1), slice(column, column + 2 * reach + 1))
         m[frame][area], c[frame][area] = opacity[frame], colour[frame]
     inside = (..., slice(reach, -reach), slice(reach, -reach))
-    return amplitude.view(-1, 1, 1, 1) * clear * m[inside] * (c[inside] - ground)
+    return strength.view(-1, 1, 1, 1) * clear * m[inside] * (c[inside] - ground)
 
 
 def between(values: np.ndarray) -> float:
     """Mean over the in-between frames that have a value; NaN where none has."""
-    inner = values[1:-1]
-    return float(np.nanmean(inner)) if np.isfinite(inner).any() else math.nan
+    return mean_at(values, slice(1, -1))
+
+
+def mean_at(values: np.ndarray, frames: list[int] | slice) -> float:
+    """Mean over those frames that have a value; NaN where none has."""
+    chosen = values[frames]
+    return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else math.nan

@@ -1,6 +1,5 @@
 """Methods of others that need no video model: a cross-fade, and RIFE with its released weights."""
 
-import importlib.metadata
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,31 +7,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from .packages import package_file
+
 _RIFE_SIDE = 32
 # The released command accepts a bisection whose time is this near to the one asked for, after at most 8 halvings.
 _RIFE_TIME_TOLERANCE = 0.01
 _RIFE_HALVINGS = 8
-
-
-class PackageMissing(RuntimeError):
-    """A package that only this benchmark needs is not installed."""
-
-
-def package_file(package: str, end: str) -> Path:
-    """The file of an installed package whose path ends with `end`; the package itself is not imported.
-
-    Raises PackageMissing.
-    """
-    try:
-        found = [file for file in importlib.metadata.files(package) or [] if file.as_posix().endswith(end)]
-    except importlib.metadata.PackageNotFoundError:
-        found = []
-    if not found:
-        raise PackageMissing(
-            f"Expected the package {package} with its file {end}, found none. Run this as "
-            "`python dev.py benchmark quality`, or install requirements-benchmark.txt."
-        )
-    return Path(found[0].locate())
 
 
 def cross_fade(first: torch.Tensor, last: torch.Tensor, frames: int) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""Quality of the frames in between, beside other methods."""
+"""How good the in-between frames are, beside other methods."""

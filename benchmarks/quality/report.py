@@ -1,147 +1,168 @@
-"""Turns the measured rows into means with 95 % intervals: quality.json and a Markdown table."""
+"""The quality benchmark's rows as quality.json and Markdown tables."""
 
-import math
+import json
 from pathlib import Path
 
 import numpy as np
 
-from ..common.bootstrap import difference, interval
-from ..common.metrics import HIGHER_IS_BETTER
-from .rows import PER_FRAME, clip_value, read_rows
+from ..common.methods import CONTROLS
+from ..common.metrics import METRICS
+from ..common.report import WORK, cell, difference, interval, minus, rows_of_common_clips, summary, table
+from ..common.rows import clip_value
 
-TITLES = {
-    "psnr": "PSNR, dB ↑",
-    "ssim": "SSIM ↑",
-    "cvvdp": "ColorVideoVDP, JOD ↑",
-    "keyframe_error": "keyframe error, levels ↓",
-    "motion_error": "motion error, px ↓",
-    "ghosting": "ghosting ↓",
+LOSSES = {
+    "fine_tuned": "fine-tuned",
+    "base_rotated": "untouched, rotated maps",
+    "base_own": "untouched, own maps",
 }
-WORK = {"evaluations": "UNet evaluations", "unet_videos": "UNet videos", "seconds": "seconds a clip"}
-MOTION_METRICS = ("motion_error", "ghosting")
+LOSS_DIFFERENCES = {
+    "minus_rotated": "fine-tuned minus untouched, rotated",
+    "minus_own": "fine-tuned minus untouched, own",
+}
 
 
-def summary(out: Path, kind: str, names: list[str], clips: list[str], labels: dict[str, str]) -> dict[str, dict]:
-    """{method: {"label", metric: {"mean", "low", "high", "clips"}, work, "per_frame": {metric: [mean]}}}."""
-    metrics = [name for name in HIGHER_IS_BETTER if kind == "world" or name not in MOTION_METRICS]
-    result = {}
-    for name in names:
-        rows = read_rows(out, kind, name, clips)
-        if not rows:
-            continue
-        measured = [metric for metric in metrics if metric in rows[0]]
-        result[name] = {
-            "label": labels[name],
-            "clips": len(rows),
-            **{metric: interval([clip_value(row, metric) for row in rows]) for metric in measured},
-            **{work: round(float(np.mean([row[work] for row in rows])), 2) for work in WORK},
-            "per_frame": {metric: _over_frames(rows, metric) for metric in measured if metric in PER_FRAME},
-        }
-    return result
-
-
-def _over_frames(rows: list[dict], metric: str) -> list[float | None]:
-    values = np.array([row[metric] for row in rows])
-    return [float(np.nanmean(column)) if np.isfinite(column).any() else None for column in values.T]
-
-
-def ours_minus_others(out: Path, kind: str, names: list[str], clips: list[str]) -> dict[str, dict]:
-    """{method: {metric: interval of ours − the method's}}."""
-    differences = {name: minus(out, kind, "ours", name, clips) for name in names if name != "ours"}
-    return {name: each for name, each in differences.items() if each}
-
-
-def minus(out: Path, kind: str, name: str, other: str, clips: list[str]) -> dict[str, dict]:
-    """{metric: interval of one method's value − another's, clip by clip, on the clips that both have}."""
-    common = _common_clips(out, kind, [name, other], clips)
-    rows, others = (read_rows(out, kind, each, common) for each in (name, other))
+def measured(out: Path, labels: dict[str, str], clips: dict[str, list[str]], groups: dict[str, list[str]]) -> dict:
+    """What quality.json says of the videos; `clips`: {kind: names}, `groups` as for `training_seeds`."""
+    world, footage = clips["world"], clips["footage"]
+    differences = {name: minus(out, "world", "ours", name, world) for name in labels if name != "ours"}
     return {
-        metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, others)))
-        for metric in HIGHER_IS_BETTER
-        if common and metric in rows[0]
+        "methods": summary(out, "world", labels, world),
+        "controls": summary(out, "world", CONTROLS, world),
+        "ours_minus": {name: each for name, each in differences.items() if each},
+        "training_seeds": training_seeds(out, groups, world),
+        "footage": {
+            "methods": summary(out, "footage", labels, footage),
+            "controls": summary(out, "footage", CONTROLS, footage),
+        },
     }
-
-
-def _common_clips(out: Path, kind: str, names: list[str], clips: list[str]) -> list[str]:
-    return [clip for clip in clips if all(read_rows(out, kind, name, [clip]) for name in names)]
 
 
 def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) -> dict[str, dict]:
     """Rotated against own maps over several trainings of the backward motion.
 
-    `groups`: {"rotated weighted": [method of each training]}. {group: {metric: {"trainings": [mean of each], "mean",
+    `groups`: {"rotated, weighted": [method of each training]}. {group: {metric: {"trainings": [mean of each], "mean",
     "low", "high"}}}; the interval resamples clips, each clip's value being its mean over the trainings.
     """
     result = {}
     for group, names in groups.items():
-        # All trainings on the same clips, also where one of them has been run on more.
-        common = _common_clips(out, "world", names, clips)
-        trainings = [read_rows(out, "world", name, common) for name in names]
-        if not common:
+        trainings = rows_of_common_clips(out, "world", names, clips)
+        if not trainings[0]:
             continue
         result[group] = {}
-        for metric in HIGHER_IS_BETTER:
+        for metric in METRICS:
             if metric in trainings[0][0]:
                 values = np.array([[clip_value(row, metric) for row in rows] for rows in trainings])
-                result[group][metric] = {
-                    "trainings": [float(np.nanmean(each)) for each in values],
-                    **interval(values.mean(0).tolist()),
-                }
+                means = [float(np.nanmean(each)) for each in values]
+                result[group][metric] = {"trainings": means, **interval(values.mean(0).tolist())}
     return result
 
 
-def markdown(title: str, methods: dict[str, dict]) -> str:
-    """A table: a method a row, mean and 95 % interval of each metric, and the work that a clip takes."""
-    metrics = [metric for metric in TITLES if any(metric in each for each in methods.values())]
-    titles = ["clips", *(TITLES[metric] for metric in metrics), *WORK.values()]
-    lines = [f"### {title}", "", "| | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
-    for each in methods.values():
-        cells = [
-            str(each["clips"]),
-            *(cell(each.get(metric)) for metric in metrics),
-            *(f"{each[work]:g}" for work in WORK),
-        ]
-        lines.append(f"| {each['label']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def held_out_losses(logs: list[Path]) -> list[dict]:
+    """What each fine-tuning did to the loss on held-out reversed clips, from its log.jsonl.
+
+    {"maps", "seed", "step", LOSSES: interval, "minus_rotated": interval of fine-tuned − untouched weights with rotated
+    maps, clip by clip, "minus_own": …, "curve": [[step, mean, plus_minus]]}.
+    """
+    results = []
+    for log in logs:
+        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        settings = next((entry["settings"] for entry in entries if entry.get("event") == "start"), {})
+        base = next((entry for entry in entries if "base_rotated" in entry), None)
+        after = [entry for entry in entries if entry.get("event") == "held-out" and "loss" in entry]
+        if base is None or not after:
+            continue
+        clips = {"fine_tuned": after[-1]["loss"]["clips"]} | {
+            f"base_{maps}": base[f"base_{maps}"]["clips"] for maps in ("rotated", "own")
+        }
+        results.append(
+            {
+                **{name: settings.get(name, "?") for name in ("maps", "seed")},
+                "step": after[-1]["step"],
+                **{name: interval(values) for name, values in clips.items()},
+                **{
+                    f"minus_{maps}": difference(clips["fine_tuned"], clips[f"base_{maps}"])
+                    for maps in ("rotated", "own")
+                },
+                "curve": [[each["step"], each["loss"]["mean"], each["loss"]["plus_minus"]] for each in after],
+            }
+        )
+    return results
 
 
-def difference_table(methods: dict[str, dict], differences: dict[str, dict]) -> str:
-    """A table of ours minus each other method; bold where the interval does not hold 0."""
-    metrics = [metric for metric in TITLES if any(metric in each for each in differences.values())]
-    lines = [
-        "### Ours minus each other method, clip by clip",
-        "",
-        "| | " + " | ".join(TITLES[metric].rstrip(" ↑↓") for metric in metrics) + " |",
-        "|---" * (1 + len(metrics)) + "|",
+def markdown(result: dict) -> str:
+    """quality.md."""
+    settings, footage = result["settings"], result["footage"]
+    parts = [
+        (
+            f"{result['frames']} frames at {result['size']}×{result['size']}, {settings['steps']} Euler steps on "
+            f"Karras noise levels, guidance {settings['guidance_min']:g} to {settings['guidance_max']:g}, "
+            f"{settings['reinjections']} re-injections on the first half of the steps. Means and 95 % intervals over "
+            "the clips.\n"
+        ),
+        f"### Small world, {result['clips']} held-out clips\n",
+        _methods_table({**result["methods"], **result["controls"]}),
     ]
-    for name, each in differences.items():
-        cells = [cell(each.get(metric), signed=True) for metric in metrics]
-        lines.append(f"| {methods[name]['label']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    if result["ours_minus"]:
+        parts += ["### Ours minus each other method, clip by clip\n", _difference_table(result)]
+    if result["training_seeds"]:
+        parts += ["### Rotated against own maps, over the training seeds\n", _training_table(result["training_seeds"])]
+    if result["held_out_loss"]:
+        parts += ["### Loss of the backward model on held-out reversed clips\n", _loss_table(result["held_out_loss"])]
+    if footage["methods"]:
+        parts += [
+            f"### Real footage, {result['footage_clips']} clips\n",
+            _methods_table({**footage["methods"], **footage["controls"]}),
+        ]
+    return "\n".join(parts)
 
 
-def training_table(seeds: dict[str, dict]) -> str:
-    """A table of the trainings: maps and fusion a row."""
+def _methods_table(methods: dict[str, dict]) -> str:
+    """Mean and 95 % interval of each metric, and the work that a clip takes."""
+    metrics = [metric for metric in METRICS if any(metric in each for each in methods.values())]
+    return table(
+        ["clips", *(METRICS[metric] for metric in metrics), *WORK.values()],
+        (
+            [
+                each["label"],
+                str(each["clips"]),
+                *(cell(each.get(metric)) for metric in metrics),
+                *(f"{each[work]:g}" for work in WORK),
+            ]
+            for each in methods.values()
+        ),
+    )
+
+
+def _difference_table(result: dict) -> str:
+    metrics = [metric for metric in METRICS if any(metric in each for each in result["ours_minus"].values())]
+    return table(
+        [METRICS[metric].rstrip(" ↑↓") for metric in metrics],
+        (
+            [result["methods"][name]["label"], *(cell(each.get(metric), signed=True) for metric in metrics)]
+            for name, each in result["ours_minus"].items()
+        ),
+    )
+
+
+def _training_table(seeds: dict[str, dict]) -> str:
     metrics = [metric for metric in ("motion_error", "cvvdp", "psnr") if any(metric in each for each in seeds.values())]
-    lines = [
-        "### Rotated against own maps, over the training seeds",
-        "",
-        "| maps, fusion | " + " | ".join(f"{TITLES[metric]} | each training" for metric in metrics) + " |",
-        "|---" * (1 + 2 * len(metrics)) + "|",
-    ]
+    titles = [title for metric in metrics for title in (METRICS[metric], "each training")]
+    rows = []
     for group, each in seeds.items():
-        cells = [
-            f"{cell(each[metric])} | {', '.join(f'{value:.2f}' for value in each[metric]['trainings'])}"
-            for metric in metrics
-        ]
-        lines.append(f"| {group} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        trainings = {metric: ", ".join(f"{value:.2f}" for value in each[metric]["trainings"]) for metric in metrics}
+        rows.append([group, *(text for metric in metrics for text in (cell(each[metric]), trainings[metric]))])
+    return table(titles, rows)
 
 
-def cell(value: dict | None, signed: bool = False, digits: int = 2) -> str:
-    """Mean and interval; signed, bold where the interval does not hold 0."""
-    if value is None or value["mean"] is None or math.isnan(value["mean"]):
-        return "–"
-    form = f"{'+' if signed else ''}.{digits}f"
-    text = f"{value['mean']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
-    return f"**{text}**" if signed and value["low"] * value["high"] > 0 else text
+def _loss_table(runs: list[dict]) -> str:
+    return table(
+        [*LOSSES.values(), *LOSS_DIFFERENCES.values()],
+        (
+            [
+                f"{run['maps']} maps, seed {run['seed']}, step {run['step']}",
+                *(cell(run[name], digits=3) for name in LOSSES),
+                *(cell(run[name], True, 3) for name in LOSS_DIFFERENCES),
+            ]
+            for run in runs
+        ),
+    )

@@ -1,1 +1,1 @@
-"""Sequences: the jump of speed at a keyframe, and what preview and report cost."""
+"""Sequences: the jump of speed at the keyframe between two segments."""

@@ -41,36 +41,57 @@ def object_templates(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
     return opacity[0], colour[0]
 
 
-def match(
-    frames: torch.Tensor, ground: torch.Tensor, post: torch.Tensor, opacity: torch.Tensor, colour: torch.Tensor
-) -> torch.Tensor:
-    """Squared error that the object explains when put at each pixel of each frame, ``[frames, h, w]``.
+@dataclass(frozen=True)
+class Fit:
+    """``gain``: squared error that the object explains when put at each pixel of each frame, ``[frames, h, w]``, and
+    the ``strength`` in [0, 1] that it has there."""
 
-    With residual r = frame − ground b, opacity m, colour c, d = m (c − b) and w = 1 − post, the object at
-    strength a explains ``2 a Σ w r d − a² Σ w d²``. The best a in [0, 1] is taken: a pale or blurred object is found
-    as well as a perfect one. Every sum is a correlation of the frame with a template.
+    gain: torch.Tensor
+    strength: torch.Tensor
+
+    def best(self) -> torch.Tensor:
+        """Row and column of the pixel that explains most of each frame, ``[frames, 2]``."""
+        width = self.gain.shape[-1]
+        best = self.gain.flatten(1).argmax(1)
+        return torch.stack((best // width, best % width), 1)
+
+    def strength_at(self, place: torch.Tensor) -> torch.Tensor:
+        """The strength at one pixel of each frame, ``[frames]``."""
+        return self.strength[torch.arange(len(place)), place[:, 0], place[:, 1]]
+
+
+def fit(
+    residual: torch.Tensor,
+    ground: torch.Tensor,
+    clear: torch.Tensor,
+    opacity: torch.Tensor,
+    colour: torch.Tensor,
+    least_energy: float = VISIBLE_ENERGY,
+) -> Fit:
+    """How well the object explains the residual r = (frame − ground b) w at each pixel; w = 1 − post.
+
+    With opacity m, colour c and d = m (c − b), the object at strength a explains ``2 a Σ r d − a² Σ w d²``. The best a
+    in [0, 1] is taken: a pale or blurred object is found as well as a perfect one. Every sum is a correlation of the
+    frame with a template. Places that show less than ``least_energy`` of the largest Σ w d² count for nothing: a little
+    noise would do as a match there.
     """
-    count, _, height, width = frames.shape
-    reach = opacity.shape[-1] // 2
-
-    def correlate(picture: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
-        padded = F.pad(picture, (reach,) * 4)
-        result = F.conv2d(padded.reshape(1, -1, *padded.shape[-2:]), template, groups=count)
-        return result.view(count, height, width)
-
-    m, m2 = opacity.expand(-1, 3, -1, -1), opacity.square().expand(-1, 3, -1, -1)
-    clear = (1 - post).expand(-1, 3, -1, -1)
-    residual = (frames - ground) * clear
+    m, m2 = opacity.expand_as(colour), opacity.square().expand_as(colour)
+    clear = clear.expand_as(ground)
     own = (
-        correlate(clear, m2 * colour.square())
-        - 2 * correlate(clear * ground, m2 * colour)
-        + correlate(clear * ground.square(), m2)
+        _correlate(clear, m2 * colour.square())
+        - 2 * _correlate(clear * ground, m2 * colour)
+        + _correlate(clear * ground.square(), m2)
     )
-    overlap = correlate(residual, m * colour) - correlate(residual * ground, m)
-    # Where little of the object would be in the picture, a little noise would do as a match.
-    enough = own > VISIBLE_ENERGY * own.flatten(1).amax(1).view(-1, 1, 1)
+    overlap = _correlate(residual, m * colour) - _correlate(residual * ground, m)
+    enough = own > least_energy * own.flatten(1).amax(1).view(-1, 1, 1)
     strength = (overlap / own.clamp(min=1e-6)).clamp(0, 1)
-    return torch.where(enough, strength * (2 * overlap - strength * own), torch.zeros_like(own))
+    return Fit(torch.where(enough, strength * (2 * overlap - strength * own), torch.zeros_like(own)), strength)
+
+
+def _correlate(pictures: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
+    """Sum over the channels of each frame's correlation with its own template, ``[frames, h, w]``."""
+    padded = F.pad(pictures, (templates.shape[-1] // 2,) * 4)
+    return F.conv2d(padded.flatten(0, 1)[None], templates, groups=len(pictures))[0]
 
 
 def _refine(values: torch.Tensor, best: int) -> float:
@@ -91,24 +112,22 @@ def track(frames: torch.Tensor, clip: Clip) -> Track:
     if frames.shape != clip.frames.shape:
         raise ValueError(f"frames: expected the clip's shape {tuple(clip.frames.shape)}, found {tuple(frames.shape)}.")
     frames = frames.to(clip.background.dtype)
-    explained = match(frames, clip.background, clip.post, *object_templates(clip))
-    total = (frames - clip.background).square().flatten(1).sum(1).clamp(min=1e-6)
-    centres = []
-    for surface in -explained:
-        y, x = divmod(int(surface.argmin()), surface.shape[1])
-        centres.append((_refine(surface[y], x), _refine(surface[:, x], y)))
-    return Track(torch.tensor(centres), explained.flatten(1).amax(1) / total)
+    difference, clear = frames - clip.background, 1 - clip.post
+    found = fit(difference * clear, clip.background, clear, *object_templates(clip))
+    centres = [
+        (_refine(-gain[y], x), _refine(-gain[:, x], y)) for gain, (y, x) in zip(found.gain, found.best().tolist())
+    ]
+    explained = found.gain.flatten(1).amax(1) / difference.square().flatten(1).sum(1).clamp(min=1e-6)
+    return Track(torch.tensor(centres), explained)
 
 
-def motion_error(frames: torch.Tensor, clip: Clip) -> float:
-    """Mean distance in pixels between where the object is found and where it truly is, over the in-between frames
-    (all but the first and the last) in which at least half of it can be seen."""
-    distance = (track(frames, clip).centre - clip.motion.centre[0]).norm(dim=-1)[1:-1]
-    seen = clip.motion.visibility[0, 1:-1] >= SEEN
-    return float(distance[seen].mean()) if bool(seen.any()) else float("nan")
+def motion_errors(centres: torch.Tensor, clip: Clip) -> torch.Tensor:
+    """Pixels between where the main object was found and where it truly is, ``[frames]``; NaN where less than half of
+    it can be seen."""
+    return seen((centres - clip.motion.centre[0]).norm(dim=-1), clip)
 
 
-def cross_fade(first: torch.Tensor, last: torch.Tensor, frames: int) -> torch.Tensor:
-    """The two pictures blended linearly over the frames, ``[frames, 3, h, w]``."""
-    share = torch.linspace(0, 1, frames).view(-1, 1, 1, 1)
-    return first + share * (last - first)
+def seen(values: torch.Tensor, clip: Clip) -> torch.Tensor:
+    """``[frames, …]`` with NaN for the frames in which less than half of the main object can be seen."""
+    visible = clip.motion.visibility[0] >= SEEN
+    return torch.where(visible.view(-1, *[1] * (values.dim() - 1)), values, torch.nan)

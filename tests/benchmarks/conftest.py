@@ -4,21 +4,21 @@ import copy
 
 import folder_paths
 import pytest
-from generative_inbetweening.benchmarks.quality.methods import Methods, SamplingSettings
+from generative_inbetweening.benchmarks.common.methods import Methods
+from generative_inbetweening.benchmarks.quality.methods import SAMPLED
 from generative_inbetweening.tools.paths import DEMO
 from generative_inbetweening.weights.files import read_metadata
 
 CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
 # A whole run takes minutes; these few steps keep the order of the methods.
-SETTINGS = SamplingSettings(steps=8, reinjections=0)
+SETTINGS = {"steps": 8, "reinjections": 0}
 
 
 @pytest.fixture(scope="module")
 def methods():
     folders = copy.deepcopy(folder_paths.folder_names_and_paths)
-    methods = Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS)
-    yield methods
-    methods.close()
+    with Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS, SAMPLED) as methods:
+        yield methods
     folder_paths.folder_names_and_paths.clear()
     folder_paths.folder_names_and_paths.update(folders)
     folder_paths.filename_list_cache.clear()

@@ -5,8 +5,8 @@ import json
 import pytest
 from generative_inbetweening.benchmarks.budget import report as budget_report
 from generative_inbetweening.benchmarks.budget.methods import CANDIDATES, COMPARED
-from generative_inbetweening.benchmarks.common.bootstrap import difference
-from generative_inbetweening.benchmarks.quality.methods import settings_from
+from generative_inbetweening.benchmarks.common.methods import settings_from
+from generative_inbetweening.benchmarks.common.report import difference
 
 CLIPS = ["1", "2", "3"]
 VIDEOS = {
@@ -64,7 +64,7 @@ def rows(tmp_path):
 
 def test_summary_holds_means_intervals_and_paired_differences(rows):
     labels = {name: name for name in ("paper", "balanced", "fast")}
-    result = json.loads(json.dumps(budget_report.summary(rows, labels, CLIPS), allow_nan=False))
+    result = json.loads(json.dumps(budget_report.result(rows, labels, CLIPS), allow_nan=False))
     assert result["clips"] == 3 and {name: each["unet_videos"] for name, each in result["presets"].items()} == {
         name: VIDEOS[name] for name in labels
     }
@@ -84,7 +84,7 @@ def test_summary_holds_means_intervals_and_paired_differences(rows):
 def test_differences_pair_the_clips_that_both_methods_have(rows):
     (rows / "rows" / "world" / "paper" / "1.json").unlink()
     (rows / "rows" / "world" / "fast" / "3.json").unlink()
-    result = budget_report.summary(rows, {name: name for name in ("paper", "balanced", "fast")}, CLIPS)
+    result = budget_report.result(rows, {name: name for name in ("paper", "balanced", "fast")}, CLIPS)
     for name, gain, clips in (("balanced", 0.5, 2), ("fast", -0.25, 1)):
         assert result["presets"][name]["minus_paper"]["cvvdp"] == pytest.approx(
             {"mean": gain, "low": gain, "high": gain, "clips": clips}, abs=1e-6
@@ -100,7 +100,7 @@ def test_differences_of_lists_that_are_not_of_the_same_clips_are_refused():
 
 def test_table_names_the_work_and_marks_what_differs(rows):
     labels = {name: name for name in ("paper", "fast")}
-    table = budget_report.markdown(budget_report.summary(rows, labels, CLIPS)).splitlines()
+    table = budget_report.markdown(budget_report.result(rows, labels, CLIPS)).splitlines()
     fast = next(line for line in table if line.startswith("| fast |"))
     assert fast.split(" | ")[1] == "28" and "**-0.25 [-0.25, -0.25]**" in fast
     assert table.index(fast) > table.index(next(line for line in table if line.startswith("| paper |")))

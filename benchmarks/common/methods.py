@@ -1,0 +1,203 @@
+"""What the benchmarks compare, run through the pack's own nodes and the host's, as in a workflow."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+import torch
+
+import nodes as host_nodes
+
+from ...nodes import (
+    InbetweenDualDirectionKSampler,
+    InbetweenEncodeKeyframes,
+    InbetweenLoadBackwardMotion,
+    InbetweenLoadSVD,
+)
+from ...sampler.settings import CUSTOM, DEFAULTS, GuiderSettings, SamplerSettings, chosen_settings
+from ...weights.folders import BACKWARD_MOTION, register_backward_motion_folder
+from .clips import HeldOutClip
+from .peers import RIFE, cross_fade
+
+FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 7, 127, 0.02
+
+
+@dataclass(frozen=True)
+class Method:
+    """`inputs` of the Dual-Direction KSampler that differ from its defaults, which are the released settings.
+
+    `weights`: which of the backward-motion files, at which `strength`; None for the strategies without.
+    """
+
+    label: str
+    inputs: dict = field(default_factory=dict)
+    weights: str | None = "rotated"
+    strength: float = 1.0
+
+
+PEERS = {"cross-fade": "cross-fade", "rife": "RIFE", "forward": "forward SVD alone"}
+"""What is no setting of the Dual-Direction KSampler."""
+CONTROLS = {"truth": "the true frames", "reconstruction": "the true frames through the VAE"}
+
+
+@dataclass(frozen=True)
+class Video:
+    """`frames` in 0…1, `[frames, 3, h, w]`, and the work that it took."""
+
+    frames: torch.Tensor
+    evaluations: int = 0
+    unet_videos: int = 0
+
+
+class Methods:
+    """All methods on one model, as a context: {name: Method}, beside PEERS and CONTROLS.
+
+    `backward_motion`: {name of a method's weights: file}; `settings`: inputs of the Dual-Direction KSampler that all
+    methods share; `rife_enlarge`: how many times larger RIFE sees the pictures.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        backward_motion: dict[str, Path],
+        settings: dict,
+        methods: dict[str, Method],
+        rife_enlarge: int = 1,
+    ):
+        comfy.utils.set_progress_bar_enabled(False)
+        self.settings, self.methods = settings, methods
+        self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+        self.files = _show_to_host(checkpoint, backward_motion, Path(self._folder.name))
+        self.base, self.clip_vision, self.vae = InbetweenLoadSVD.execute(self.files["checkpoint"]).args
+        self._count_videos()
+        self._models, self._encoded, self._rife = {}, (None, None), None
+        self._rife_enlarge = rife_enlarge
+
+    def __enter__(self) -> "Methods":
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Removes the files made for the host."""
+        self._folder.cleanup()
+
+    def run(self, name: str, clip: HeldOutClip) -> Video:
+        """The video that a method makes of the clip's first and last frame. Raises KeyError for an unknown method."""
+        first, last, frames = clip.truth[0], clip.truth[-1], len(clip.truth)
+        if name == "truth":
+            return Video(clip.truth)
+        if name == "cross-fade":
+            return Video(cross_fade(first, last, frames))
+        if name == "rife":
+            self._rife = self._rife or RIFE(self._rife_enlarge)
+            return Video(self._rife(first, last, frames))
+        with torch.inference_mode():
+            if name == "reconstruction":
+                return Video(self._decode(self.vae.encode(_images(clip.truth))))
+            encoded = self._encode(clip)
+            self._videos = 0
+            sampled = self._forward if name == "forward" else self._dual_direction
+            latent, evaluations = sampled(name, encoded, clip.seed)
+            return Video(self._decode(latent["samples"]), evaluations, self._videos)
+
+    def _encode(self, clip: HeldOutClip):
+        if self._encoded[0] is not clip:
+            first, last = (_images(clip.truth[index]) for index in ([0], [-1]))
+            height, width = clip.truth.shape[-2:]
+            self._encoded = (
+                clip,
+                InbetweenEncodeKeyframes.execute(
+                    self.clip_vision,
+                    self.vae,
+                    first,
+                    last,
+                    width,
+                    height,
+                    len(clip.truth),
+                    FPS,
+                    MOTION_BUCKET,
+                    NOISE_AUGMENTATION,
+                    clip.seed,
+                    "crop",
+                ).args,
+            )
+        return self._encoded[1]
+
+    def _forward(self, _: str, encoded, seed: int) -> tuple[dict, int]:
+        """The host's KSampler on our conditioning: plain SVD from the first keyframe."""
+        positive, negative, latent = encoded
+        inputs = {**DEFAULTS, **self.settings}
+        steps, guidance = inputs["steps"], (inputs["guidance_min"] + inputs["guidance_max"]) / 2
+        (result,) = host_nodes.KSampler().sample(
+            self.base, seed, steps, guidance, "euler", "karras", positive, negative, latent
+        )
+        return result, steps
+
+    def _dual_direction(self, name: str, encoded, seed: int) -> tuple[dict, int]:
+        """The latents, and how many UNet evaluations they took."""
+        method = self.methods[name]
+        inputs = {**self.settings, **method.inputs}
+        (result,) = InbetweenDualDirectionKSampler.execute(
+            self.model(method.weights, method.strength),
+            *encoded,
+            seed,
+            denoise=1.0,
+            videos_per_call="4",
+            **{**DEFAULTS, **inputs},
+        ).args
+        settings, directions = settings_from(inputs)
+        return result, settings.sampler_steps(directions)
+
+    def model(self, weights: str | None = "rotated", strength: float = 1.0):
+        """The MODEL with those backward-motion weights."""
+        if weights is None:
+            return self.base
+        key = weights, strength
+        if key not in self._models:
+            (self._models[key],) = InbetweenLoadBackwardMotion.execute(self.base, self.files[weights], strength).args
+        return self._models[key]
+
+    def _decode(self, samples: torch.Tensor) -> torch.Tensor:
+        (pictures,) = host_nodes.VAEDecode().decode(self.vae, {"samples": samples})
+        return pictures.movedim(-1, 1).float().clamp(0, 1).clone()
+
+    def _count_videos(self) -> None:
+        """Counts the videos that go through the UNet, whoever sends them."""
+        self._videos = 0
+
+        def counting(apply_model, arguments):
+            self._videos += len(arguments["cond_or_uncond"])
+            return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+        self.base = self.base.clone()
+        self.base.set_model_unet_function_wrapper(counting)
+
+
+def settings_from(inputs: dict) -> tuple[SamplerSettings, GuiderSettings]:
+    """What the Dual-Direction KSampler makes of the inputs that differ from its defaults."""
+    chosen = {**DEFAULTS, **inputs}
+    return chosen_settings(chosen.pop("preset", CUSTOM), "2", **chosen)
+
+
+def _images(frames: torch.Tensor) -> torch.Tensor:
+    """ComfyUI's IMAGE, `[frames, h, w, 3]`."""
+    return frames.movedim(1, -1).contiguous()
+
+
+def _show_to_host(checkpoint: Path, backward_motion: dict[str, Path], folder: Path) -> dict[str, str]:
+    """{"checkpoint" or name of the weights: the name by which the loaders know the file}."""
+    is_folder = checkpoint.is_dir()
+    folder_paths.add_model_folder_path(
+        "diffusers" if is_folder else "checkpoints", str(checkpoint.resolve().parent), is_default=True
+    )
+    register_backward_motion_folder()
+    folder_paths.add_model_folder_path(BACKWARD_MOTION, str(folder), is_default=True)
+    names = {"checkpoint": checkpoint.name + ("/" if is_folder else "")}
+    for weights, path in backward_motion.items():
+        # Results of several trainings have the same file name.
+        names[weights] = f"{weights}.safetensors"
+        shutil.copyfile(path, folder / names[weights])
+    folder_paths.filename_list_cache.clear()
+    return names

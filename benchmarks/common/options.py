@@ -1,0 +1,91 @@
+"""The options that several benchmarks share, and the folder that keeps a run's results."""
+
+import argparse
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from ...tools.paths import DEMO
+
+
+class OptionError(ValueError):
+    """An option that cannot be used; the message names it."""
+
+
+def benchmark_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """`--out` alone."""
+    parser = argparse.ArgumentParser(
+        prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    folder = Path("benchmark_output") / name
+    parser.add_argument("--out", type=Path, default=folder, help=f"folder for the results (default: {folder})")
+    return parser
+
+
+def add_model_and_clips(parser: argparse.ArgumentParser, clips: int, frames: int, first_seed: int) -> None:
+    """The model, and how many clips of the small world of which size."""
+    add = parser.add_argument
+    add("--checkpoint", type=Path, default=DEMO / "demo_svd.safetensors", help="SVD model, file or diffusers folder")
+    motion = DEMO / "demo_backward_motion.safetensors"
+    add("--backward-motion", type=Path, default=motion, help="its backward-motion file")
+    add("--clips", type=int, default=clips, help=f"held-out clips of the small world (default: {clips})")
+    add("--frames", type=int, default=frames, help=f"frames of a clip (default: {frames})")
+    add("--size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
+    add("--first-seed", type=int, default=first_seed, help="seed of the first clip")
+
+
+def add_methods(parser: argparse.ArgumentParser, names: list[str]) -> None:
+    """Which methods, and how their videos are made and measured."""
+    cores = 1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8))
+    add = parser.add_argument
+    add("--methods", type=lambda text: text.split(","), help=f"some of {','.join(names)} (default: all)")
+    add("--without-cvvdp", action="store_true", help="leave ColorVideoVDP out, which takes most of the measuring")
+    add(
+        "--workers",
+        type=int,
+        default=cores,
+        help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)",
+    )
+
+
+def chosen_methods(chosen: list[str] | None, known: list[str], hint: str = "") -> list[str]:
+    """Those of `known` that `--methods` names; all without it. Raises OptionError."""
+    unknown = [name for name in chosen or () if name not in known]
+    if unknown:
+        raise OptionError(f"--methods: expected some of {', '.join(known)}; found {', '.join(unknown)}.{hint}")
+    return [name for name in known if not chosen or name in chosen]
+
+
+def keep_settings(out: Path, settings: dict, files: dict[str, Path]) -> None:
+    """Writes down what the results in `--out` are made with, and refuses a folder of other settings or files.
+
+    `files`: {option's name: model file}. Raises OptionError, also for a file that there is not.
+    """
+    for name, file in files.items():
+        if not file.exists():
+            raise OptionError(f"--{name.replace('_', '-')}: expected a model file, found nothing at {file}.")
+    path = out / "settings.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, value in {**settings, **{name: _digest(file) for name, file in files.items()}}.items():
+        if kept.setdefault(name, value) != value:
+            raise OptionError(f"--out: {out} holds results of another {name}. Choose another folder.")
+    write_json(path, kept)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Readable JSON without NaN."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

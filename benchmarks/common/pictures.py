@@ -1,0 +1,31 @@
+"""Plots and contact sheets, as PNG."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ...common.atomic_write import atomic_write
+
+ZOOM, CAPTION, DPI = 2, 20, 100
+
+
+def contact_sheet(path: Path, rows: dict[str, Path]) -> None:
+    """Strips of frames below each other, {caption: strip}; those that there are not are left out."""
+    strips = {caption: Image.open(strip) for caption, strip in rows.items() if strip.exists()}
+    if not strips:
+        return
+    width, height = next(iter(strips.values())).size
+    size = ZOOM * width / DPI, len(strips) * (ZOOM * height + CAPTION) / DPI
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    for axis, (caption, strip) in zip(figure.subplots(len(strips), 1, squeeze=False)[:, 0], strips.items()):
+        axis.imshow(strip, interpolation="nearest")
+        axis.set_title(caption, loc="left", fontsize="small", pad=2)
+        axis.set_axis_off()
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a matplotlib figure as PNG."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

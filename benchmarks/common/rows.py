@@ -1,0 +1,125 @@
+"""Runs the methods clip by clip and keeps every video and its measures in files, so that a stopped run goes on.
+
+    OUT/frames/SET/METHOD/CLIP.png    the video, its frames side by side
+    OUT/rows/SET/METHOD/CLIP.json     its measures
+
+SET is `world` or `footage`.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ...common.atomic_write import atomic_write
+from ...demo.world.tracker import motion_errors, track
+from . import metrics
+from .clips import HeldOutClip, eight_bit
+from .methods import Method, Methods
+
+PER_FRAME = ("psnr", "ssim", "motion_error", "ghosting")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which methods make videos of which clips, with what; it can be handed to another process.
+
+    `sets`: (kind, function that gives a share of the clips, methods); `files`: {name of a method's weights: file};
+    `settings` and `rife_enlarge` as for `Methods`.
+    """
+
+    out: Path
+    checkpoint: Path
+    files: dict[str, Path]
+    methods: dict[str, Method]
+    settings: dict
+    sets: list[tuple[str, Callable[..., Iterator[HeldOutClip]], list[str]]]
+    color_video_vdp: bool = True
+    rife_enlarge: int = 1
+
+    def __call__(self, share: slice) -> None:
+        """Makes and measures what is missing of a share of the clips."""
+        color_video_vdp = metrics.ColorVideoVDP() if self.color_video_vdp else None
+        with Methods(self.checkpoint, self.files, self.settings, self.methods, self.rife_enlarge) as methods:
+            for kind, clips, names in self.sets:
+                for clip in clips(share=share):
+                    start = time.perf_counter()
+                    for name in names:
+                        if not _row(self.out, kind, name, clip.name).exists():
+                            _make_row(self.out, kind, name, clip, methods, color_video_vdp)
+                    print(f"{kind} {clip.name}: {time.perf_counter() - start:.1f} s", flush=True)
+
+
+def _make_row(
+    out: Path, kind: str, name: str, clip: HeldOutClip, methods: Methods, vdp: metrics.ColorVideoVDP | None
+) -> None:
+    start = time.perf_counter()
+    video = methods.run(name, clip)
+    seconds = time.perf_counter() - start
+    _write_strip(strip(out, kind, name, clip.name), video.frames)
+    work = {"evaluations": video.evaluations, "unet_videos": video.unet_videos, "seconds": round(seconds, 3)}
+    with atomic_write(_row(out, kind, name, clip.name)) as temporary:
+        temporary.write_text(json.dumps({**measure(eight_bit(video.frames), clip, vdp), **work}), encoding="utf-8")
+
+
+def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.ColorVideoVDP | None) -> dict:
+    """Measures of one video; lists go over the frames. What needs the true motion is absent where it is not known."""
+    values = {
+        "psnr": metrics.psnr(frames, clip.truth),
+        "ssim": metrics.ssim(frames, clip.truth),
+        "keyframe_error": metrics.keyframe_error(frames, clip.truth),
+    }
+    if color_video_vdp is not None:
+        values["cvvdp"] = color_video_vdp(frames, clip.truth)
+    if clip.world is not None:
+        values["motion_error"] = motion_errors(track(frames, clip.world).centre, clip.world).numpy()
+        values["ghosting"] = metrics.ghosting(frames, clip.world)
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: np.ndarray | float) -> list | float | None:
+    """JSON has no NaN."""
+    if isinstance(value, np.ndarray):
+        return [_finite(float(each)) for each in value]
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _row(out: Path, kind: str, name: str, clip: str) -> Path:
+    return out / "rows" / kind / name / f"{clip}.json"
+
+
+def strip(out: Path, kind: str, name: str, clip: str) -> Path:
+    """Where a video's frames lie side by side."""
+    return out / "frames" / kind / name / f"{clip}.png"
+
+
+def read_rows(out: Path, kind: str, name: str, clips: list[str]) -> list[dict]:
+    """The measures of a method on the clips that are there, in the order of `clips`; None has become NaN."""
+    files = [_row(out, kind, name, clip) for clip in clips]
+    return [_with_nan(json.loads(file.read_text(encoding="utf-8"))) for file in files if file.exists()]
+
+
+def _with_nan(value):
+    if isinstance(value, dict):
+        return {key: _with_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(each) for each in value]
+    return math.nan if value is None else value
+
+
+def clip_value(row: dict, metric: str) -> float:
+    """One number for a clip: the mean over its in-between frames, or the clip's own."""
+    value = row.get(metric, math.nan)
+    return metrics.between(np.array(value)) if metric in PER_FRAME and isinstance(value, list) else value
+
+
+def _write_strip(path: Path, frames: torch.Tensor) -> None:
+    pixels = (torch.cat(list(eight_bit(frames)), dim=-1) * 255).round().byte().movedim(0, -1).numpy()
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG")
