@@ -1,1 +1,1 @@
-"""What became of a video: a contact sheet, plots, measures."""
+"""What a video looks like and how it changes: a contact sheet, plots, measures."""

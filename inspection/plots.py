@@ -6,14 +6,14 @@ from itertools import groupby
 
 from PIL import Image, ImageDraw
 
-from .frames import font
+from .pictures import font
 
 WIDTH, HEIGHT = 960, 280
 # Drawn larger and reduced at the end, lines and letters are smooth.
 _SCALE = 2
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 20, 48, 46
 _PAPER, _INK, _GRID, _MARK = (255, 255, 255), (40, 40, 40), (222, 222, 222), (214, 140, 0)
-_WARNING = (190, 30, 30)
+WARNING = (190, 30, 30)
 COLOURS = ((31, 98, 180), (200, 60, 50), (40, 140, 70))
 
 
@@ -69,7 +69,7 @@ class _Axes:
     def draw(self) -> None:
         """The whole plot."""
         self._text(self._left, self._top - 34, self._plot.title, size=18)
-        self._text(self._right, self._top - 34, self._plot.note, anchor="ra", colour=_WARNING)
+        self._text(self._right, self._top - 34, self._plot.note, anchor="ra", colour=WARNING)
         self._grid()
         for position in self._plot.marks:
             self._segment([(self._x(position), self._top), (self._x(position), self._bottom)], _MARK, 2)

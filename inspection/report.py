@@ -3,8 +3,8 @@
 import torch
 
 from ..common.remarks import remark
-from .frames import checked_frames, holds_numbers, to_image
 from .measures import change, distance, ghosting, reduced
+from .pictures import checked_frames, holds_numbers, to_image
 from .plots import Line, Plot, draw_plots
 
 
@@ -21,34 +21,24 @@ def report(frames: torch.Tensor, keyframes: list[int]) -> torch.Tensor:
             f"keyframes: expected at least two different positions, found {len(keyframes)}. A video of "
             "one segment has 0, -1."
         )
-    pixels, count, whole = reduced(frames), len(frames), holds_numbers(frames)
-    pixels[~whole] = float("nan")
-    broken, note = int((~whole).sum()), ""
-    if broken:
-        note = f"{broken} of {count} frames hold NaN or infinity"
+    pixels, count, broken = reduced(frames), len(frames), ~holds_numbers(frames)
+    pixels[broken] = float("nan")
+    note = f"{int(broken.sum())} of {count} frames hold NaN or infinity" if broken.any() else ""
+    if note:
         remark(f"images: {note}.")
     everywhere = list(range(count))
-    ends = [
+    changes = Line("change", everywhere[1:], (100 * change(pixels)).tolist())
+    distances = [
         Line(name, everywhere, (100 * distance(pixels, pixels[position])).tolist())
         for name, position in (("to the first keyframe", keyframes[0]), ("to the last keyframe", keyframes[-1]))
     ]
+    ghosts = Line("ghosting", everywhere, ghosting(pixels, keyframes).tolist())
     plots = [
-        Plot(
-            "Change from the frame before, % of full brightness",
-            [Line("change", everywhere[1:], (100 * change(pixels)).tolist())],
-            count,
-            keyframes,
-            smallest_top=1.0,
-            note=note,
-        ),
-        Plot("Distance to the keyframes, % of full brightness", ends, count, keyframes, smallest_top=1.0, note=note),
-        Plot(
-            "Ghosting suspected: 0 none, 1 half of each keyframe",
-            [Line("ghosting", everywhere, ghosting(pixels, keyframes).tolist())],
-            count,
-            keyframes,
-            smallest_top=1.0,
-            note=note,
-        ),
+        Plot(title, lines, count, keyframes, smallest_top=1.0, note=note)
+        for title, lines in (
+            ("Change from the frame before, % of full brightness", [changes]),
+            ("Distance to the keyframes, % of full brightness", distances),
+            ("Ghosting suspected: 0 none, 1 half of each keyframe", [ghosts]),
+        )
     ]
     return to_image(draw_plots(plots))

@@ -6,14 +6,15 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..common.remarks import remark
-from .frames import checked_frames, font, holds_numbers, to_image, to_picture
+from .pictures import checked_frames, font, holds_numbers, to_image, to_picture
 
 _TILE = 256
-_WIDEST = 4096
+WIDEST = 4096
 _GAP = 6
 _LABEL = 24
 _FRAME = 4
-_PAPER, _INK, _MARK, _WARNING = (24, 24, 24), (210, 210, 210), (255, 176, 0), (255, 90, 80)
+_PAPER, _INK = (24, 24, 24), (210, 210, 210)
+MARK, WARNING = (255, 176, 0), (255, 90, 80)
 _ASPECT = 16 / 9
 
 
@@ -29,7 +30,7 @@ def contact_sheet(frames: torch.Tensor, columns: int, keyframes: list[int]) -> t
         remark(f"images: {whole.count(False)} of {len(frames)} frames hold NaN or infinity.")
     count, height, width = frames.shape[:3]
     columns = min(columns or sheet_columns(count, width, height), count)
-    side = min(_TILE, _WIDEST // columns - _GAP)
+    side = min(_TILE, WIDEST // columns - _GAP)
     size = max(1, round(width * side / max(width, height))), max(1, round(height * side / max(width, height)))
     cell = size[0] + _GAP, size[1] + _LABEL + _GAP
     sheet = Image.new("RGB", (columns * cell[0] + _GAP, math.ceil(count / columns) * cell[1] + _GAP), _PAPER)
@@ -50,10 +51,10 @@ def _label(
     draw: ImageDraw.ImageDraw, left: int, top: int, size: tuple[int, int], index: int, marked: bool, whole: bool
 ) -> None:
     if marked:
-        draw.rectangle((left, top, left + size[0] - 1, top + size[1] - 1), outline=_MARK, width=_FRAME)
+        draw.rectangle((left, top, left + size[0] - 1, top + size[1] - 1), outline=MARK, width=_FRAME)
     # Where a tile is narrow the frame around it has to do.
     text = f"{index}  keyframe" if marked and size[0] >= 128 else str(index)
-    colour = _MARK if marked else _INK
+    colour = MARK if marked else _INK
     if not whole:
-        text, colour = f"{index}  NaN", _WARNING
+        text, colour = f"{index}  NaN", WARNING
     draw.text((left + 2, top + size[1] + 2), text, fill=colour, font=font(16))

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..inspection.frames import frame_positions
+from ..inspection.keyframe_positions import frame_positions
 from ..inspection.report import report
 from ..inspection.sheet import contact_sheet
 from .node import Node

@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from ..sampler.settings import CUSTOM, chosen_settings
-from ..sequence.run import ClipSettings, sample_sequence
+from ..sequence.request import ClipSettings
+from ..sequence.run import sample_sequence
 from . import inputs
 from .node import Node
 from .schema import schema

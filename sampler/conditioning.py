@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..common.errors import quoted
+from ..common.latents import LATENT_CHANNELS
 from .method.alternating import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
@@ -147,7 +148,6 @@ def embedding_width(model) -> int:
     return model.model.model_config.unet_config["context_dim"]
 
 
-_CHANNELS = 4
 _FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # The host draws the noise of every index up to the largest.
 _LARGEST_INDEX = 100_000
@@ -157,7 +157,7 @@ def check_samples(samples: torch.Tensor) -> None:
     """Raises ValueError for latents that are no batch of frames, or hold NaN or infinity."""
     if samples.ndim != 4 or min(samples.shape) == 0:
         raise ValueError(
-            f"latent_image: expected latents of shape (frames, {_CHANNELS}, height, width), found "
+            f"latent_image: expected latents of shape (frames, {LATENT_CHANNELS}, height, width), found "
             f"{tuple(samples.shape)}. Connect the latent of Encode Keyframes."
         )
     if samples.dtype not in _FORMATS:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..common.intermediate import handed_on
+from ..common.latents import LATENT_PIXELS, latent_shape
 from ..common.out_of_memory import is_out_of_memory
 from .conditioning import Conditioning, keyframe_conditioning
 from .method.reinjection import seeded_noise, stream_seed
@@ -116,7 +117,6 @@ def _blur_before_resizing(pixels: torch.Tensor, size: int) -> torch.Tensor:
 logger = logging.getLogger(__name__)
 
 _SHORTEST_CLIP = 2
-_LATENT_PIXELS, _LATENT_CHANNELS = 8, 4
 _CLIP = "clip_vision_model"
 
 
@@ -151,7 +151,7 @@ def encode_keyframes(
     positive, negative = keyframe_conditioning(
         tuple(embeddings), tuple(latents), frames, fps, motion_bucket, augmentation
     )
-    empty = handed_on(torch.zeros([frames, _LATENT_CHANNELS, height // _LATENT_PIXELS, width // _LATENT_PIXELS]))
+    empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
     return positive, negative, {"samples": empty}
 
 
@@ -195,7 +195,8 @@ def _embedding(clip_vision, picture: torch.Tensor, last_try: bool = False) -> to
 
 
 def _latent(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
-    wanted = (1, _LATENT_CHANNELS, *(size // _LATENT_PIXELS for size in picture.shape[1:3]))
+    height, width = picture.shape[1:3]
+    wanted = latent_shape(1, width, height)
     # A video's VAE takes pictures in another shape.
     latent = _encoded(vae, picture) if vae.latent_dim == 2 else None
     if latent is None or latent.shape != wanted:
@@ -226,10 +227,10 @@ def _encoded(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
 
 def _check_clip(width: int, height: int, frames: int) -> None:
     for name, size in (("width", width), ("height", height)):
-        if size % _LATENT_PIXELS or size < _LATENT_PIXELS:
+        if size % LATENT_PIXELS or size < LATENT_PIXELS:
             raise ValueError(
-                f"{name}: expected a multiple of {_LATENT_PIXELS}, found {size}. Choose "
-                f"{max(_LATENT_PIXELS, round(size / _LATENT_PIXELS) * _LATENT_PIXELS)}."
+                f"{name}: expected a multiple of {LATENT_PIXELS}, found {size}. Choose "
+                f"{max(LATENT_PIXELS, round(size / LATENT_PIXELS) * LATENT_PIXELS)}."
             )
     if frames < _SHORTEST_CLIP:
         raise ValueError(f"frames: expected at least {_SHORTEST_CLIP}, the two keyframes, found {frames}.")

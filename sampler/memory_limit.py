@@ -8,7 +8,8 @@ import platform
 
 import torch
 
-_LATENT_PIXELS = 8
+from ..common.latents import LATENT_PIXELS
+
 _SIZE_STEP = 64
 # Together where the UNet comes back to the highest resolution: its features (2 × channels) and what it kept on the way
 # down (1 ×) are joined (3 × more), and two more are kept for later (2 ×).
@@ -52,7 +53,7 @@ def check_one_video_fits(model, shape: torch.Size, name: str = "latent_image", p
     if needed > limit:
         raise ValueError(
             f"{name}: expected a video that fits into the {limit / 2**30:.1f} GiB of {model.load_device}, "
-            f"found {frames} frames at {_LATENT_PIXELS * width}x{_LATENT_PIXELS * height}, which take at least "
+            f"found {frames} frames at {LATENT_PIXELS * width}x{LATENT_PIXELS * height}, which take at least "
             f"{needed / 2**30:.1f} GiB. {_advice(limit / (needed / height / width), shape, place)}"
         )
 
@@ -61,7 +62,7 @@ def no_room(shape: torch.Size) -> str:
     """What to say when the device ran out of memory with one video, `[frames, 4, h, w]`, at a time."""
     frames, _, height, width = shape
     return (
-        f"Not even one video of {frames} frames at {_LATENT_PIXELS * width}x{_LATENT_PIXELS * height} fits into "
+        f"Not even one video of {frames} frames at {LATENT_PIXELS * width}x{LATENT_PIXELS * height} fits into "
         "the memory that is free: choose fewer frames or a smaller size"
     )
 
@@ -75,9 +76,9 @@ def _advice(positions: float, shape: torch.Size, place: str) -> str:
 
 def largest_size(positions: float, height: int, width: int) -> tuple[int, int] | None:
     """(width, height) in pixels, multiples of 64, nearest to the shape of the latents and of no more positions."""
-    step = _SIZE_STEP // _LATENT_PIXELS
+    step = _SIZE_STEP // LATENT_PIXELS
     for wide in range(width // step * step, 0, -step):
         high = max(step, round(wide * height / width / step) * step)
         if high * wide <= positions:
-            return _LATENT_PIXELS * wide, _LATENT_PIXELS * high
+            return LATENT_PIXELS * wide, LATENT_PIXELS * high
     return None

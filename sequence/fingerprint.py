@@ -1,37 +1,66 @@
-"""A fingerprint of models, pictures and settings, by which a finished clip is known to belong to the same request.
+"""A fingerprint of models, pictures and settings: a finished clip is taken up again only where it is the same.
 
-It takes in everything that a value holds: every number of every tensor, and of Python objects their class, attributes
-and code with what that closes over. What cannot be looked into (a generator, a lock, an extension's own objects) has no
-fingerprint. Where a model's weights are at the moment, and what it runs on, make no difference.
+A clip that would come out differently now must never be taken up. So a value counts with everything that it holds:
+
+- a tensor: every number, the number format, the shape;
+- a container: its items, in their order;
+- a function or class: what it does (`code_parts`), with the outer variables that a function closes over;
+- a `torch.nn.Module`: its tensors, submodules, hooks and attributes;
+- the host's MODEL: the model as it was before it was loaded and patched, and all that nodes put on it;
+- any other object: its class, and what a pickle would hold of it.
+
+What makes no difference to the result is left out: where weights are at the moment, and what the host or its patches
+note while they load and run a model. What cannot be looked into (a generator, a lock, an extension's own objects) has
+no fingerprint, and neither has anything that holds it.
 """
 
-import dis
 import functools
 import hashlib
 import logging
-import os
-import sys
-import sysconfig
 import types
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models_base
 import comfy.utils
-import folder_paths
 import numpy
 import torch
+
+from .code_parts import cell_parts, class_parts, code_parts, function_parts, is_known, rebound_cells
 
 _THREADS = 8
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.layout, torch.memory_format)
 # Which object it is or where it is, not what it does.
 _ALIKE = (uuid.UUID, torch.device, logging.Logger, types.ModuleType)
+# Kinds of values that Python and the host make, and what they consist of; the first that fits.
+_KINDS = (
+    (types.FunctionType, function_parts),
+    (types.CodeType, code_parts),
+    (type, class_parts),
+    (types.CellType, cell_parts),
+    (types.MethodType, lambda method: [method.__func__, method.__self__]),
+    ((types.BuiltinFunctionType, types.MethodWrapperType), lambda method: [method.__qualname__, method.__self__]),
+    (
+        (
+            types.WrapperDescriptorType,
+            types.MethodDescriptorType,
+            types.ClassMethodDescriptorType,
+            types.GetSetDescriptorType,
+            types.MemberDescriptorType,
+        ),
+        lambda descriptor: [descriptor.__qualname__, descriptor.__objclass__],
+    ),
+    ((staticmethod, classmethod), lambda method: [method.__func__]),
+    (property, lambda attribute: [attribute.fget]),
+    (functools.cached_property, lambda attribute: [attribute.func]),
+    # It answers every question, also those that a pickle asks, with a warning.
+    (comfy.supported_models_base.BASE, lambda config: [type(config), vars(config)]),
+)
 _PATCHER_PARTS = (
     "object_patches",
     "weight_wrapper_patches",
@@ -72,12 +101,8 @@ _HOST_NOTES = frozenset(
         "dynamic_patchers",
     )
 )
-_CLASS_INTERNALS = frozenset(
-    ("__dict__", "__weakref__", "__doc__", "__annotations__", "__firstlineno__", "__static_attributes__", "_abc_impl")
-)
 # What the host notes as the original of an attribute that only an object patch put there.
 _NOT_THERE = getattr(comfy.utils, "ATTR_UNSET", object())
-_PACK = Path(__file__).resolve().parents[1]
 
 
 class CannotBeKnown(Exception):
@@ -87,12 +112,12 @@ class CannotBeKnown(Exception):
 def fingerprint(value: object) -> str:
     """32 hexadecimal digits of anything; the same digits in another process. Raises CannotBeKnown."""
     walk = _Walk()
-    result = walk.digest(value)
+    digest = walk.digest(value)
     if walk.run_state:
-        # Now that it is known which variables only say what the last run left, once more without them.
+        # Which variables hold only what the last run left there is known after the first walk: once more without them.
         walk.forget()
-        result = walk.digest(value)
-    return result.hex()[:32]
+        digest = walk.digest(value)
+    return digest.hex()[:32]
 
 
 def model_fingerprint(model, clip_vision, vae) -> str:
@@ -115,15 +140,16 @@ def model_fingerprint(model, clip_vision, vae) -> str:
 class _Walk:
     """One walk through values that refer to each other. Each is looked at once; a way back to itself is a number."""
 
-    def __init__(self):
+    def __init__(self) -> None:
+        # Outer variables (ids of cells) in which one call of a host's patch leaves something for the next.
         self.run_state: set[int] = set()
+        # By id, each with the value itself: so its id is not given to another one meanwhile.
         self._done: dict[int, tuple[object, bytes]] = {}
         self._tensors_done: dict[int, tuple[torch.Tensor, bytes]] = {}
+        # On the way to the present value: each one's depth, and the names by which a message says who holds what.
         self._open: dict[int, int] = {}
         self._holders: list[str] = []
-        # Of models that are loaded and patched at the moment: what was there before.
-        self._tensors: dict[int, torch.Tensor] = {}
-        self._attributes: dict[tuple[int, str], object] = {}
+        self._originals = _Originals()
 
     def digest(self, value: object) -> bytes:
         """32 bytes."""
@@ -132,8 +158,8 @@ class _Walk:
         if isinstance(value, _ALIKE):
             return _sha256(getattr(value, "__name__", type(value).__qualname__).encode())
         if isinstance(value, torch.Tensor):
-            value = self._tensors.get(id(value), value)
-        if _is_plain(value):
+            value = self._originals.tensor(value)
+        if _is_ordinary(value):
             if id(value) not in self._tensors_done:
                 self._tensors_done[id(value)] = value, self._numbers(value)
             return self._tensors_done[id(value)][1]
@@ -148,7 +174,6 @@ class _Walk:
             raise CannotBeKnown(self._unknown(value)) from error
         finally:
             del self._open[id(value)]
-        # With the value itself, so that its id is not given to another one.
         self._done[id(value)] = value, result
         return result
 
@@ -157,8 +182,9 @@ class _Walk:
         self._done.clear()
 
     def _contents(self, value: object) -> Iterator[bytes]:
+        """The digests of what a value consists of."""
         if isinstance(value, torch.Tensor):
-            yield from self._tensor(value)
+            yield from self._unusual_tensor(value)
         elif type(value) in (list, tuple):
             yield from map(self.digest, value)
         elif type(value) in (set, frozenset):
@@ -173,7 +199,6 @@ class _Walk:
         elif isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
             yield self.digest([str(value.dtype), value.shape, value.tobytes()])
         else:
-            # From here on things have names, by which a message can say who holds what cannot be known.
             named = value if isinstance(value, (types.FunctionType, type)) else type(value)
             self._holders.append(named.__qualname__)
             yield from map(self.digest, self._parts(value))
@@ -184,47 +209,14 @@ class _Walk:
             return self._patcher_parts(value)
         if isinstance(value, torch.nn.Module):
             return self._module_parts(value)
-        if isinstance(value, types.FunctionType):
-            return self._function_parts(value)
-        if isinstance(value, types.CodeType):
-            return [
-                value.co_code,
-                value.co_consts,
-                value.co_names,
-                value.co_varnames,
-                value.co_freevars,
-                value.co_argcount,
-                value.co_kwonlyargcount,
-                value.co_flags,
-            ]
-        if isinstance(value, type):
-            return _class_parts(value)
-        if isinstance(value, types.MethodType):
-            return [value.__func__, value.__self__]
-        if isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
-            return [value.__qualname__, value.__self__]
-        if isinstance(
-            value,
-            (
-                types.WrapperDescriptorType,
-                types.MethodDescriptorType,
-                types.ClassMethodDescriptorType,
-                types.GetSetDescriptorType,
-                types.MemberDescriptorType,
-            ),
-        ):
-            return [value.__qualname__, value.__objclass__]
-        if isinstance(value, (staticmethod, classmethod)):
-            return [value.__func__]
-        if isinstance(value, property):
-            return [value.fget]
-        if isinstance(value, types.CellType):
-            return [] if id(value) in self.run_state else _cell_parts(value)
-        if isinstance(value, functools.cached_property):
-            return [value.func]
-        if isinstance(value, comfy.supported_models_base.BASE):
-            # It answers every question, also those that a pickle asks, with a warning.
-            return [type(value), vars(value)]
+        if isinstance(value, types.FunctionType) and is_known(value):
+            # What such a function sets, the next run sets anew. Another pack's may count on what it left there.
+            self.run_state.update(map(id, rebound_cells(value)))
+        if isinstance(value, types.CellType) and id(value) in self.run_state:
+            return []
+        for kind, parts in _KINDS:
+            if isinstance(value, kind):
+                return parts(value)
         return self._object_parts(value)
 
     def _object_parts(self, value: object) -> Iterable[object]:
@@ -249,7 +241,7 @@ class _Walk:
             for loaded in comfy.model_management.current_loaded_models:
                 if loaded.model is not None and loaded.model.is_clone(patcher):
                     ejected.enter_context(loaded.model.use_ejected())
-            self._note_originals(patcher)
+            self._originals.note(patcher)
             yield type(patcher)
             yield patcher.model
             # Which weight comes first makes no difference.
@@ -261,45 +253,6 @@ class _Walk:
             # The numbers of a generator of the device are the device's.
             yield getattr(patcher.load_device, "type", None)
 
-    def _function_parts(self, function: types.FunctionType) -> list[object]:
-        parts = [
-            function.__module__,
-            function.__qualname__,
-            function.__code__,
-            function.__defaults__,
-            function.__kwdefaults__,
-            vars(function),
-            list(function.__closure__ or ()),
-        ]
-        if _is_ours_or_hosts(function):
-            # What a call of one of the host's patches leaves to the next, the next run sets anew.
-            self.run_state.update(map(id, _rebound(function)))
-        else:
-            names = set(_global_names(function.__code__))
-            used = {name: function.__globals__[name] for name in sorted(names & function.__globals__.keys())}
-            outer = [content for cell in function.__closure__ or () for content in _cell_parts(cell)]
-            parts += [used, *_held_by_modules(names, [*used.values(), *outer, *_imported(names, function)])]
-        return parts
-
-    def _note_originals(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
-        model, weights = patcher.model, {}
-        weights.update({key: entry[0] for key, entry in getattr(patcher, "hook_backup", {}).items()})
-        weights.update({key: entry.weight for key, entry in patcher.backup.items()})
-        weights.update(getattr(patcher, "backup_buffers", {}))
-        for key, original in weights.items():
-            self._tensors[id(comfy.utils.get_attr(model, key))] = original
-        for key, original in patcher.object_patches_backup.items():
-            parent, _, name = key.rpartition(".")
-            self._attributes[id(comfy.utils.get_attr(model, parent) if parent else model), name] = original
-
-    def _note_numbers(self, module: torch.nn.Module) -> None:
-        tensors = [self._tensors.get(id(tensor), tensor) for tensor in (*module.parameters(), *module.buffers())]
-        tensors = [tensor for tensor in tensors if _is_plain(tensor) and id(tensor) not in self._tensors_done]
-        if tensors:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                for tensor, numbers in zip(tensors, pool.map(self._numbers, tensors), strict=True):
-                    self._tensors_done[id(tensor)] = tensor, numbers
-
     def _module_parts(self, module: torch.nn.Module) -> Iterator[object]:
         compiled = module.__dict__.get("_modules", {}).get("_orig_mod")
         if compiled is not None:
@@ -310,18 +263,27 @@ class _Walk:
         for name in _MODULE_PARTS:
             for key, value in vars(module)[name].items():
                 yield key
-                yield self._attributes.get((id(module), key), value)
+                yield self._originals.attribute(module, key, value)
         for name in _MODULE_HOOKS:
             yield list(vars(module)[name].values())
         # Beside those that are listed, the host's notes begin with an underscore.
-        hosts = _is_ours_or_hosts(type(module))
+        hosts = is_known(type(module))
         for name in sorted(set(vars(module)) - _TORCH_ATTRIBUTES - _HOST_NOTES):
-            value = self._attributes.get((id(module), name), vars(module)[name])
+            value = self._originals.attribute(module, name, vars(module)[name])
             if not ((hosts and name.startswith("_")) or value is _NOT_THERE or _is_own_method(module, name, value)):
                 yield name
                 yield value
 
-    def _tensor(self, tensor: torch.Tensor) -> Iterator[bytes]:
+    def _note_numbers(self, module: torch.nn.Module) -> None:
+        """Hashes the tensors of a whole model beforehand, several at a time."""
+        tensors = map(self._originals.tensor, (*module.parameters(), *module.buffers()))
+        tensors = [tensor for tensor in tensors if _is_ordinary(tensor) and id(tensor) not in self._tensors_done]
+        if tensors:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                for tensor, numbers in zip(tensors, pool.map(self._numbers, tensors), strict=True):
+                    self._tensors_done[id(tensor)] = tensor, numbers
+
+    def _unusual_tensor(self, tensor: torch.Tensor) -> Iterator[bytes]:
         if hasattr(tensor, "__tensor_flatten__"):
             names, context = tensor.__tensor_flatten__()
             yield self.digest([type(tensor), context, *(getattr(tensor, name) for name in names)])
@@ -342,58 +304,36 @@ class _Walk:
         return f"a {kind}" + (f" in {' → '.join(holders[-2:])}" if holders else "")
 
 
-def _is_plain(value: object) -> bool:
+class _Originals:
+    """Of models that are loaded and patched at the moment: the weights and attributes that were there before."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[int, torch.Tensor] = {}
+        self._attributes: dict[tuple[int, str], object] = {}
+
+    def note(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
+        """Before its model is looked at."""
+        model, weights = patcher.model, {}
+        weights.update({key: entry[0] for key, entry in getattr(patcher, "hook_backup", {}).items()})
+        weights.update({key: entry.weight for key, entry in patcher.backup.items()})
+        weights.update(getattr(patcher, "backup_buffers", {}))
+        for key, original in weights.items():
+            self._tensors[id(comfy.utils.get_attr(model, key))] = original
+        for key, original in patcher.object_patches_backup.items():
+            parent, _, name = key.rpartition(".")
+            self._attributes[id(comfy.utils.get_attr(model, parent) if parent else model), name] = original
+
+    def tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What stood in this weight's place, or the weight itself."""
+        return self._tensors.get(id(tensor), tensor)
+
+    def attribute(self, module: torch.nn.Module, name: str, value: object) -> object:
+        """What the module had under this name, or the value that it has now."""
+        return self._attributes.get((id(module), name), value)
+
+
+def _is_ordinary(value: object) -> bool:
     return type(value) in (torch.Tensor, torch.nn.Parameter)
-
-
-def _rebound(function: types.FunctionType) -> Iterator[types.CellType]:
-    """Outer variables that the function itself sets."""
-    names = {
-        instruction.argval
-        for instruction in dis.get_instructions(function.__code__)
-        if instruction.opname == "STORE_DEREF"
-    }
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if name in names:
-            yield cell
-
-
-def _global_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
-
-
-def _imported(names: set[str], function: types.FunctionType) -> list[types.ModuleType]:
-    """Modules that the function may import while it runs, from its own package or any other."""
-    package = function.__globals__.get("__package__")
-    places = [place for name in sorted(names) for place in (name, f"{package}.{name}")]
-    return [sys.modules[place] for place in places if sys.modules.get(place) is not None]
-
-
-def _held_by_modules(names: set[str], values: Iterable[object], searched: tuple = ()) -> Iterator[tuple[str, object]]:
-    """What modules of other packs among the values hold under these names: their numbers are known by no version."""
-    for module in values:
-        if isinstance(module, types.ModuleType) and module not in searched and not _is_known_module(module.__name__):
-            for name in sorted(names & vars(module).keys()):
-                yield name, vars(module)[name]
-                yield from _held_by_modules(names, [vars(module)[name]], (*searched, module))
-
-
-def _class_parts(cls: type) -> list[object]:
-    # By the bases, too: the host puts a model's kind of prediction together of two classes.
-    parts = [cls.__module__, cls.__qualname__, *(base for base in cls.__bases__ if base is not object)]
-    if not _is_ours_or_hosts(cls) or "<locals>" in cls.__qualname__:
-        parts += [[name, value] for name, value in vars(cls).items() if name not in _CLASS_INTERNALS]
-    return parts
-
-
-def _cell_parts(cell: types.CellType) -> list[object]:
-    try:
-        return [cell.cell_contents]
-    except ValueError:
-        return []
 
 
 def _is_own_method(module: torch.nn.Module, name: str, value: object) -> bool:
@@ -403,32 +343,6 @@ def _is_own_method(module: torch.nn.Module, name: str, value: object) -> bool:
         and value.__self__ is module
         and value.__func__ is getattr(type(module), name, None)
     )
-
-
-def _is_ours_or_hosts(item: object) -> bool:
-    """Whether a function or class is of this pack, the host or a library: known by its name and their versions."""
-    return _is_known_module(item.__module__)
-
-
-@functools.cache
-def _is_known_module(name: str | None) -> bool:
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    if module is None or name == "__main__":
-        return False
-    if file is None:
-        return name in sys.builtin_module_names or name.partition(".")[0] in ("torch", *sys.stdlib_module_names)
-    path = Path(file).resolve()
-    if any(path.is_relative_to(_PACK / folder) for folder in ("common", "nodes", "sampler", "sequence", "weights")):
-        return True
-    if any(path.is_relative_to(Path(folder).resolve()) for folder in folder_paths.get_folder_paths("custom_nodes")):
-        return False
-    libraries = {
-        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
-        os.path.dirname(folder_paths.__file__),
-        os.path.dirname(os.path.dirname(torch.__file__)),
-    }
-    return any(path.is_relative_to(Path(folder).resolve()) for folder in libraries)
 
 
 def _sha256(*parts) -> bytes:

@@ -16,8 +16,9 @@ from .plan import Segment
 
 @dataclass(frozen=True)
 class FinishedClip:
-    """A whole segment's latents `[frames, 4, h, w]`, the key by which it is known, and, where it guides others, the
-    pictures `[1, height, width, 3]` that these begin or end at.
+    """A clip's latents `[frames, 4, h, w]` from keyframe to keyframe, and the key by which it is known.
+
+    A clip that guides others has the pictures `[1, height, width, 3]` that these begin or end at, too.
     """
 
     key: str
@@ -26,9 +27,10 @@ class FinishedClip:
     picture_before_end: torch.Tensor | None = None
 
     def with_guiding_pictures(self, decoded: torch.Tensor | None, count: int) -> "FinishedClip":
-        """Itself with the frames `count` after its first and before its last, of all its frames `decoded`."""
+        """Itself with the pictures `count` frames after its first and before its last; `decoded`: all its frames."""
         if decoded is None or not count:
             return self
+        # Copies: a slice would keep the whole decoded clip in memory.
         return replace(
             self, picture_after_begin=decoded[count:][:1].clone(), picture_before_end=decoded[-1 - count :][:1].clone()
         )
@@ -36,7 +38,7 @@ class FinishedClip:
 
 @dataclass(frozen=True)
 class Guides:
-    """The neighbours of a clip where they guide: `before` with its last, `after` with its first `count` + 1 frames."""
+    """The neighbours that guide a clip: `before` with its last, `after` with its first `count` + 1 frames."""
 
     count: int
     before: FinishedClip | None = None
@@ -46,7 +48,7 @@ class Guides:
         return self.before is not None or self.after is not None
 
     @property
-    def keys(self) -> list:
+    def keys(self) -> list[int | str | None]:
         """What a guided clip depends on beside its own keyframes."""
         return [self.count, *(clip and clip.key for clip in (self.before, self.after))] if self else []
 
@@ -76,14 +78,16 @@ class Guides:
 
 def guides_of(index: int, finished: list[FinishedClip], segments: int, count: int, loop: bool) -> Guides:
     """What guides segment `index`, when all segments before it are finished; the first one has no guide."""
-    if not count or not index:
-        return Guides(count)
-    return Guides(count, finished[index - 1], finished[0] if loop and index == segments - 1 else None)
+    before, after = _guided_sides(index, segments, loop)
+    return Guides(count, finished[index - 1] if count and before else None, finished[0] if count and after else None)
 
 
-def sampled_beside(index: int, segments: int, loop: bool) -> int:
-    """On how many sides segment `index` is sampled over guiding frames more: 0, 1, or 2 in the last one of a loop."""
-    return 0 if index == 0 else 2 if loop and index == segments - 1 else 1
+def longest_clip(segments: list[Segment], count: int, loop: bool) -> int:
+    """The most frames that any segment is sampled over."""
+    return max(
+        segment.frames + count * sum(_guided_sides(index, len(segments), loop))
+        for index, segment in enumerate(segments)
+    )
 
 
 def check_guiding_frames(count: int, segments: list[Segment]) -> None:
@@ -94,3 +98,8 @@ def check_guiding_frames(count: int, segments: list[Segment]) -> None:
             f"guiding_frames: expected at most {shortest - 1}, one less than the shortest segment's "
             f"{shortest} frames, found {count}. Lower it, or raise frames_per_segment."
         )
+
+
+def _guided_sides(index: int, segments: int, loop: bool) -> tuple[bool, bool]:
+    """Whether segment `index` has a finished neighbour before it, and, closing a loop, after it."""
+    return index > 0, loop and 0 < index == segments - 1

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import stat
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 FILES_KEPT = 256
 _FINISHED = re.compile(r"[0-9a-f]{32}\.safetensors")
-_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.safetensors\..*\.partial")
-_DAY = 24 * 3600
 _NUMBERS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -54,25 +51,23 @@ class FinishedClips:
         return None
 
     def write(self, key: str, latents: torch.Tensor) -> None:
-        """Keeps the latents; when that fails, by a full disk for instance, a warning says so and nothing else happens."""
+        """Keeps the latents; when that fails, on a full disk for instance, a warning says so and the run goes on."""
         try:
             save_tensors(self._path(key), {"latents": latents}, _metadata(key, latents), overwrite=True)
         except WeightsError as error:
             logger.warning("This clip is finished but cannot be kept for a later run: %s", error)
 
     def remove_oldest(self, kept: int) -> None:
-        """Removes all but the `kept` newest clips, and what earlier versions left half-written a day ago. Nothing else."""
-        clips = self._files(_FINISHED)
-        old = sorted(clips, key=clips.get, reverse=True)[kept:]
-        old += [path for path, written in self._files(_UNFINISHED).items() if time.time() - written > _DAY]
-        for path in old:
+        """Removes all but the `kept` newest clips, and nothing else."""
+        clips = self._files()
+        for path in sorted(clips, key=clips.__getitem__, reverse=True)[kept:]:
             with suppress(OSError):
                 path.unlink()
 
-    def _files(self, name: re.Pattern) -> dict[Path, float]:
-        """Those of such a name, and when they were written."""
+    def _files(self) -> dict[Path, float]:
+        """Those of a clip's name, and when they were written."""
         try:
-            paths = [self.folder / entry for entry in os.listdir(self.folder) if name.fullmatch(entry)]
+            paths = [self.folder / entry for entry in os.listdir(self.folder) if _FINISHED.fullmatch(entry)]
         except OSError:
             return {}
         return {path: written for path in paths if (written := _modified(path)) is not None}

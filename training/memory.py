@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from ..common.latents import latent_shape
 from .encoders import encode_images
 from .model import BackwardMotionModel, enable_gradient_checkpointing
 from .settings import PRECISIONS, Settings
@@ -133,7 +134,7 @@ def step_need(settings: Settings, unet_config: dict, vae_config: dict, device: s
 
 def step_inputs(settings: Settings, config: dict) -> dict[str, torch.Tensor]:
     """Empty arguments of BackwardMotionModel in the sizes of these settings, for a UNet of this configuration."""
-    batch, latent = settings.batch_size, (4, settings.height // 8, settings.width // 8)
+    batch, (_, *latent) = settings.batch_size, latent_shape(1, settings.width, settings.height)
     clip = (batch, settings.frames, *latent)
     cross = config["cross_attention_dim"]
     width = cross if isinstance(cross, int) else cross[0]

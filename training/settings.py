@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ..common.latents import LATENT_PIXELS
+
 PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -111,8 +113,8 @@ class Settings:
             if not getattr(self, name) >= least:
                 raise SettingsError(f"--{dashed(name)}: expected at least {least}, found {getattr(self, name)}.")
         for name in ("width", "height"):
-            if getattr(self, name) % 8:
-                raise SettingsError(f"--{name}: expected a multiple of 8, found {getattr(self, name)}.")
+            if getattr(self, name) % LATENT_PIXELS:
+                raise SettingsError(f"--{name}: expected a multiple of {LATENT_PIXELS}, found {getattr(self, name)}.")
         if not self.lr > 0:
             raise SettingsError(f"--lr: expected a number above 0, found {self.lr}.")
 

@@ -21,6 +21,7 @@ import comfy.sd
 import torch
 from torch.nn.functional import silu
 
+from ..common.latents import LATENT_PIXELS
 from ..common.out_of_memory import is_out_of_memory
 from .patchers import free_memory
 
@@ -74,7 +75,9 @@ class ClipVAE(comfy.sd.VAE):
 
     def _fits_into_ordinary_memory(self, samples: torch.Tensor) -> bool:
         frames, _, height, width = samples.shape
-        needed = kept_bytes(self.first_stage_model.decoder, frames, 8 * height, 8 * width, self.vae_dtype)
+        needed = kept_bytes(
+            self.first_stage_model.decoder, frames, LATENT_PIXELS * height, LATENT_PIXELS * width, self.vae_dtype
+        )
         free = comfy.model_management.get_free_memory(torch.device("cpu"))
         if needed > free:
             logger.warning(

@@ -8,6 +8,7 @@ import comfy.samplers
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.attention_processor import Attention
+from generative_inbetweening.common.latents import latent_shape
 from generative_inbetweening.sampler.conditioning import keyframe_conditioning
 from generative_inbetweening.sampler.guider import DualDirectionGuider
 from generative_inbetweening.sampler.settings import GuiderSettings
@@ -45,10 +46,10 @@ def finish() -> None:
 def clip_inputs(frames: int, size: int):
     """(noisy latents `[frames, 4, size/8, size/8]`, two embeddings, two latents) of random numbers."""
     generator = torch.Generator().manual_seed(1)
-    side, channels = size // 8, MIDDLE_SIZE["cross_attention_dim"]
-    x = SIGMA * torch.randn(frames, 4, side, side, generator=generator)
+    channels = MIDDLE_SIZE["cross_attention_dim"]
+    x = SIGMA * torch.randn(latent_shape(frames, size, size), generator=generator)
     embeddings = tuple(torch.randn(1, 1, channels, generator=generator) for _ in range(2))
-    latents = tuple(torch.randn(1, 4, side, side, generator=generator) for _ in range(2))
+    latents = tuple(torch.randn(latent_shape(1, size, size), generator=generator) for _ in range(2))
     return x, embeddings, latents
 
 

@@ -4,15 +4,20 @@ import latent_preview
 import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
-from generative_inbetweening.inspection.frames import frame_positions
+from generative_inbetweening.inspection.keyframe_positions import frame_positions
 from generative_inbetweening.inspection.measures import change, distance, ghosting, reduced
-from generative_inbetweening.inspection.plots import HEIGHT, WIDTH, ticks
-from generative_inbetweening.inspection.sheet import contact_sheet, sheet_columns
+from generative_inbetweening.inspection.plots import COLOURS, HEIGHT, WARNING, WIDTH, ticks
+from generative_inbetweening.inspection.sheet import MARK, WIDEST, contact_sheet, sheet_columns
+from generative_inbetweening.inspection.sheet import WARNING as SHEET_WARNING
 from generative_inbetweening.nodes import InbetweenContactSheet, InbetweenReport
 from generative_inbetweening.sampler.progress import clip_preview
 from helpers.small_model import load
 
 COUNT, SIZE = 9, 96
+# The second line of a plot: the distance to the last keyframe.
+RED = COLOURS[1]
+# Plots are below each other; in the upper part of each are its title and legend.
+SECOND_PLOT = slice(HEIGHT + HEIGHT // 4, 2 * HEIGHT)
 
 
 def noise(seed: int, height: int = SIZE, width: int = SIZE) -> torch.Tensor:
@@ -39,6 +44,11 @@ def cross_fade(frames: torch.Tensor) -> torch.Tensor:
     """From the first to the last frame by fading one into the other."""
     share = torch.linspace(0, 1, len(frames)).reshape(-1, 1, 1, 1)
     return (1 - share) * frames[:1] + share * frames[-1:]
+
+
+def near(pixels: torch.Tensor, colour: tuple[int, int, int]) -> torch.Tensor:
+    """Where pixels `[height, width, 3]` have about that colour, each part 0…255."""
+    return (pixels - torch.tensor(colour) / 255).abs().amax(dim=-1) < 0.1
 
 
 def suspicion(frames: torch.Tensor) -> torch.Tensor:
@@ -83,25 +93,33 @@ def test_large_grey_and_transparent_frames_are_reduced():
 
 
 def test_contact_sheet_shows_every_frame_in_its_place():
-    colours = torch.rand(5, 3, generator=torch.manual_seed(0))
-    frames = colours.reshape(5, 1, 1, 3).expand(5, 64, 128, 3)
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (0, 200, 200), (200, 0, 200)]
+    frames = (torch.tensor(colours) / 255).reshape(5, 1, 1, 3).expand(5, 64, 128, 3)
     sheet = contact_sheet(frames, 2, [0, 4])[0]
-    # Tiles of 256 × 128 with 6 pixels between them and 24 for the number.
-    assert sheet.shape == (3 * (128 + 24 + 6) + 6, 2 * (256 + 6) + 6, 3)
-    for index, colour in enumerate(colours):
-        top, left = 6 + index // 2 * 158, 6 + index % 2 * 262
-        assert torch.allclose(sheet[top + 64, left + 128], colour, atol=0.01)
-        border = torch.tensor([255, 176, 0]) / 255 if index in (0, 4) else colour
-        assert torch.allclose(sheet[top + 1, left + 128], border, atol=0.01)
-        label = sheet[top + 128 : top + 152, left : left + 256]
-        assert (label - label[0, -1]).abs().max() > 0.5
+    boxes = []
+    for colour in colours:
+        rows, columns = torch.nonzero(near(sheet, colour), as_tuple=True)
+        boxes.append([int(end) for end in (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)])
+    plain = [boxes[index] for index in (1, 2, 3)]
+    # Nothing is distorted, and row by row they go from the left to the right.
+    assert all(right - left == 2 * (bottom - top) for top, bottom, left, right in plain)
+    assert boxes[0][1] < boxes[2][0] and boxes[2][1] < boxes[4][0]
+    assert boxes[0][3] < boxes[1][2] and boxes[2][3] < boxes[3][2]
+    for index, (top, bottom, left, right) in enumerate(boxes):
+        # A keyframe has a frame around its picture, the others have none.
+        above = sheet[top - 1, (left + right) // 2]
+        assert bool(near(above, MARK)) == (index in (0, 4))
+        # Below each is its number.
+        label = sheet[bottom : bottom + (bottom - top) // 4, left:right]
+        assert (label - sheet[0, 0]).abs().max() > 0.5
 
 
 def test_contact_sheet_columns():
     assert sheet_columns(25, 1024, 576) == 5
     assert sheet_columns(1, 64, 64) == 1 and sheet_columns(8, 1000, 8) == 1
-    assert contact_sheet(torch.zeros(3, 8, 8, 3), 100, []).shape[2] == 3 * 262 + 6
-    assert contact_sheet(torch.zeros(120, 8, 16, 3), 100, []).shape[2] <= 4096 + 6
+    few, many = torch.zeros(3, 8, 8, 3), torch.zeros(120, 8, 16, 3)
+    assert torch.equal(contact_sheet(few, 100, []), contact_sheet(few, 3, []))
+    assert contact_sheet(many, 100, []).shape[2] <= WIDEST < 2 * contact_sheet(many, 100, []).shape[2]
 
 
 @pytest.mark.parametrize(("text", "expected"), [("0, -1", [0, 8]), ("", []), ("3,3 ,-9,", [0, 3]), ("8,-1", [8])])
@@ -141,14 +159,8 @@ def test_report_draws_what_it_measures():
     """The red ink of "distance to the last keyframe" reaches the top where that distance is largest, at frame 0."""
     frames = torch.linspace(0, 1, COUNT).reshape(-1, 1, 1, 1).expand(COUNT, 32, 32, 3)
     plots = InbetweenReport.execute(frames, "0, -1").args[0][0]
-    red = (plots[HEIGHT : 2 * HEIGHT] - torch.tensor([200, 60, 50]) / 255).abs().amax(dim=-1) < 0.1
-    # Below the legend.
-    rows, columns = torch.nonzero(red[46:], as_tuple=True)
-    assert columns[rows.argmin()] < 120 < WIDTH - 120 < columns[rows.argmax()]
-
-
-def near(pixels: torch.Tensor, colour: tuple[int, int, int]) -> torch.Tensor:
-    return (pixels - torch.tensor(colour) / 255).abs().amax(dim=-1) < 0.1
+    rows, columns = torch.nonzero(near(plots[SECOND_PLOT], RED), as_tuple=True)
+    assert columns[rows.argmin()] < WIDTH // 4 < 3 * WIDTH // 4 < columns[rows.argmax()]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, 3e38])
@@ -164,17 +176,12 @@ def test_broken_frames_are_shown_as_such(value, broken, caplog):
         assert "colours from 0 to 1" in lines[0]
         return
     assert lines == [f"images: {count} of 9 frames hold NaN or infinity."] * 2
-    # The words beside the title, and each broken frame's label, are red; nothing else is.
-    assert near(plots.args[0][0, :40, 600:], (190, 30, 30)).any()
-    labels = [
-        near(
-            sheet.args[0][0, 6 + row * 286 + 256 : 6 + row * 286 + 280, 6 + column * 262 : 6 + column * 262 + 256],
-            (255, 90, 80),
-        ).any()
-        for row in range(3)
-        for column in range(3)
+    # The words beside a plot's title, and each broken frame's label, are red; nothing else is.
+    assert near(plots.args[0][0, :HEIGHT], WARNING).any()
+    cells = [cell for row in sheet.args[0][0].chunk(3) for cell in row.chunk(3, dim=1)]
+    assert [bool(near(cell, SHEET_WARNING).any()) for cell in cells] == [
+        index in range(COUNT)[broken] for index in range(COUNT)
     ]
-    assert [bool(label) for label in labels] == [index in range(COUNT)[broken] for index in range(COUNT)]
 
 
 def test_numbers_beside_a_gap_are_drawn():
@@ -182,9 +189,11 @@ def test_numbers_beside_a_gap_are_drawn():
     frames = torch.linspace(0, 1, COUNT).reshape(-1, 1, 1, 1).expand(COUNT, 32, 32, 3).clone()
     frames[4] = float("nan")
     plots = InbetweenReport.execute(frames, "0, -1").args[0][0]
-    columns = near(plots[HEIGHT + 46 : 2 * HEIGHT - 50], (200, 60, 50)).any(dim=0).nonzero()[:, 0]
-    assert columns.min() < 120 and columns.max() > WIDTH - 120
-    assert not ((columns > WIDTH // 2 - 10) & (columns < WIDTH // 2 + 40)).any()
+    columns = near(plots[SECOND_PLOT], RED).any(dim=0).nonzero()[:, 0]
+    assert columns.min() < WIDTH // 4 < 3 * WIDTH // 4 < columns.max()
+    # One gap, from the frame before to the frame behind: two of eight steps of the axis.
+    gaps = columns.diff()
+    assert (gaps > 5).sum() == 1 and WIDTH // 6 < gaps.max() < WIDTH // 4
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (4, 0, 8, 3), (4, 8, 8, 2), (4, 8, 8, 0)])

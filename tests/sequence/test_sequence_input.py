@@ -6,7 +6,7 @@ import comfy.model_management
 import pytest
 import torch
 from generative_inbetweening.nodes import NODES
-from generative_inbetweening.sequence.frames import Frames
+from generative_inbetweening.sequence.video import Video
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 from helpers.pictures import WIDE, clip_of
 from helpers.sequences import keyframes, sequence
@@ -100,9 +100,9 @@ def test_frames_go_straight_to_their_places():
         def decode(self, latents):
             return latents.expand(-1, 3, 8, 8).movedim(1, -1).contiguous()
 
-    frames = Frames(Decoder(), 7)
+    video = Video(Decoder(), 7)
     for first in (0, 3, 6):
-        frames.add(torch.arange(first, first + 4.0).reshape(4, 1, 1, 1))
-        places = frames.images.data_ptr()
-        assert frames.images[: first + 1, 0, 0, 0].tolist() == list(range(first + 1))
-    assert frames.images.data_ptr() == places and frames.images.shape == (7, 8, 8, 3)
+        video.add(torch.arange(first, first + 4.0).reshape(4, 1, 1, 1))
+        place = video.images.data_ptr()
+        assert video.images[: first + 1, 0, 0, 0].tolist() == list(range(first + 1))
+    assert video.images.data_ptr() == place and video.images.shape == (7, 8, 8, 3)

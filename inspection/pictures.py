@@ -1,7 +1,4 @@
-"""Between ComfyUI's IMAGE and Pillow's pictures, and the lettering on them.
-
-Positions of frames as a user writes them.
-"""
+"""Between ComfyUI's IMAGE and Pillow's pictures, and the lettering on them."""
 
 import math
 
@@ -9,7 +6,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageFont
 
-from ..common.errors import quoted
 from ..common.intermediate import handed_on
 from ..common.remarks import remark
 
@@ -51,24 +47,3 @@ def to_image(picture: Image.Image) -> torch.Tensor:
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """Pillow's own font, `size` pixels high where Pillow draws outlines."""
     return ImageFont.load_default(size)
-
-
-def frame_positions(text: str, frames: int, name: str) -> list[int]:
-    """`"0, 24, -1"` → rising positions 0…frames − 1 without repetitions; −1 is the last frame; empty text: none.
-
-    Raises ValueError, naming the input, for anything else or a position that the clip does not have.
-    """
-    try:
-        positions = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise ValueError(
-            f"{name}: expected positions of frames, such as 0, 24, -1, found {quoted(text)}. Write "
-            "numbers with commas between them."
-        ) from error
-    for position in positions:
-        if not -frames <= position < frames:
-            raise ValueError(
-                f"{name}: expected positions from 0 to {frames - 1}, or from -1 back to {-frames}, as the "
-                f"video has {frames} frames, found {quoted(position)}. Name frames that there are."
-            )
-    return sorted({position % frames for position in positions})

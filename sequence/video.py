@@ -1,0 +1,92 @@
+"""The video of a sequence: whether it fits into memory, and its frames, put together clip by clip."""
+
+import comfy.model_management
+import comfy.sd
+import torch
+
+from ..common.latents import LATENT_CHANNELS, LATENT_PIXELS
+from .plan import Segment, subdivided_frames, video_frames
+
+_COLOURS, _BYTES_OF_A_NUMBER = 3, 4
+# A clip while it is decoded: what the VAE returns, and the frames that it has just made.
+_COPIES_IN_DECODING = 2
+# Of the latents: each clip's, and the video's.
+_COPIES_OF_LATENTS = 2
+
+
+def check_video_fits(segments: list[Segment], subdivisions: int, loop: bool, width: int, height: int) -> None:
+    """Raises ValueError, naming the input to lower, when the video's frames do not fit into memory."""
+    available = _available_memory()
+    needed = needed_bytes(segments, subdivisions, loop, width, height)
+    if needed <= available:
+        return
+    shortest = [Segment(segment.first, segment.last, 3 if subdivisions else 2) for segment in segments]
+    if subdivisions and needed_bytes(segments, 0, loop, width, height) <= available:
+        name, advice = "subdivisions", "Lower subdivisions, frames_per_segment, or width and height"
+    elif needed_bytes(shortest, subdivisions, loop, width, height) <= available:
+        name, advice = "frames_per_segment", "Lower frames_per_segment, or width and height"
+    else:
+        name, advice = "width", "Lower width and height"
+    longest = max(subdivided_frames(segment.frames, subdivisions) for segment in segments)
+    raise ValueError(
+        f"{name}: expected a video that fits into the {_gib(available)} GiB of memory that are free, found "
+        f"{video_frames(segments, subdivisions, loop)} frames (up to {longest} a segment), which take {_gib(needed)} "
+        f"GiB. {advice}, or give fewer keyframes at a time."
+    )
+
+
+def needed_bytes(segments: list[Segment], subdivisions: int, loop: bool, width: int, height: int) -> int:
+    """What is in memory at most, when the last clip is decoded."""
+    frames = video_frames(segments, subdivisions, loop)
+    decoding = _COPIES_IN_DECODING * max(segment.frames for segment in segments)
+    # A single clip's frames are the video's.
+    pictures = decoding + (0 if len(segments) == 1 and not subdivisions else frames)
+    # Whole numbers: a number of frames can be too large for any other.
+    latents = _COPIES_OF_LATENTS * frames * LATENT_CHANNELS // LATENT_PIXELS**2
+    return (pictures * _COLOURS + latents) * width * height * _BYTES_OF_A_NUMBER
+
+
+class Video:
+    """A video of so many frames, made of clips that are added in their order."""
+
+    def __init__(self, vae: comfy.sd.VAE, frames: int):
+        self._vae, self._frames, self._position = vae, frames, 0
+        self._images: torch.Tensor | None = None
+        self.clips = 0
+
+    @property
+    def images(self) -> torch.Tensor:
+        """`[frames, height, width, 3]` in 0…1, complete when the last clip was added."""
+        assert self._images is not None, "a video has at least one clip"
+        return self._images
+
+    def add(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decodes the next clip, `[frames, 4, h, w]`, straight into its place; returns all its frames.
+
+        Its first frame is the last of the clip before and is shown once.
+        """
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        decoded = self._vae.decode(latents)
+        shown = decoded[min(self._position, 1) :][: self._frames - self._position]
+        if len(shown) == self._frames:
+            self._images = shown
+        else:
+            if self._images is None:
+                self._images = shown.new_empty([self._frames, *shown.shape[1:]])
+            self._images[self._position : self._position + len(shown)] = shown
+        self._position += len(shown)
+        self.clips += 1
+        return decoded
+
+
+def _available_memory() -> int:
+    device = comfy.model_management.intermediate_device()
+    if device.type == "cpu":
+        return comfy.model_management.get_free_memory(device)
+    # From a GPU the models are moved away first.
+    return comfy.model_management.get_total_memory(device)
+
+
+def _gib(number: int) -> str:
+    tenths = int(number) * 10 >> 30
+    return f"{tenths // 10}.{tenths % 10}"
