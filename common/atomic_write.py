@@ -64,7 +64,8 @@ def _new_folder(path: Path) -> tuple[Path, int | None]:
             lock = _lock(folder)
             if folder.exists():
                 return folder, lock
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:

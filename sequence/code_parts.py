@@ -6,6 +6,7 @@ they do is looked at: their code, what they close over, and the global variables
 
 import dis
 import functools
+import inspect
 import os
 import sys
 import sysconfig
@@ -103,8 +104,8 @@ def _is_known_module(name: str | None) -> bool:
         return False
     libraries = {
         *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
-        os.path.dirname(folder_paths.__file__),
-        os.path.dirname(os.path.dirname(torch.__file__)),
+        os.path.dirname(inspect.getfile(folder_paths)),
+        os.path.dirname(os.path.dirname(inspect.getfile(torch))),
     }
     return any(path.is_relative_to(Path(folder).resolve()) for folder in libraries)
 

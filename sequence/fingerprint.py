@@ -20,9 +20,10 @@ import logging
 import types
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -38,7 +39,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.
 # Which object it is or where it is, not what it does.
 _ALIKE = (uuid.UUID, torch.device, logging.Logger, types.ModuleType)
 # Kinds of values that Python and the host make, and what they consist of; the first that fits.
-_KINDS = (
+_KINDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Iterable[object]]], ...] = (
     (types.FunctionType, function_parts),
     (types.CodeType, code_parts),
     (type, class_parts),
@@ -151,7 +152,7 @@ class _Walk:
         self._holders: list[str] = []
         self._originals = _Originals()
 
-    def digest(self, value: object) -> bytes:
+    def digest(self, value: Any) -> bytes:
         """32 bytes."""
         if type(value) in _PLAIN:
             return _sha256(type(value).__qualname__.encode(), repr(value).encode("utf-8", "surrogatepass"))
@@ -181,7 +182,7 @@ class _Walk:
         """Before another walk; the tensors' numbers are kept."""
         self._done.clear()
 
-    def _contents(self, value: object) -> Iterator[bytes]:
+    def _contents(self, value: Any) -> Iterator[bytes]:
         """The digests of what a value consists of."""
         if isinstance(value, torch.Tensor):
             yield from self._unusual_tensor(value)
@@ -204,7 +205,7 @@ class _Walk:
             yield from map(self.digest, self._parts(value))
             self._holders.pop()
 
-    def _parts(self, value: object) -> Iterable[object]:
+    def _parts(self, value: Any) -> Iterable[object]:
         if isinstance(value, comfy.model_patcher.ModelPatcher):
             return self._patcher_parts(value)
         if isinstance(value, torch.nn.Module):
@@ -283,7 +284,7 @@ class _Walk:
                 for tensor, numbers in zip(tensors, pool.map(self._numbers, tensors), strict=True):
                     self._tensors_done[id(tensor)] = tensor, numbers
 
-    def _unusual_tensor(self, tensor: torch.Tensor) -> Iterator[bytes]:
+    def _unusual_tensor(self, tensor: Any) -> Iterator[bytes]:
         if hasattr(tensor, "__tensor_flatten__"):
             names, context = tensor.__tensor_flatten__()
             yield self.digest([type(tensor), context, *(getattr(tensor, name) for name in names)])
@@ -345,7 +346,8 @@ def _is_own_method(module: torch.nn.Module, name: str, value: object) -> bool:
     )
 
 
-def _sha256(*parts) -> bytes:
+def _sha256(*parts: Any) -> bytes:
+    """Of bytes or arrays of bytes, each with its length: no two ways to cut them are alike."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))

@@ -56,6 +56,12 @@ class Guides:
         """Frames to sample for a clip of that many."""
         return frames + self.count * ((self.before is not None) + (self.after is not None))
 
+    def ends(self, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pictures to begin and end at: the neighbours' frames as seen in the video, else the keyframes."""
+        begin = self.before.picture_before_end if self.before else None
+        end = self.after.picture_after_begin if self.after else None
+        return first if begin is None else begin, last if end is None else end
+
     def held(self, empty: torch.Tensor) -> dict:
         """LATENT to sample from, its noise mask 0 in the held frames; `empty`: zeros, `[self.frames(F), 4, h, w]`."""
         if not self:

@@ -46,7 +46,8 @@ def sample_sequence(
     `keyframes`: `[K, height, width, channels]` in 0…1; `subdivisions`: how often each pair of neighbouring frames
     becomes a clip of its own; `guiding_frames`: how many of a segment's frames guide the next.
 
-    Raises ValueError, naming the input, for pictures, numbers or models that cannot be used, before it samples anything.
+    Raises ValueError, naming the input, for pictures, numbers or models that cannot be used, before it samples
+    anything.
     """
     check_model(model, settings.directions)
     check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler, settings.directions.alternating)
@@ -192,11 +193,7 @@ class _Run:
 
     def _sample(self, first: torch.Tensor, last: torch.Tensor, frames: int, seed: int, guides: Guides) -> torch.Tensor:
         settings = self._settings
-        # A guided clip begins and ends at its neighbours' frames, as they are seen in the video.
-        if guides.before is not None:
-            first = guides.before.picture_before_end
-        if guides.after is not None:
-            last = guides.after.picture_after_begin
+        first, last = guides.ends(first, last)
         # One augmentation noise for all clips: neighbours see their common keyframe alike.
         positive, negative, latent = encode_keyframes(
             self._clip_vision,
@@ -263,7 +260,7 @@ def _check_lengths(
     check_video_fits(segments, subdivisions, loop, settings.width, settings.height)
     check_guiding_frames(guiding_frames, segments)
     longest = latent_shape(longest_clip(segments, guiding_frames, loop), settings.width, settings.height)
-    check_one_video_fits(model, longest, "width", "width and height")
+    check_one_video_fits(model, torch.Size(longest), "width", "width and height")
 
 
 def _check_finite(latents: torch.Tensor, path: tuple[int, ...]) -> None:

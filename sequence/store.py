@@ -91,4 +91,4 @@ def _are_latents(latents: torch.Tensor, shape: tuple[int, ...]) -> bool:
 
 def _metadata(key: str, latents: torch.Tensor) -> dict[str, str]:
     numbers = latents.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return {"key": key, "sha256": hashlib.sha256(numbers).hexdigest()}
+    return {"key": key, "sha256": hashlib.sha256(numbers.tobytes()).hexdigest()}

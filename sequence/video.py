@@ -69,11 +69,12 @@ class Video:
         decoded = self._vae.decode(latents)
         shown = decoded[min(self._position, 1) :][: self._frames - self._position]
         if len(shown) == self._frames:
+            # A single clip's frames are the video's, without a copy.
             self._images = shown
         else:
-            if self._images is None:
-                self._images = shown.new_empty([self._frames, *shown.shape[1:]])
-            self._images[self._position : self._position + len(shown)] = shown
+            images = shown.new_empty([self._frames, *shown.shape[1:]]) if self._images is None else self._images
+            images[self._position : self._position + len(shown)] = shown
+            self._images = images
         self._position += len(shown)
         self.clips += 1
         return decoded
