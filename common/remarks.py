@@ -1,4 +1,4 @@
-"""Remarks on a run that works but may disappoint: a line on the console and, where the host shows texts, on the node."""
+"""Remarks on a run that works but may disappoint: a line on the console and, while a server runs, on the node."""
 
 import logging
 import sys
