@@ -31,3 +31,13 @@ def sequence(models, pictures_in_order: torch.Tensor, **changes) -> tuple[torch.
     """(images `[frames, height, width, 3]`, latents `[frames, 4, h, w]`) of Inbetween Keyframe Sequence."""
     images, latent = InbetweenKeyframeSequence.execute(*models, pictures_in_order, **{**SETTINGS, **changes}).args
     return images, latent["samples"]
+
+
+class Scaling:
+    """A patch that keeps its number to itself."""
+
+    def __init__(self, factor: float):
+        self.factor = factor
+
+    def __call__(self, arguments):
+        return arguments["denoised"] * self.factor

@@ -1,9 +1,7 @@
 """Sequences of keyframes with the real nodes: frames in their places, loops, subdivisions, interrupted runs, files."""
 
 import errno
-import itertools
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -15,16 +13,9 @@ import pytest
 import torch
 from generative_inbetweening.sampler import memory_limit
 from generative_inbetweening.sequence import run as sequence_run
-from generative_inbetweening.sequence import store as sequence_files
 from generative_inbetweening.sequence.plan import (
     clip_seed,
-    clips_to_sample,
-    parse_frames_per_segment,
-    plan_segments,
-    subdivided_frames,
-    video_frames,
 )
-from generative_inbetweening.sequence.store import FinishedClips
 from helpers.sequences import keyframes, sequence
 from helpers.small_model import DEFAULTS, encode, sample
 
@@ -269,20 +260,6 @@ def test_full_disk_costs_the_files_only(models, output, caplog, monkeypatch):
     assert "cannot be kept for a later run" in caplog.text and "the disk is full" in caplog.text
 
 
-def test_oldest_files_are_removed_and_no_others(tmp_path):
-    clips = FinishedClips(tmp_path)
-    keys = [f"{index:032x}" for index in range(5)]
-    for age, key in enumerate(keys):
-        clips.write(key, torch.full((2, 4, 1, 1), float(age)))
-        os.utime(tmp_path / f"{key}.safetensors", (1e9 - age, 1e9 - age))
-    (tmp_path / "mine.safetensors").touch()
-    assert torch.equal(clips.read(keys[4], (2, 4, 1, 1)), torch.full((2, 4, 1, 1), 4.0))
-    clips.remove_oldest(kept=3)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"mine.safetensors", *(f"{keys[index]}.safetensors" for index in (0, 1, 4))}
-    assert sequence_files.FILES_KEPT >= 100
-
-
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
@@ -308,23 +285,3 @@ def test_a_picture_that_cannot_be_used_is_named(models):
     broken[1, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="keyframes: expected colours from 0 to 1, found NaN"):
         sequence(models, broken)
-
-
-def test_numbers_of_frames_and_clips():
-    assert parse_frames_per_segment(" 8,14 , 8", 3) == [8, 14, 8]
-    for keyframes_count, loop in [(2, False), (4, False), (1, True), (4, True)]:
-        segments = plan_segments(keyframes_count, "5", loop)
-        assert segments[0].first == 0 and segments[-1].last == (0 if loop else keyframes_count - 1)
-        assert all(left.last == right.first for left, right in itertools.pairwise(segments))
-        expected = keyframes_count * 4 if loop else (keyframes_count - 1) * 4 + 1
-        assert video_frames(segments, 0, loop) == expected
-    assert [subdivided_frames(25, passes) for passes in range(3)] == [25, 577, 13825]
-    assert [clips_to_sample(25, passes) for passes in range(3)] == [1, 25, 601]
-
-
-def test_seeds_are_a_function_of_the_first():
-    paths = [(index,) for index in range(50)] + [(0, index) for index in range(50)] + [(1, 0, 0), (10,), (1, 0)]
-    seeds = [clip_seed(7, path) for path in paths]
-    assert seeds[0] == 7 and seeds == [clip_seed(7, path) for path in paths]
-    assert len(set(seeds)) == len(set(paths)) and all(0 <= seed < 2**64 for seed in seeds)
-    assert clip_seed(7, (1,)) != clip_seed(8, (1,))
