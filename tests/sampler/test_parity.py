@@ -159,13 +159,11 @@ def test_with_maps_turned_wrongly_the_video_is_another(one_case, models, monkeyp
     case, encoded = one_case
     # P·v: neither axis reversed. P·reverse(v): the keys' axis only.
     reverse = temporal_attention.reverse_sequences
-    # Of an attention's two turns the first only.
-    every_other = itertools.cycle((reverse, lambda tokens: tokens))
-    turns = {
-        "not rotated": lambda tokens: tokens,
-        "one axis only": lambda tokens: next(every_other)(tokens),
-    }
-    monkeypatch.setattr(temporal_attention, "reverse_sequences", turns[variant])
+    # Of an attention's two turns none, or the first only.
+    turned = {"not rotated": itertools.repeat(False), "one axis only": itertools.cycle((True, False))}[variant]
+    monkeypatch.setattr(
+        temporal_attention, "reverse_sequences", lambda tokens: reverse(tokens) if next(turned) else tokens
+    )
     _assert_another_video(sample_case(case, models[0], *encoded), case)
 
 
