@@ -42,11 +42,11 @@ def writer(tmp_path):
         "    temporary.write_bytes(b'x' * 1000); (temporary.parent / '.tmpAbCdEf').write_bytes(b'y')\n"
         "    print('half', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "half\n"
-    yield process
-    process.kill()
-    process.wait()
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "half\n"
+        yield process
+        process.kill()
 
 
 @posix
