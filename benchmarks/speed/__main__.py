@@ -4,14 +4,14 @@ An evaluation is four videos: two directions, each with and without conditioning
 same random weights and inputs, interleaved in one run, medians:
 
     ours             one UNet, paired calls, shared temporal attention
-    ours_sequential  the same, one video a call, as chosen where memory is short
+    ours_one_video   the same, one video a call, as chosen where memory is short
     host             the same four videos through the host's unpatched model
     two_unets        as the released method has it, on diffusers: the forward UNet stores its 16 attention maps, the
                      backward UNet applies them turned by 180°
 
-Further: the peak memory of each (speed_memory.py); the memory of SVD-XT's own size, counted (speed_full_size.py) and,
-on a CUDA device, measured as on smaller cards (speed_cuda.py); a whole clip with its previews and its report, and the
-cost over the number of frames (speed_whole_clip.py); what the pack adds to the start of a host that has its own modules
+Further: the peak memory of each (memory.py); the memory of SVD-XT's own size, counted (full_size.py) and, on a CUDA
+device, measured as on smaller cards (cuda.py); a whole clip with its previews, its report and its contact sheet, and
+the cost over the number of frames (whole_clip.py); what the pack adds to the start of a host that has its own modules
 loaded.
 
     python dev.py benchmark speed [--frames 14] [--size 128] [--repeats 5] [--out DIR]
@@ -20,42 +20,32 @@ writes speed.json and speed_frames.png.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
+import comfy.model_management
 import torch
-from generative_inbetweening.benchmarks.speed.contestants import CONTESTANTS, comfy, middle_size_unet
-from generative_inbetweening.benchmarks.speed.cuda import FORMATS, evaluation_here, on_cuda
-from generative_inbetweening.benchmarks.speed.full_size import counted_memory
-from generative_inbetweening.benchmarks.speed.memory import measured_memory, memory_here
-from generative_inbetweening.benchmarks.speed.report import print_table
-from generative_inbetweening.benchmarks.speed.whole_clip import over_frames, timed, whole_clip
-from generative_inbetweening.tools.paths import CHECKOUT as ROOT
+
+from ...tools.paths import CHECKOUT
+from ..common.options import benchmark_parser, write_json
+from .contestants import CONTESTANTS, middle_size_unet, timed, timed_in_turn
+from .cuda import on_cuda
+from .full_size import counted_memory
+from .memory import measured_memory
+from .report import print_table
+from .whole_clip import over_frames, whole_clip
 
 MATRIX = 2048
 
 
-def main() -> int:
-    """Prints the table, writes speed.json, returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Prints the table, writes speed.json."""
+    parser = benchmark_parser("speed", __doc__)
     parser.add_argument("--frames", type=int, default=14, help="frames of a video (default: 14)")
     parser.add_argument("--size", type=int, default=128, help="side of the pictures in pixels (default: 128)")
     parser.add_argument("--repeats", type=int, default=5, help="evaluations of each contestant (default: 5)")
-    parser.add_argument("--out", type=Path, default=Path("benchmark_output"), help="folder for speed.json")
-    parser.add_argument("--measure-memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--pretend-card", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--number-format", choices=FORMATS, default="fp16", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure_memory_of:
-        print(json.dumps(memory_here(options.measure_memory_of, options.frames, options.size)))
-    elif options.pretend_card:
-        print(json.dumps(evaluation_here(options.number_format, options.pretend_card)))
-    else:
-        measure(options)
-    return 0
+    measure(parser.parse_args())
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -72,19 +62,14 @@ def measure(options: argparse.Namespace) -> None:
     result |= time_ratios(unet, options)
     result |= whole_clip(unet, options.frames, options.size, min(options.repeats, 3))
     result["over_frames"] = over_frames(unet, options.size, min(options.repeats, 3), options.out / "speed_frames.png")
-    (options.out / "speed.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out / "speed.json", result)
     print_table(result)
 
 
 def time_ratios(unet: dict[str, torch.Tensor], options: argparse.Namespace) -> dict:
     """Median seconds of each contestant and the ratios of ours to the others, taken round by round."""
     contestants = {name: build(unet, options.frames, options.size) for name, build in CONTESTANTS.items()}
-    seconds = {name: [] for name in contestants}
-    for round_number in range(options.repeats + 1):
-        for name, evaluate in contestants.items():
-            taken = timed(evaluate)
-            if round_number:
-                seconds[name].append(taken)
+    seconds = timed_in_turn(contestants, options.repeats)
 
     def ratio(other: str, ours: str = "ours") -> float:
         return statistics.median(one / another for one, another in zip(seconds[ours], seconds[other]))
@@ -101,7 +86,7 @@ def time_ratios(unet: dict[str, torch.Tensor], options: argparse.Namespace) -> d
         "seconds": medians,
         "evaluation_time_over_host": ratio("host"),
         "evaluation_time_over_two_unets": ratio("two_unets"),
-        "evaluation_time_over_host_sequential": ratio("host", "ours_sequential"),
+        "evaluation_time_over_host_one_video": ratio("host", "ours_one_video"),
         "share_of_matmul_peak": floating_point / medians["ours"] / matmul_peak(),
     }
 
@@ -109,12 +94,17 @@ def time_ratios(unet: dict[str, torch.Tensor], options: argparse.Namespace) -> d
 def import_seconds(repeats: int = 5) -> float:
     """Median seconds that loading the pack takes in new processes that have loaded the host."""
     script = (
-        "import sys, time; sys.path.insert(0, {folder!r}); from host import *; import_host(comfyui())\n"
-        "import asyncio, comfy.sd, comfy_api.latest, latent_preview, nodes\n"
-        "start = time.perf_counter(); import_pack()\n"
-        "asyncio.run(sys.modules['generative_inbetweening'].comfy_entrypoint())\n"
+        f"import asyncio, importlib.util, sys, time; sys.path.insert(0, {str(CHECKOUT)!r})\n"
+        "import generative_inbetweening.tools.host as host; host.import_host()\n"
+        "import comfy.sd, comfy_api.latest, latent_preview, nodes\n"
+        "start = time.perf_counter()\n"
+        # As ComfyUI imports it: by its path.
+        f"spec = importlib.util.spec_from_file_location('pack', {str(CHECKOUT / '__init__.py')!r}, "
+        f"submodule_search_locations=[{str(CHECKOUT)!r}])\n"
+        "sys.modules['pack'] = pack = importlib.util.module_from_spec(spec); spec.loader.exec_module(pack)\n"
+        "asyncio.run(pack.comfy_entrypoint())\n"
         "print(time.perf_counter() - start)"
-    ).format(folder=str(ROOT / "benchmarks"))
+    )
     runs = [
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         for _ in range(repeats)
@@ -144,4 +134,4 @@ def device_name() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,31 +1,27 @@
 """Four ways to compute one evaluation of four videos, each built from the same random UNet in ComfyUI's names."""
 
 import logging
+import time
 from collections.abc import Callable
 
 import comfy.model_management
 import comfy.samplers
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
-from diffusers.models.attention_processor import Attention
-from generative_inbetweening.common.latents import latent_shape
-from generative_inbetweening.sampler.conditioning import keyframe_conditioning
-from generative_inbetweening.sampler.guider import DualDirectionGuider
-from generative_inbetweening.sampler.settings import GuiderSettings
-from generative_inbetweening.weights.attach import attach
-from generative_inbetweening.weights.backward_motion import PREFIX, is_backward_motion_key
-from generative_inbetweening.weights.host import build_unet
-from generative_inbetweening.weights.keys import unet as unet_keys
-from generative_inbetweening.weights.svd import SVDConfig
+
+from ...common.latents import latent_shape
+from ...sampler.conditioning import keyframe_conditioning
+from ...sampler.guider import DualDirectionGuider
+from ...sampler.settings import GuiderSettings
+from ...weights.attach import attach
+from ...weights.backward_motion import PREFIX, is_backward_motion_key
+from ...weights.host import build_unet
+from ...weights.keys import unet as unet_keys
+from ...weights.svd import SVDConfig
+from ..common.two_unets import MIDDLE_SIZE, share_maps
 
 logging.disable(logging.WARNING)
 
-# SVD's architecture at 0.4 of its width, 241 M parameters: long enough calls to measure, small enough for a CPU.
-MIDDLE_SIZE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "num_attention_heads": (2, 4, 8, 8),
-    "cross_attention_dim": 256,
-}
 HEAD_CHANNELS = 64
 SIGMA, GUIDANCE = 5.0, 2.0
 
@@ -41,6 +37,31 @@ def finish() -> None:
     """Waits until the device has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def random_differences(unet: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Backward-motion weights of the right shapes."""
+    return {PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in unet.items() if is_backward_motion_key(key)}
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds until the device has done it."""
+    finish()
+    start = time.perf_counter()
+    work()
+    finish()
+    return time.perf_counter() - start
+
+
+def timed_in_turn(contestants: dict, repeats: int) -> dict:
+    """{name: seconds of each round}, one after the other in every round; the first round does not count."""
+    seconds = {name: [] for name in contestants}
+    for number in range(repeats + 1):
+        for name, work in contestants.items():
+            taken = timed(work)
+            if number:
+                seconds[name].append(taken)
+    return seconds
 
 
 def clip_inputs(frames: int, size: int):
@@ -84,25 +105,26 @@ def guider_within_sampling(guider, x: torch.Tensor) -> Callable[[], torch.Tensor
 
 def our_model(unet: dict[str, torch.Tensor]):
     """The host's MODEL with random backward-motion weights."""
-    differences = {
-        PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in unet.items() if is_backward_motion_key(key)
-    }
-    return attach(build_unet(unet, SVDConfig(num_head_channels=HEAD_CHANNELS)), differences, 1.0, "random")
+    return attach(build_unet(unet, SVDConfig(num_head_channels=HEAD_CHANNELS)), random_differences(unet), 1.0, "random")
 
 
-def our_guider(model, frames: int, size: int, order: str = "2") -> DualDirectionGuider:
+def our_guider(model, frames: int, size: int, videos_per_call: str = "2") -> DualDirectionGuider:
     """The guider on our model."""
     _, embeddings, latents = clip_inputs(frames, size)
     conditioning = keyframe_conditioning(embeddings, latents, frames, 7, 127, 0.02)
-    return DualDirectionGuider(model, *conditioning, GuiderSettings(videos_per_call=order))
+    return DualDirectionGuider(model, *conditioning, GuiderSettings(videos_per_call=videos_per_call))
 
 
-def ours(unet: dict[str, torch.Tensor], frames: int, size: int, order: str = "2") -> Callable[[], torch.Tensor]:
+def ours(
+    unet: dict[str, torch.Tensor], frames: int, size: int, videos_per_call: str = "2"
+) -> Callable[[], torch.Tensor]:
     """One UNet for both directions."""
-    return guider_within_sampling(our_guider(our_model(unet), frames, size, order), clip_inputs(frames, size)[0])
+    return guider_within_sampling(
+        our_guider(our_model(unet), frames, size, videos_per_call), clip_inputs(frames, size)[0]
+    )
 
 
-def ours_sequential(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
+def ours_one_video(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
     """As `ours` where memory is short: one video at a time, the maps kept between the directions."""
     return ours(unet, frames, size, "1")
 
@@ -127,34 +149,6 @@ def host_guiders(unet: dict[str, torch.Tensor], frames: int, size: int) -> list[
     return guiders
 
 
-class StoredMaps:
-    """diffusers attention processor of the released method: one UNet stores maps, the other turns and applies them."""
-
-    def __init__(self, maps: dict[str, torch.Tensor], name: str, stores: bool):
-        self.maps, self.name, self.stores = maps, name, stores
-
-    def __call__(self, attention: Attention, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
-        if self.stores:
-            query, key = (
-                attention.head_to_batch_dim(project(hidden_states)) for project in (attention.to_q, attention.to_k)
-            )
-            self.maps[self.name] = attention.get_attention_scores(query, key)
-            probabilities = self.maps[self.name]
-        else:
-            probabilities = self.maps.pop(self.name).flip((-2, -1))
-        value = attention.head_to_batch_dim(attention.to_v(hidden_states))
-        return attention.to_out[0](attention.batch_to_head_dim(probabilities @ value))
-
-
-def store_maps(networks: list[UNetSpatioTemporalConditionModel]) -> None:
-    """Lets the first UNet store its temporal attention maps and the second apply them."""
-    maps: dict[str, torch.Tensor] = {}
-    for network, stores in zip(networks, (True, False)):
-        for name, module in network.named_modules():
-            if name.endswith("temporal_transformer_blocks.0.attn1"):
-                module.set_processor(StoredMaps(maps, name, stores))
-
-
 def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable[[], torch.Tensor]:
     """Two UNets of diffusers, guidance batched, maps stored between them."""
     x, embeddings, latents = clip_inputs(frames, size)
@@ -167,7 +161,7 @@ def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable
         weights = {names[key]: tensor.to(device, dtype, copy=True) for key, tensor in unet.items()}
         network.load_state_dict(weights, assign=True)
         unets.append(network)
-    store_maps(unets)
+    share_maps(*unets)
     time_ids = torch.tensor([[6.0, 127.0, 0.02]], device=device).repeat(2, 1)
     x, embeddings, latents = (
         x.to(device, dtype),
@@ -188,4 +182,4 @@ def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable
     return evaluate
 
 
-CONTESTANTS = {"ours": ours, "ours_sequential": ours_sequential, "host": host, "two_unets": two_unets}
+CONTESTANTS = {"ours": ours, "ours_one_video": ours_one_video, "host": host, "two_unets": two_unets}

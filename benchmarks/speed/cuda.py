@@ -1,32 +1,29 @@
 """An evaluation of SVD-XT's own size on a CUDA device that pretends to be a smaller card.
 
-Random weights, 1024×576, 25 frames, the order of work chosen by itself. Torch is held to the limit, and the host is
+Random weights, 1024×576, 25 frames, videos a call chosen by itself. Torch is held to the limit, and the host is
 told of no more memory than that, so that it offloads weights and the guider chooses as on such a card.
 """
 
-import json
 import statistics
-import subprocess
-import sys
 
 import comfy.cli_args
 import comfy.model_management
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
-from generative_inbetweening.benchmarks.speed.contestants import SIGMA, guider_within_sampling
-from generative_inbetweening.benchmarks.speed.whole_clip import timed
-from generative_inbetweening.sampler.conditioning import keyframe_conditioning
-from generative_inbetweening.sampler.guider import DualDirectionGuider
-from generative_inbetweening.sampler.settings import GuiderSettings
-from generative_inbetweening.training.memory import GIB, configurations
-from generative_inbetweening.training.settings import Settings
-from generative_inbetweening.weights.attach import attach
-from generative_inbetweening.weights.backward_motion import PREFIX, is_backward_motion_key
-from generative_inbetweening.weights.host import build_unet
-from generative_inbetweening.weights.keys import unet as unet_keys
-from generative_inbetweening.weights.svd import SVDConfig
 
-FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+from ...sampler.conditioning import keyframe_conditioning
+from ...sampler.guider import DualDirectionGuider
+from ...sampler.settings import GuiderSettings
+from ...training.memory import GIB, configurations
+from ...training.settings import PRECISIONS, Settings
+from ...weights.attach import attach
+from ...weights.host import build_unet
+from ...weights.keys import unet as unet_keys
+from ...weights.svd import SVDConfig
+from ..common.processes import in_own_process
+from .contestants import SIGMA, guider_within_sampling, random_differences, timed
+
+FORMATS = {name: PRECISIONS[name] for name in ("fp16", "bf16")}
 CARDS = (8, 12, 16, 24)
 FRAMES, HEIGHT, WIDTH = 25, 72, 128
 
@@ -39,21 +36,11 @@ def on_cuda() -> list[dict]:
     results = []
     for number_format in FORMATS:
         for card in (card for card in CARDS if card * 1e9 <= total):
-            command = [
-                sys.executable,
-                "-m",
-                "generative_inbetweening.benchmarks.speed",
-                "--pretend-card",
-                str(card),
-                "--number-format",
-                number_format,
-            ]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            found = (
-                json.loads(done.stdout.splitlines()[-1])
-                if not done.returncode
-                else {"error": (done.stderr.splitlines() or ["no message"])[-1]}
-            )
+            try:
+                found = in_own_process(evaluation_here, number_format, card)
+            # Whatever ends one of them is its result.
+            except Exception as error:  # noqa: BLE001
+                found = {"error": f"{error}".partition("\n")[0]}
             results.append({"card_gb": card, "number_format": number_format, **found})
     return results
 
@@ -71,10 +58,7 @@ def evaluation_here(number_format: str, card: float, repeats: int = 3) -> dict:
     setattr(comfy.cli_args.args, f"{number_format}_unet", True)
     pretend_card(card)
     tensors = full_size_unet(FORMATS[number_format])
-    differences = {
-        PREFIX + key: 0.01 * torch.ones_like(tensor) for key, tensor in tensors.items() if is_backward_motion_key(key)
-    }
-    model = attach(build_unet(tensors, SVDConfig()), differences, 1.0, "random")
+    model = attach(build_unet(tensors, SVDConfig()), random_differences(tensors), 1.0, "random")
     del tensors
     keyframes = [torch.randn(2, 1, 1, 1024), torch.randn(2, 1, 4, HEIGHT, WIDTH)]
     conditioning = keyframe_conditioning(*(tuple(each) for each in keyframes), FRAMES, 7, 127, 0.02)

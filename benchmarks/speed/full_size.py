@@ -14,18 +14,19 @@ import torch
 from comfy.ldm.modules import attention as host_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from diffusers import UNetSpatioTemporalConditionModel
-from generative_inbetweening.benchmarks.speed.contestants import store_maps
-from generative_inbetweening.sampler.memory_limit import least_bytes
-from generative_inbetweening.sampler.method.attention import UNetCall, VideoInBatch
-from generative_inbetweening.sampler.unet_patches import UNET_CALL, dual_direction_unet
-from generative_inbetweening.training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes
-from generative_inbetweening.training.settings import Settings
+
+from ...sampler.memory_limit import least_bytes
+from ...sampler.method.attention import UNetCall, VideoInBatch
+from ...sampler.unet_patches import UNET_CALL, dual_direction_unet
+from ...training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes
+from ...training.settings import Settings
+from ..common.two_unets import share_maps
 
 FRAMES, HEIGHT, WIDTH, DTYPE = 25, 72, 128, torch.float16
 CARDS = (8, 12, 16, 24)
 # The fine-tuned matrices beside the UNet: 16 × 2.
 BACKWARD_MOTION_BYTES = 24_780_800 * DTYPE.itemsize
-_ORDERS = {"paired": [["forward", "backward"]], "sequential": [["forward"], ["backward"]]}
+_CALLS = {"paired": [["forward", "backward"]], "one video": [["forward"], ["backward"]]}
 # What the host reads from a checkpoint's keys, beside what it knows of SVD.
 _UNET = {
     "image_size": 32,
@@ -49,7 +50,7 @@ def counted_memory() -> dict:
     """GiB of the weights and of the activations of each way, whether they fit a card, and the ratios to two UNets."""
     unet = host_unet()
     weights = parameter_bytes(unet) + BACKWARD_MOTION_BYTES
-    ways = {order: (weights, activations(lambda call=call: ours(unet, call), unet)) for order, call in _ORDERS.items()}
+    ways = {order: (weights, activations(lambda call=call: ours(unet, call), unet)) for order, call in _CALLS.items()}
     networks = two_unets()
     ways["two UNets"] = (
         sum(parameter_bytes(each) for each in networks),
@@ -72,7 +73,7 @@ def counted_memory() -> dict:
         "counted": counted,
         "largest_layer_gib": largest / GIB,
         "refused_below_gib": least_bytes(FRAMES, HEIGHT, WIDTH, unet.model_channels, DTYPE) / GIB,
-        **{f"{way}_over_two_unets": total[way] / total["two UNets"] for way in _ORDERS},
+        **{f"{way}_over_two_unets": total[way] / total["two UNets"] for way in _CALLS},
     }
 
 
@@ -90,7 +91,7 @@ def host_unet() -> torch.nn.Module:
 
 
 def ours(unet: torch.nn.Module, order: list[list[str]]) -> None:
-    """One guidance half in both directions; the maps of the sequential order live from call to call."""
+    """One guidance half in both directions; with one video a call the maps live from call to call."""
     maps: dict = {}
     with dual_direction_unet(unet, lambda layer: None):
         for directions in order:
@@ -114,7 +115,7 @@ def two_unets() -> list[torch.nn.Module]:
     with torch.device("meta"):
         networks = [UNetSpatioTemporalConditionModel.from_config(config).eval() for _ in range(2)]
     networks = [torch.nn.Module.to(network, "meta", DTYPE) for network in networks]
-    store_maps(networks)
+    share_maps(*networks)
     return networks
 
 

@@ -7,42 +7,28 @@ it the same is counted tensor by tensor, which leaves out what kernels take for 
 
 import ctypes
 import gc
-import json
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from generative_inbetweening.benchmarks.speed.contestants import CONTESTANTS, middle_size_unet
-from generative_inbetweening.training.memory import LiveBytes
+
+from ...training.memory import LiveBytes
+from ..common.processes import in_own_process
+from .contestants import CONTESTANTS, middle_size_unet
 
 _STATUS, _FORGET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measured_memory(frames: int, size: int) -> dict:
     """Bytes of each contestant, and the ratios of ours to the two UNets."""
-    peaks = {}
-    for name in CONTESTANTS:
-        command = [
-            sys.executable,
-            "-m",
-            "generative_inbetweening.benchmarks.speed",
-            "--frames",
-            str(frames),
-            "--size",
-            str(size),
-            "--measure-memory-of",
-            name,
-        ]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[name] = json.loads(done.stdout.splitlines()[-1])
+    peaks = {name: in_own_process(memory_here, name, frames, size) for name in CONTESTANTS}
     result = {"memory_bytes": peaks}
     for key, other in (("peak_memory", "peak"), ("peak_tensors", "tensors")):
-        for order in ("ours", "ours_sequential"):
-            ratio = peaks[order][other] / peaks["two_unets"][other]
-            result[f"{key}_over_two_unets" + order.removeprefix("ours")] = ratio
+        for way in ("ours", "ours_one_video"):
+            ratio = peaks[way][other] / peaks["two_unets"][other]
+            result[f"{key}_over_two_unets" + way.removeprefix("ours")] = ratio
     return result
 
 

@@ -2,16 +2,17 @@
 
 RATIOS = {
     "evaluation_time_over_host": "time of an evaluation over the host's unpatched four videos",
-    "evaluation_time_over_host_sequential": "the same, one video at a time",
+    "evaluation_time_over_host_one_video": "the same, one video at a time",
     "evaluation_time_over_two_unets": "time of an evaluation over two UNets'",
     "peak_memory_over_two_unets": "peak memory over two UNets', measured",
-    "peak_memory_over_two_unets_sequential": "the same, one video at a time",
+    "peak_memory_over_two_unets_one_video": "the same, one video at a time",
     "peak_tensors_over_two_unets": "peak memory over two UNets', tensors only",
-    "peak_tensors_over_two_unets_sequential": "the same, one video at a time",
+    "peak_tensors_over_two_unets_one_video": "the same, one video at a time",
     "share_of_matmul_peak": "share of the machine's matmul peak that is reached",
     "clip_time_over_host": "time of a clip over the host's four videos",
     "preview_share": "previews, as a share of the sampling",
     "report_share": "the report, as a share of the sampling",
+    "sheet_share": "the contact sheet, as a share of the sampling",
 }
 MIB = 2**20
 
@@ -37,7 +38,8 @@ def print_table(result: dict) -> None:
     _print_full_size(result["full_size"])
     for each in result["cuda"]:
         found = each.get("error") or (
-            f"{each['seconds']:.2f} s an evaluation, {each['videos_per_call']}, {each['reserved_gib']:.1f} GiB"
+            f"{each['seconds']:.2f} s an evaluation, {each['videos_per_call']} videos a call, "
+            f"{each['reserved_gib']:.1f} GiB"
         )
         print(f"\nmeasured as on a card of {each['card_gb']} GB, {each['number_format']}: {found}")
 
@@ -63,6 +65,6 @@ def _print_full_size(full: dict) -> None:
         fits, offloaded = (", ".join(map(str, counted[key])) or "none" for key in ("fits", "fits_with_offloading"))
         print(f"| {way} | {counted['weights_gib']:.2f} | {counted['activations_gib']:.2f} | {fits} | {offloaded} |")
     print(
-        f"\nOver two UNets': paired {full['paired_over_two_unets']:.2f}, sequential "
-        f"{full['sequential_over_two_unets']:.2f}."
+        f"\nOver two UNets': paired {full['paired_over_two_unets']:.2f}, one video a call "
+        f"{full['one video_over_two_unets']:.2f}."
     )

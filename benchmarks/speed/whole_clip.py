@@ -1,4 +1,4 @@
-"""A whole clip: sampling it, its previews and its report, and what a clip costs over its number of frames."""
+"""A whole clip: sampling, previews, report and contact sheet, and what a clip costs over its number of frames."""
 
 import io
 import statistics
@@ -10,18 +10,22 @@ import comfy.utils
 import numpy as np
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
-from generative_inbetweening.benchmarks.speed.contestants import (
+from PIL import Image, ImageOps
+
+from ...inspection.plots import Line, Plot, draw_plots
+from ...inspection.report import report
+from ...inspection.sheet import contact_sheet
+from ...sampler.progress import clip_preview
+from .contestants import (
     clip_inputs,
     finish,
     guider_within_sampling,
     host_guiders,
     our_guider,
     our_model,
+    timed,
+    timed_in_turn,
 )
-from generative_inbetweening.inspection.plots import Line, Plot, draw_plots
-from generative_inbetweening.inspection.report import report
-from generative_inbetweening.sampler.progress import clip_preview
-from PIL import Image, ImageOps
 
 # Those of a clip with the preset `fast`: the share of what is done once a clip is largest there.
 EVALUATIONS = 7
@@ -29,13 +33,13 @@ FRAMES = (8, 14, 25, 50)
 
 
 def whole_clip(unet: dict[str, torch.Tensor], frames: int, size: int, repeats: int) -> dict:
-    """Median seconds of sampling a clip, beside the host's four videos, and the shares of previews and the report.
+    """Median seconds of sampling a clip, beside the host's four videos, and the shares of what is beside the sampling.
 
     All are taken in one round after the other; the shares are of the sampling without previews.
     """
     guider, others = our_guider(our_model(unet), frames, size), host_guiders(unet, frames, size)
     pictures = torch.rand(frames, size, size, 3, generator=torch.Generator().manual_seed(1))
-    seconds: dict[str, list[float]] = {"clip": [], "host": [], "previews": [], "report": []}
+    seconds: dict[str, list[float]] = {"clip": [], "host": [], "previews": [], "report": [], "sheet": []}
     previews = Previews(guider.model_patcher)
     for round_number in range(repeats + 1):
         for name, work in (
@@ -43,6 +47,7 @@ def whole_clip(unet: dict[str, torch.Tensor], frames: int, size: int, repeats: i
             ("host", lambda: [sample(each, frames, size) for each in others]),
             ("previews", lambda: sample(guider, frames, size, previews)),
             ("report", lambda: report(pictures, [0, frames - 1])),
+            ("sheet", lambda: contact_sheet(pictures, 0, [0, frames - 1])),
         ):
             previews.seconds = 0.0
             taken = timed(work)
@@ -61,6 +66,7 @@ def whole_clip(unet: dict[str, torch.Tensor], frames: int, size: int, repeats: i
         "report_seconds": medians["report"],
         "preview_share": ratio("previews", "clip"),
         "report_share": ratio("report", "clip"),
+        "sheet_share": ratio("sheet", "clip"),
     }
 
 
@@ -117,12 +123,7 @@ def over_frames(unet: dict[str, torch.Tensor], size: int, repeats: int, picture:
         frames: guider_within_sampling(our_guider(model, frames, size), clip_inputs(frames, size)[0])
         for frames in FRAMES
     }
-    seconds: dict[int, list[float]] = {frames: [] for frames in FRAMES}
-    for round_number in range(repeats + 1):
-        for frames, evaluate in contestants.items():
-            taken = timed(evaluate)
-            if round_number:
-                seconds[frames].append(taken)
+    seconds = timed_in_turn(contestants, repeats)
     medians = {frames: statistics.median(values) for frames, values in seconds.items()}
     x, y = np.array(FRAMES), np.array([medians[frames] for frames in FRAMES])
     # Of the relative errors: a measurement of few frames counts as much as one of many.
@@ -145,12 +146,3 @@ def over_frames(unet: dict[str, torch.Tensor], size: int, repeats: int, picture:
         "largest_deviation": float(np.abs(y / line - 1).max()),
         "exponent": float(np.polyfit(np.log(x), np.log(y), 1)[0]),
     }
-
-
-def timed(work) -> float:
-    """Seconds until the device has done it."""
-    finish()
-    start = time.perf_counter()
-    work()
-    finish()
-    return time.perf_counter() - start
