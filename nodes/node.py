@@ -21,7 +21,7 @@ class Node(io.ComfyNode):
         execute = cls.__dict__.get("execute")
         # The host derives a class from ours for each run; that one has the checks already.
         if execute is not None and not hasattr(execute.__func__, "__wrapped__"):
-            cls.execute = classmethod(_with_checked_inputs(cls, execute.__func__))
+            cls.execute = classmethod(_with_checked_inputs(cls, execute.__func__))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _with_checked_inputs(node: type[Node], execute):

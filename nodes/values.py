@@ -59,7 +59,7 @@ def found(value: Any) -> str:
     """A value for a message: numbers and short text as they are written, anything else by its kind."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, numbers.Integral) and not -_LARGEST_SHOWN < value < _LARGEST_SHOWN:
+    if isinstance(value, numbers.Integral) and not -_LARGEST_SHOWN < int(value) < _LARGEST_SHOWN:
         return "a number of more than 30 digits"
     if isinstance(value, numbers.Real):
         return str(value)
@@ -86,15 +86,15 @@ def _of_kind(item: io.Input, value: Any, fits: bool, what: str) -> Any:
     return value
 
 
-def _number(item: io.Input, value: Any) -> int | float:
+def _number(item: io.Int.Input | io.Float.Input, value: Any) -> int | float:
     whole = isinstance(item, io.Int.Input)
     real = isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
     _of_kind(item, value, real, f"a {'whole ' if whole else ''}number from {item.min} to {item.max}")
     if value < item.min:
         raise ValueError(f"{item.id}: expected at least {item.min}, found {found(value)}. Raise it.")
-    if value > item.max:
+    if not value <= item.max:
         raise ValueError(f"{item.id}: expected at most {item.max}, found {found(value)}. Lower it.")
     # Not of a whole number: math.floor takes NumPy's through float64, which the largest seeds do not survive.
     if whole and not isinstance(value, numbers.Integral):
         _of_kind(item, value, value == math.floor(value), f"a whole number from {item.min} to {item.max}")
-    return int(value) if whole else float(value)
+    return int(value) if whole else float(value)  # pyright: ignore[reportArgumentType] - it is a number

@@ -83,9 +83,9 @@ class Video:
 def _available_memory() -> int:
     device = comfy.model_management.intermediate_device()
     if device.type == "cpu":
-        return comfy.model_management.get_free_memory(device)
+        return comfy.model_management.get_free_memory(device)  # pyright: ignore[reportReturnType] - one number, as nothing more is asked for
     # From a GPU the models are moved away first.
-    return comfy.model_management.get_total_memory(device)
+    return comfy.model_management.get_total_memory(device)  # pyright: ignore[reportReturnType] - one number, as nothing more is asked for
 
 
 def _gib(number: int) -> str:

@@ -10,6 +10,7 @@ import json
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -55,7 +56,7 @@ async def queue(session: aiohttp.ClientSession, workflow: dict, client: str, **e
     raise WorkflowFailed("ComfyUI refused the workflow: " + "; ".join(reasons))
 
 
-async def follow(socket: aiohttp.ClientWebSocketResponse, run: str, progress: Progress) -> None:
+async def follow(socket: aiohttp.ClientWebSocketResponse[Any], run: str, progress: Progress) -> None:
     """Show progress until the run ends. Raises WorkflowFailed."""
     async for message in socket:
         if message.type != aiohttp.WSMsgType.TEXT:
