@@ -3,9 +3,9 @@
 from comfy_api.latest import io
 
 from ..common.remarks import remark
-from ..weights import folders as file_state
-from ..weights import folders as host_paths
-from ..weights.load import DTYPES, convert_backward_motion, load_backward_motion, load_svd
+from ..weights import folders
+from ..weights.convert import PRECISIONS
+from ..weights.load import convert_backward_motion, load_backward_motion, load_svd
 from .node import Node
 from .schema import schema
 
@@ -24,7 +24,7 @@ class InbetweenLoadSVD(Node):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=host_paths.svd_models(),
+                    options=folders.svd_models(),
                     tooltip=(
                         "A file in models/checkpoints, such as svd_xt.safetensors (25 frames) or svd.safetensors (14 frames), "
                         "or, with a / at its end, a diffusers folder in models/diffusers."
@@ -40,7 +40,7 @@ class InbetweenLoadSVD(Node):
 
     @classmethod
     def fingerprint_inputs(cls, model_name=None, **_):
-        return file_state.of_model(model_name)
+        return folders.model_state(model_name)
 
     @classmethod
     def execute(cls, model_name):
@@ -62,7 +62,7 @@ class InbetweenLoadBackwardMotion(Node):
                 io.Model.Input("model", tooltip="Stable Video Diffusion, from Load SVD Model."),
                 io.Combo.Input(
                     "backward_motion",
-                    options=host_paths.backward_motion_files(),
+                    options=folders.backward_motion_files(),
                     tooltip=(
                         "A file in models/backward_motion. Make it with Convert Backward Motion Weights from the authors' "
                         "release; one file serves both SVD and SVD-XT."
@@ -85,7 +85,7 @@ class InbetweenLoadBackwardMotion(Node):
 
     @classmethod
     def fingerprint_inputs(cls, backward_motion=None, **_):
-        return file_state.of_backward_motion(backward_motion)
+        return folders.backward_motion_state(backward_motion)
 
     @classmethod
     def execute(cls, model, backward_motion, strength):
@@ -107,7 +107,7 @@ class InbetweenConvertBackwardMotion(Node):
             inputs=[
                 io.Combo.Input(
                     "base",
-                    options=host_paths.unets(),
+                    options=folders.unets(),
                     tooltip=(
                         "The model that was fine-tuned, untouched. For the authors' release the 14-frame SVD, not SVD-XT: "
                         "its fp16 UNet in models/diffusers is exact and smallest (3 GB); svd.safetensors serves too."
@@ -115,7 +115,7 @@ class InbetweenConvertBackwardMotion(Node):
                 ),
                 io.Combo.Input(
                     "fine_tuned",
-                    options=host_paths.unets(),
+                    options=folders.unets(),
                     tooltip=(
                         "The fine-tuned model: the authors' folder in models/diffusers, with or without unet/ around its "
                         "two files, or one file in checkpoints or diffusion_models."
@@ -128,7 +128,7 @@ class InbetweenConvertBackwardMotion(Node):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(DTYPES),
+                    options=list(PRECISIONS),
                     default="fp16",
                     tooltip=(
                         "Number format of the file. fp16: 47 MiB and as good as the model itself; fp32: twice the size."
@@ -154,7 +154,7 @@ class InbetweenConvertBackwardMotion(Node):
 
     @classmethod
     def fingerprint_inputs(cls, base=None, fine_tuned=None, file_name=None, **_):
-        return [file_state.of_model(base), file_state.of_model(fine_tuned), file_state.of_output(file_name)]
+        return [folders.model_state(base), folders.model_state(fine_tuned), folders.output_state(file_name)]
 
     @classmethod
     def execute(cls, base, fine_tuned, file_name, precision, overwrite, allow_other_base=False):

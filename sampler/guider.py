@@ -18,7 +18,7 @@ import torch
 
 from ..common.out_of_memory import is_out_of_memory
 from ..weights.attach import beside_its_weights
-from ..weights.patchers import free_memory
+from ..weights.host import free_memory
 from .conditioning import (
     backward_conditioning,
     check_conditioning,

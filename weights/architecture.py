@@ -1,8 +1,8 @@
-"""The numbers of SVD's three networks, read from their tensors, and whether these are all that the networks have.
+"""The sizes of SVD's three networks, read from their tensors, and a check that no tensor is missing.
 
 The host takes the tensors that it finds for the whole network: a missing one stays whatever was in memory, a missing
-block makes a network of another shape. So the numbers are read here from all blocks together, by majority, and every
-tensor is compared with what the host's own class of these numbers has, before anything is built.
+block makes a network of another shape. So the sizes are read here from all blocks together, by majority. Before
+anything is built, every tensor is compared with those of the host's own class of these sizes.
 """
 
 import re
@@ -33,8 +33,8 @@ _ENCODER_LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d{1,3})\.")
 class _ShapesOnly(comfy.ops.disable_weight_init):
     """Layers whose weights exist on the meta device; the host's own may not exist before they are loaded."""
 
-    Linear = torch.nn.Linear
-    Embedding = torch.nn.Embedding
+    Linear: type = torch.nn.Linear
+    Embedding: type = torch.nn.Embedding
 
 
 def unet_numbers(tensors: Tensors, config: SVDConfig) -> dict:

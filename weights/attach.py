@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import comfy.model_management
 import comfy.model_patcher
@@ -10,9 +11,8 @@ import comfy.ops
 import torch
 
 from ..common.errors import WeightsError
-from . import backward_motion
-from .patchers import core_patcher, is_dynamic
-from .rebuild import check_layout, layout_of, remember
+from .backward_motion import check_fits, is_backward_motion_key, layers, read_backward_motion
+from .host import check_layout, core_patcher, is_dynamic, layout_of, remember_factory
 
 ATTACHMENT = "inbetween_backward_motion"
 _MATRICES = {"to_v": "to_v", "to_out": "to_out.0"}
@@ -23,30 +23,33 @@ class BackwardMotion(torch.nn.Module):
 
     def __init__(self, differences: Mapping[str, torch.Tensor]):
         super().__init__()
-        self.layers = torch.nn.ModuleDict()
-        self.names = backward_motion.layers(differences)
-        for layer in self.names:
-            self.layers[_module_name(layer)] = torch.nn.ModuleDict(
-                {name: _linear(differences[f"{layer}.{key}.weight"]) for name, key in _MATRICES.items()}
-            )
+        self.names = layers(differences)
+        self.layers = torch.nn.ModuleDict(
+            {
+                _module_name(layer): torch.nn.ModuleDict(
+                    {name: _linear(differences[f"{layer}.{key}.weight"]) for name, key in _MATRICES.items()}
+                )
+                for layer in self.names
+            }
+        )
         # By place and kind of loading. Underscored, so that a resume key does not take it for part of the weights.
         self._copies: dict[tuple[torch.device, bool], comfy.model_patcher.ModelPatcher] = {}
 
     def layer(self, name: str) -> torch.nn.ModuleDict:
-        """`to_v` and `to_out` of the temporal attention `name`, e.g. `diffusion_model.….time_stack.0.attn1`."""
-        return self.layers[_module_name(name)]
+        """`to_v` and `to_out` of the temporal self-attention `name`, e.g. `diffusion_model.….time_stack.0.attn1`."""
+        return cast(torch.nn.ModuleDict, self.layers[_module_name(name)])
 
     def copy_for(self, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
         """The patcher of a copy that is where the model's UNet is and loaded as it is; made once."""
         place = _place(model)
         if place not in self._copies:
-            self._copies[place] = _bank(BackwardMotion(self.differences()), model)
+            self._copies[place] = _patcher(BackwardMotion(self.differences()), model)
         return self._copies[place]
 
     def differences(self) -> dict[str, torch.Tensor]:
         """The differences in ordinary memory, by their names in the file."""
         return {
-            f"{layer}.{key}.weight": self.layer(layer)[name].weight.detach().to("cpu", copy=True)
+            f"{layer}.{key}.weight": self.layer(layer)[name].get_parameter("weight").detach().to("cpu", copy=True)
             for layer in self.names
             for name, key in _MATRICES.items()
         }
@@ -71,24 +74,25 @@ def attach(
 
     `path`: the file that they can be read from again. Raises WeightsError when they do not fit the model.
     """
-    backward_motion.check_fits(differences, _matrix_shapes(model), file_name)
+    check_fits(differences, _matrix_shapes(model), file_name)
     clone = model.clone()
-    # The bank is an additional model of its own: then the host moves it with the UNet and counts its memory.
-    bank = _bank(BackwardMotion(differences), model)
+    weights = BackwardMotion(differences)
+    patcher = _patcher(weights, model)
     if path is not None:
-        remember(bank, bank_patcher, path, layout_of(differences))
-    clone.set_additional_models(ATTACHMENT, [bank])
-    clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(bank.model, strength))
+        remember_factory(patcher, backward_motion_patcher, path, layout_of(differences))
+    # As an additional model of its own, so that the host moves it with the UNet and counts its memory.
+    clone.set_additional_models(ATTACHMENT, [patcher])
+    clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(weights, strength))
     return clone
 
 
-def bank_patcher(path: str, loaded: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def backward_motion_patcher(path: str, loaded: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """The patcher of the differences again, read from their file; `loaded`: the layout of what was loaded.
 
     Raises WeightsError when another model's have taken the file's place.
     """
     try:
-        differences, _ = backward_motion.read_backward_motion(Path(path))
+        differences, _ = read_backward_motion(Path(path))
         check_layout(Path(path), layout_of(differences), loaded)
     except WeightsError as error:
         raise WeightsError(f"Load Backward Motion Weights, backward_motion: {error}") from error
@@ -105,17 +109,18 @@ def beside_its_weights(model: comfy.model_patcher.ModelPatcher) -> comfy.model_p
 
     The host's nodes that move a model or compile it move its UNet only.
     """
-    banks = model.get_additional_models_with_key(ATTACHMENT)
-    if not banks:
+    additional = model.get_additional_models_with_key(ATTACHMENT)
+    attached: AttachedBackwardMotion | None = model.get_attachment(ATTACHMENT)
+    if not additional or attached is None:
         return model
-    attached, bank = model.get_attachment(ATTACHMENT), banks[0]
-    if _place(bank) != _place(model):
-        bank = bank.model.copy_for(model)
-    if attached.weights is bank.model:
+    patcher = additional[0]
+    if _place(patcher) != _place(model):
+        patcher = patcher.model.copy_for(model)
+    if attached.weights is patcher.model:
         return model
     clone = model.clone()
-    clone.set_additional_models(ATTACHMENT, [bank])
-    clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(bank.model, attached.strength))
+    clone.set_additional_models(ATTACHMENT, [patcher])
+    clone.set_attachments(ATTACHMENT, AttachedBackwardMotion(patcher.model, attached.strength))
     return clone
 
 
@@ -123,15 +128,13 @@ def _place(patcher: comfy.model_patcher.ModelPatcher) -> tuple[torch.device, boo
     return patcher.load_device, is_dynamic(patcher)
 
 
-def _bank(weights: BackwardMotion, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+def _patcher(weights: BackwardMotion, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
     return core_patcher(weights, model.load_device, model.offload_device, disable_dynamic=not is_dynamic(model))
 
 
 def _matrix_shapes(model: comfy.model_patcher.ModelPatcher) -> dict[str, torch.Size]:
     shapes = {
-        name: parameter.shape
-        for name, parameter in model.model.named_parameters()
-        if backward_motion.is_backward_motion_key(name)
+        name: parameter.shape for name, parameter in model.model.named_parameters() if is_backward_motion_key(name)
     }
     if not shapes:
         raise WeightsError(

@@ -18,7 +18,7 @@ FORMAT = "backward-motion"
 VERSION = "1"
 PREFIX = "diffusion_model."
 METADATA_KEYS = ("format", "version", "base", "other_base", "frames", "source", "license", "temporal_attention")
-# {number format in a file: in which it is used}. Nothing is lost by it: fp16 holds all that fp8 does.
+# {number format of a file: the one it is used in}. Nothing is lost: fp16 holds every number of fp8.
 _USED_AS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -106,8 +106,8 @@ def check_header(file: SafetensorsFile) -> None:
 
 
 def layers(differences: Collection[str]) -> list[str]:
-    """The temporal self-attentions that the differences belong to, e.g. `diffusion_model.….time_stack.0.attn1`."""
-    return sorted({unet_keys.TEMPORAL_ATTENTION.match(key)["layer"] for key in differences})
+    """The temporal self-attentions of the differences, e.g. `diffusion_model.….time_stack.0.attn1`."""
+    return sorted({match["layer"] for match in map(unet_keys.TEMPORAL_ATTENTION.match, differences) if match})
 
 
 def check_fits(differences: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], file_name: str) -> None:

@@ -5,14 +5,10 @@ import logging
 import sys
 from pathlib import Path
 
-import torch
-
 from ..common.errors import WeightsError
-from .convert import convert
-from .describe import describe
+from .convert import AT_A_TERMINAL, PRECISIONS, convert, refuse_existing
+from .identify import describe
 from .svd import read_folder, write_single_file
-
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     backward.add_argument("--fine-tuned", type=Path, required=True, help="the fine-tuned model, same choices")
     backward.add_argument("--output", type=Path, required=True, help="backward-motion file to write (.safetensors)")
-    backward.add_argument("--dtype", choices=_DTYPES, default="fp16", help="precision of the file (default: fp16)")
+    backward.add_argument("--dtype", choices=PRECISIONS, default="fp16", help="precision of the file (default: fp16)")
     backward.add_argument("--frames", default="14", help="frames of the clips it was trained on (default: 14)")
     backward.add_argument("--source", help="where the fine-tuned model comes from (default: its name)")
     backward.add_argument("--license", default="unknown", help="licence of the fine-tuned model")
@@ -55,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint = commands.add_parser("checkpoint", help="make a single-file checkpoint from a diffusers folder")
     checkpoint.add_argument("folder", type=Path, help="diffusers folder of a Stable Video Diffusion model")
     checkpoint.add_argument("--output", type=Path, required=True, help="checkpoint file to write (.safetensors)")
-    checkpoint.add_argument("--dtype", choices=_DTYPES, default="fp16", help="precision of the file (default: fp16)")
+    checkpoint.add_argument("--dtype", choices=PRECISIONS, default="fp16", help="precision of the file (default: fp16)")
     checkpoint.add_argument(
         "--metadata",
         nargs="+",
@@ -90,15 +86,17 @@ def _backward_motion(options: argparse.Namespace) -> None:
         options.output,
         metadata,
         options.overwrite,
-        _DTYPES[options.dtype],
+        PRECISIONS[options.dtype],
         _show_progress,
         options.allow_other_base,
+        names=AT_A_TERMINAL,
     )
     print(f"\nwrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def _checkpoint(options: argparse.Namespace) -> None:
-    parts, dtype = read_folder(options.folder), _DTYPES[options.dtype]
+    refuse_existing(options.output, options.overwrite, AT_A_TERMINAL)
+    parts, dtype = read_folder(options.folder), PRECISIONS[options.dtype]
     for tensors in (parts.unet, parts.vae, parts.image_encoder):
         tensors.update({key: tensor.to(dtype) for key, tensor in tensors.items() if tensor.is_floating_point()})
     write_single_file(parts, options.output, dict(options.metadata), options.overwrite)

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,15 +16,32 @@ import torch
 from ..common.errors import WeightsError, plain_name
 from .backward_motion import is_backward_motion_key, write_backward_motion
 from .files import SafetensorsFile
+from .identify import UNET_PREFIX
 from .keys import unet as unet_keys
-from .kinds import UNET_PREFIX
 from .svd import weight_files
 
 logger = logging.getLogger(__name__)
 
 # An untouched matrix that was rounded to bf16 differs by 0.16 % of its norm from one that was rounded otherwise.
 _ROUNDING = 3e-3
+# Metadata of a file that was made from another base than the one that was fine-tuned.
 OTHER_BASE = "other_base"
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class InputNames:
+    """What the inputs of a conversion are called where the user gives them, and how the user allows what is refused."""
+
+    base: str
+    fine_tuned: str
+    output: str
+    overwrite: str
+    allow_other_base: str
+
+
+ON_THE_NODE = InputNames("base", "fine_tuned", "file_name", "turn overwrite on", "turn allow_other_base on")
+AT_A_TERMINAL = InputNames("--base", "--fine-tuned", "--output", "add --overwrite", "add --allow-other-base")
 
 
 class UNetTensors:
@@ -102,24 +120,21 @@ def convert(
     progress: Callable[[int, int], None] = lambda done, total: None,
     allow_other_base: bool = True,
     say: Callable[[str], None] = logger.warning,
+    names: InputNames = ON_THE_NODE,
 ) -> Path:
     """Writes `fine_tuned − base` of the 16 × 2 matrices as a backward-motion file and returns its path.
 
     `progress(done, total)` is called after every matrix. With `allow_other_base` the base may be another model than
-    the one that was fine-tuned: `say(sentence)` is called, and the file remembers it. Raises WeightsError, naming the
-    input, when either model is no SVD UNet, when their shapes differ, when nothing differs, or when the file cannot be
-    written.
+    the one that was fine-tuned: `say(sentence)` is called, and the file remembers it. Raises WeightsError, beginning
+    with the input's name in `names`, when either model is no SVD UNet, when their shapes differ, when nothing differs,
+    or when the file cannot be written.
     """
-    if os.path.exists(output) and not overwrite:
-        raise WeightsError(
-            f"file_name: {plain_name(Path(output).name)} exists already and is kept. Choose another "
-            "name, or turn overwrite on."
-        )
-    with UNetTensors(base, "base") as base_unet, UNetTensors(fine_tuned, "fine_tuned") as tuned_unet:
+    refuse_existing(output, overwrite, names)
+    with UNetTensors(base, names.base) as base_unet, UNetTensors(fine_tuned, names.fine_tuned) as tuned_unet:
         keys = base_unet.backward_motion_keys()
         if keys != tuned_unet.backward_motion_keys():
             raise WeightsError(
-                f"fine_tuned: Expected the same temporal attentions in both models, found {len(keys)} "
+                f"{names.fine_tuned}: Expected the same temporal attentions in both models, found {len(keys)} "
                 f"matrices in the base and {len(tuned_unet.backward_motion_keys())} in the fine-tuned "
                 "model."
             )
@@ -131,25 +146,40 @@ def convert(
             )
             if not allow_other_base:
                 raise WeightsError(
-                    f"base: Expected the model that was fine-tuned. {reason} Choose that model's UNet, "
-                    "or turn allow_other_base on to make the file all the same."
+                    f"{names.base}: Expected the model that was fine-tuned. {reason} Choose that model's UNet, "
+                    f"or {names.allow_other_base} to make the file all the same."
                 )
-            say(f"base: {reason}")
+            say(f"{names.base}: {reason}")
             origin[OTHER_BASE] = "yes"
         differences = {}
         for done, key in enumerate(keys, start=1):
-            differences[key] = _difference(base_unet.tensor(key), tuned_unet.tensor(key), key)
+            before, after = base_unet.tensor(key), tuned_unet.tensor(key)
+            if before.shape != after.shape:
+                raise WeightsError(
+                    f"{names.fine_tuned}: Expected both models to have one width, found {tuple(before.shape)} in the "
+                    f"base and {tuple(after.shape)} in the fine-tuned model for {plain_name(key)}."
+                )
+            differences[key] = after - before
             progress(done, len(keys))
     if not any(difference.any() for difference in differences.values()):
         raise WeightsError(
-            "fine_tuned: Expected a fine-tuned model that differs from its base, found no difference. "
+            f"{names.fine_tuned}: Expected a fine-tuned model that differs from its base, found no difference. "
             "Choose the untouched model as base and the fine-tuned one beside it."
         )
     try:
         write_backward_motion(output, differences, {**origin, **metadata}, overwrite, dtype)
     except WeightsError as error:
-        raise WeightsError(f"file_name: {error}") from error
+        raise WeightsError(f"{names.output}: {error}") from error
     return Path(output)
+
+
+def refuse_existing(output: Path, overwrite: bool, names: InputNames) -> None:
+    """Raises WeightsError when the file exists and `overwrite` is off."""
+    if os.path.exists(output) and not overwrite:
+        raise WeightsError(
+            f"{names.output}: {plain_name(Path(output).name)} exists already and is kept. Choose another name, "
+            f"or {names.overwrite}."
+        )
 
 
 def model_name(path: Path) -> str:
@@ -158,17 +188,8 @@ def model_name(path: Path) -> str:
     return plain_name(path.parent.name if path.name == "unet" else path.name)
 
 
-def _difference(base: torch.Tensor, tuned: torch.Tensor, key: str) -> torch.Tensor:
-    if base.shape != tuned.shape:
-        raise WeightsError(
-            f"fine_tuned: Expected both models to have one width, found {tuple(base.shape)} in the base "
-            f"and {tuple(tuned.shape)} in the fine-tuned model for {plain_name(key)}."
-        )
-    return tuned - base
-
-
 def _foreign_tensor(base: UNetTensors, tuned: UNetTensors) -> str | None:
-    """The name of a tensor that fine-tuning leaves alone and that differs all the same; None if the base is right."""
+    """The name of a tensor that differs although fine-tuning leaves it alone; None if the base is right."""
     # Subtracting SVD-XT from weights that were trained from SVD runs without a complaint and gives a wrong file.
     shared = base.names() & tuned.names()
     untouched = [name for name in ("input_blocks.0.0.weight", "out.2.weight") if name in shared]

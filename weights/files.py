@@ -1,15 +1,11 @@
-"""Reading and writing safetensors without losing anything: checked on opening, renamed into place when complete.
+"""Safetensors files and JSON tables, read and written without losing anything: checked when opened, whole when written.
 
-Tensors are copied from the file one by one, and the file is closed: nothing of it stays mapped. That takes one model's
-size of ordinary memory and no more, since what the system keeps of a file that was read is not the process's.
+Format: https://huggingface.co/docs/safetensors: an unsigned 64-bit length, that many bytes of JSON (names, number
+formats, shapes and offsets of the tensors), then the tensors without gaps.
 
-The header of a safetensors file: names, number formats, shapes and places of its tensors, checked before reading.
-
-Format: https://huggingface.co/docs/safetensors, an unsigned 64-bit length, that many bytes of JSON, then the tensors
-without gaps. Read here and not by the safetensors library because that maps the whole file into memory, where it stays
-as long as any of its tensors is used: Windows then refuses to replace it, and `--disable-mmap` could not be obeyed.
-
-JSON tables that come with a model: read only from ordinary files of a sensible size, whatever they are links to.
+The safetensors library maps the whole file into memory for as long as any of its tensors is used: Windows then refuses
+to replace the file, and `--disable-mmap` could not be obeyed. Here tensors are copied from the file one by one and the
+file is closed, which takes one model's size of memory and no more.
 """
 
 import errno
@@ -20,7 +16,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -36,12 +32,42 @@ _PICKLE_ADVICE = (
     "d = torch.load('IN{suffix}', map_location='cpu', weights_only=True); "
     "s.save_file({{k: v.contiguous() for k, v in d.get('state_dict', d).items()}}, 'OUT.safetensors')\""
 )
+# SVD's header is below half a megabyte; a larger one is made to fill the memory.
+_LARGEST_HEADER = 16 * 2**20
+# Configurations have a few thousand characters.
+_LARGEST_TABLE = 2**20
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """`format`: the file's name of the number format, e.g. `F16`; `start`, `end`: its bytes, counted from the file's
+    beginning.
+    """
+
+    format: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
 
 
 class SafetensorsFile:
     """An open safetensors file, tensors still on disk; a context manager that closes it.
 
-    `stored`: {name: number format, shape and place}; `metadata`: the strings in its header.
+    `stored`: what its header says of each tensor, by name; `metadata`: the strings in its header.
     """
 
     def __init__(self, path: Path):
@@ -50,7 +76,7 @@ class SafetensorsFile:
         self.name = plain_name(path.name)
         self.stored: dict[str, StoredTensor] = {}
         self.metadata: dict[str, str] = {}
-        # A pipe would be waited for, a device read without end.
+        # Reading a pipe would wait for ever, a device would never end.
         if not os.path.isfile(path):
             raise WeightsError(f"Expected a safetensors file of the name {self.name}, found none.")
         if path.suffix.lower() in PICKLE_SUFFIXES:
@@ -85,7 +111,7 @@ class SafetensorsFile:
     def get_tensor(self, key: str) -> torch.Tensor:
         """A copy of one tensor, read from disk now.
 
-        Raises WeightsError for a number format that torch has not, and when the file has changed meanwhile.
+        Raises WeightsError for a number format that torch lacks, and when the file has changed meanwhile.
         """
         stored = self.stored[key]
         if stored.format not in DTYPES:
@@ -100,7 +126,7 @@ class SafetensorsFile:
                 f"{plain_name(key)} of {self.name} has {stored.end - stored.start:,} bytes, more than "
                 "there is memory for."
             ) from error
-        buffer = tensor.reshape(-1).view(torch.uint8).numpy()
+        buffer = tensor.reshape(-1).view(torch.uint8).numpy().data
         try:
             self._file.seek(stored.start)
             complete = self._file.readinto(buffer) == len(buffer)
@@ -134,7 +160,7 @@ def save_tensors(
     path = Path(path)
     if os.path.exists(path) and not overwrite:
         raise WeightsError(
-            f"{plain_name(path.name)} exists already and is kept. Choose another name, or turn overwrite on."
+            f"{plain_name(path.name)} exists already and is kept. Choose another name, or allow it to be overwritten."
         )
     try:
         with atomic_write(path) as temporary:
@@ -145,43 +171,13 @@ def save_tensors(
         raise WeightsError(f"Could not write {plain_name(path.name)}: {reason}. Nothing was changed there.") from error
 
 
-# SVD's is below half a megabyte; a larger one is made to fill the memory.
-_LARGEST = 16 * 2**20
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """`format`: the file's name of the number format, e.g. `F16`; `start`, `end`: its bytes, counted from the file's
-    beginning.
-    """
-
-    format: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
 def read_header(file: BinaryIO, file_size: int) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """({name: tensor}, metadata) of an open safetensors file. Raises ValueError, saying what is wrong with it."""
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= file_size - 8:
         raise ValueError("its header is incomplete")
-    if length > _LARGEST:
+    if length > _LARGEST_HEADER:
         raise ValueError(f"its header has {length:,} bytes, more than any SVD model's")
     try:
         header = json.loads(file.read(length).decode("utf-8"))
@@ -193,11 +189,12 @@ def read_header(file: BinaryIO, file_size: int) -> tuple[dict[str, StoredTensor]
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are no table of strings")
     tensors = {name: _stored(entry, 8 + length) for name, entry in header.items()}
-    _check_places(tensors, 8 + length, file_size)
+    _check_offsets(tensors, 8 + length, file_size)
     return tensors, metadata
 
 
-def _stored(entry: object, data: int) -> StoredTensor:
+def _stored(entry: Any, data: int) -> StoredTensor:
+    """One entry of the header; `data`: where the tensors begin in the file."""
     try:
         shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
         if isinstance(entry["dtype"], str) and all(
@@ -209,7 +206,7 @@ def _stored(entry: object, data: int) -> StoredTensor:
     raise ValueError("an entry of its header is damaged")
 
 
-def _check_places(tensors: dict[str, StoredTensor], data: int, file_size: int) -> None:
+def _check_offsets(tensors: dict[str, StoredTensor], data: int, file_size: int) -> None:
     position = data
     for stored in sorted(tensors.values(), key=lambda stored: (stored.start, stored.end)):
         if stored.start != position or stored.end < stored.start:
@@ -223,16 +220,12 @@ def _check_places(tensors: dict[str, StoredTensor], data: int, file_size: int) -
         raise ValueError(f"its tensors need {position:,} bytes")
 
 
-# Configurations have a few thousand characters.
-_LARGEST_TABLE = 2**20
-
-
-def read_table(path: Path) -> dict:
+def read_table(path: str | os.PathLike) -> dict:
     """The table in a JSON file. Raises WeightsError when there is none, or something else in its place."""
     name = plain_name("/".join(Path(path).parts[-2:]))
     if not os.path.exists(path):
         raise WeightsError(f"Expected {name}, found none. Download the model's whole folder.")
-    # A pipe would be waited for, a device read without end.
+    # Reading a pipe would wait for ever, a device would never end.
     if not os.path.isfile(path):
         raise WeightsError(
             f"Expected an ordinary file as {name}, found a folder, pipe or device. Download the model's folder again."

@@ -1,33 +1,52 @@
-"""Where the host keeps the files that this pack reads and writes; no name from a workflow leads outside.
+"""The user's files by the names that the host lists: their paths, the SVD models in diffusers folders, their state.
 
-Which SVD models there are in the folders that hold diffusers models: found once, looked for again when a folder
-changes.
-
-What tells the host that a node's files have changed: it runs a node again when its fingerprint is another one.
+- No name from a workflow leads out of the host's folders; a link in them is its user's own word and is followed.
+- diffusers folders are searched once, and again when one of them changes.
+- A file's state is part of its node's fingerprint: the host runs a node again when its fingerprint is another one.
 """
 
 import os
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any
 
 import folder_paths
 
 from ..common.errors import WeightsError, quoted
 from .files import read_table
+from .identify import PARTS
 from .missing_files import NO_BACKWARD_MOTION, NO_MODEL, NO_UNET, missing
 
 BACKWARD_MOTION = "backward_motion"
-# Most disks take 255 bytes; the rest is for `.safetensors` and what a copy may add.
+# Most disks take 255 bytes; the rest is left for `.safetensors` and what a copy may add.
 _LONGEST_NAME = 200
-# Windows opens a device where a file of such a name is asked for, whatever stands behind a dot.
+# Windows opens a device where such a name is asked for, whatever follows a dot.
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+_UNET_CLASS = "UNetSpatioTemporalConditionModel"
+_WEIGHTS = "diffusion_pytorch_model"
+# What lies beside a pipeline's model_index.json, and never holds another model.
+_NOT_SEARCHED = {*PARTS, "scheduler", "feature_extractor", "text_encoder", "tokenizer", "safety_checker", ".git"}
+
+
+@dataclass
+class ModelFolders:
+    """Folders below the roots, as names with `/` between and behind; `looked_at`: {folder: its time of change}."""
+
+    pipelines: set[str] = field(default_factory=set)
+    unets: set[str] = field(default_factory=set)
+    looked_at: dict[str, int | None] = field(default_factory=dict)
+
+
+_known: dict[tuple[str, ...], ModelFolders] = {}
+# {file that this process wrote: (its state then, how often it was found changed since)}
+_written: dict[str, tuple[object, int]] = {}
 
 
 def register_backward_motion_folder() -> None:
-    """Tells the host of `models/backward_motion/`, beside any folder that the user configured for it."""
+    """Adds `models/backward_motion/` to the host's folders, beside any that the user configured for it."""
     folder_paths.add_model_folder_path(BACKWARD_MOTION, os.path.join(folder_paths.models_dir, BACKWARD_MOTION))
     paths, _ = folder_paths.folder_names_and_paths[BACKWARD_MOTION]
     # Pickles are listed too, so that a user who has one is told what to do with it.
@@ -44,7 +63,7 @@ def backward_motion_path(name: str) -> Path:
     return _existing(BACKWARD_MOTION, name)
 
 
-def new_backward_motion_path(name: str) -> Path:
+def new_backward_motion_path(name: object) -> Path:
     """Where a new file of that name goes. Raises WeightsError for a name that leads elsewhere or is no file's."""
     plain = name.strip().removesuffix(".safetensors") if isinstance(name, str) else ""
     if not re.fullmatch(r"\w[\w .()-]*", plain) or _DEVICES.fullmatch(plain) or len(plain.encode()) > _LONGEST_NAME:
@@ -84,12 +103,13 @@ def model_path(name: str) -> Path:
     return _existing(kinds[0] if kinds else "checkpoints", name)
 
 
-def _diffusers() -> "ModelFolders":
-    # The host asks for all nodes' lists at once, and keeps its own lists meanwhile in the same way.
-    known = folder_paths.cache_helper.get(__name__)
+def _diffusers() -> ModelFolders:
+    # The host asks for all nodes' lists at once, and keeps its own lists in this cache meanwhile.
+    cache: Any = folder_paths.cache_helper
+    known = cache.get(__name__)
     if known is None:
         known = model_folders(folder_paths.get_folder_paths("diffusers"))
-        folder_paths.cache_helper.set(__name__, known)
+        cache.set(__name__, known)
     return known
 
 
@@ -111,26 +131,7 @@ def _existing(kind: str, name: str) -> Path:
     return Path(path)
 
 
-PARTS = ("unet", "vae", "image_encoder")
-_UNET_CLASS = "UNetSpatioTemporalConditionModel"
-_WEIGHTS = "diffusion_pytorch_model"
-# What lies beside a pipeline's model_index.json, and never holds another model.
-_NOT_SEARCHED = {*PARTS, "scheduler", "feature_extractor", "text_encoder", "tokenizer", "safety_checker", ".git"}
-
-
-@dataclass
-class ModelFolders:
-    """Folders below the roots, as names with `/` between and behind; `looked_at`: {folder: its time of change}."""
-
-    pipelines: set[str] = field(default_factory=set)
-    unets: set[str] = field(default_factory=set)
-    looked_at: dict[str, int | None] = field(default_factory=dict)
-
-
-_known: dict[tuple[str, ...], ModelFolders] = {}
-
-
-def model_folders(roots: Iterable[str]) -> "ModelFolders":
+def model_folders(roots: Iterable[str]) -> ModelFolders:
     """The SVD pipelines and the folders with an SVD UNet below `roots`; links and junctions are followed.
 
     As the host does for its own lists, a folder's time of change says whether its contents are still those seen before.
@@ -144,7 +145,7 @@ def model_folders(roots: Iterable[str]) -> "ModelFolders":
     return found
 
 
-def _search(root: str, found: "ModelFolders") -> None:
+def _search(root: str, found: ModelFolders) -> None:
     waiting, searched = deque([(root, "")]), set()
     while waiting:
         folder, name = waiting.popleft()
@@ -169,7 +170,7 @@ def _search(root: str, found: "ModelFolders") -> None:
             )
 
 
-def _contents(folder: str, found: "ModelFolders") -> tuple[list[str], list[str]]:
+def _contents(folder: str, found: ModelFolders) -> tuple[list[str], list[str]]:
     """Names of the files and of the folders in it, links to them included; places come before links to them."""
     found.looked_at[folder] = _changed_at(folder)
     try:
@@ -196,22 +197,18 @@ def _changed_at(folder: str) -> int | None:
         return None
 
 
-# {file that this process wrote: (its state then, how often it was found changed since)}
-_written: dict[str, tuple[object, int]] = {}
-
-
-def of_model(name: object) -> object:
+def model_state(name: object) -> object:
     """State of the file, or of all files of the folder, that the host lists under that name; never raises."""
     return _of_name(model_path, name)
 
 
-def of_backward_motion(name: object) -> object:
+def backward_motion_state(name: object) -> object:
     """State of the backward-motion file of that name; never raises."""
     return _of_name(backward_motion_path, name)
 
 
-def of_output(name: object) -> int:
-    """A number that changes when the backward-motion file of that name, which this process wrote, is gone or replaced."""
+def output_state(name: object) -> int:
+    """A number that changes when a backward-motion file that this process wrote is gone or replaced."""
     try:
         path = str(new_backward_motion_path(name))
     except WeightsError:
@@ -224,12 +221,12 @@ def of_output(name: object) -> int:
 
 
 def remember_output(path: Path) -> None:
-    """To be called when this process has written the file."""
+    """Notes the file's state; to be called when this process has written it."""
     _, changes = _written.get(str(path), (None, 0))
     _written[str(path)] = _of_path(Path(path)), changes
 
 
-def _of_name(find, name: object) -> object:
+def _of_name(find: Callable[[Any], Path], name: object) -> object:
     try:
         return _of_path(find(name))
     except WeightsError:

@@ -1,19 +1,22 @@
-"""Builds an SVD model of any width with the host's own classes, so that its memory management, LoRA and patches work.
+"""SVD's UNet and image encoder in the host's own classes, so that its memory management, LoRA and patches work.
 
-ComfyUI recognises SVD by the width 320, builds its VAE with 128 channels and its image encoder as ViT-H. For other
-widths the same classes are built here with the numbers read from the weights.
+The host recognises SVD by the width 320 and builds its image encoder as ViT-H. For other widths the same classes are
+built here with the numbers read from the weights; `vae.py` does so for the VAE.
 
-`disable_dynamic` everywhere: the patcher loads whole weights also where the host's own would load them one by one.
-
-The host's patcher around a network, as hosts with dynamic VRAM and older ones have it.
+Hosts with dynamic VRAM load weights one by one, and keep on a patcher how its network is built again:
+`cached_patcher_init = (factory, arguments)`. They call it for a second network of the same weights: with
+`disable_dynamic=True` (whole weights are loaded) for compiled models, hooks and deep clones, and without for each
+further device (*Select Model Device*, multi-GPU).
 """
 
+import hashlib
 import inspect
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import comfy.clip_vision
 import comfy.model_management
@@ -22,10 +25,9 @@ import comfy.sd
 import comfy.supported_models
 import torch
 
-from .architecture import image_encoder_numbers, unet_numbers, vae_network, vae_numbers
-from .patchers import core_patcher, is_dynamic
+from ..common.errors import WeightsError, quoted
+from .architecture import image_encoder_numbers, unet_numbers
 from .svd import SVDConfig
-from .vae import ClipVAE
 
 _KNOWS_DYNAMIC = "disable_dynamic" in inspect.signature(comfy.sd.load_diffusion_model_state_dict).parameters
 
@@ -39,7 +41,10 @@ def build_unet(
     """
     with _recognised(unet_numbers(tensors, config), config):
         options = {"disable_dynamic": disable_dynamic} if _KNOWS_DYNAMIC else {}
-        return comfy.sd.load_diffusion_model_state_dict(dict(tensors), **options)
+        model = comfy.sd.load_diffusion_model_state_dict(dict(tensors), **options)
+    if model is None:
+        raise WeightsError("Expected the UNet of Stable Video Diffusion, found one that ComfyUI does not recognise.")
+    return model
 
 
 @contextmanager
@@ -80,38 +85,45 @@ def build_image_encoder(
     return encoder
 
 
-def build_vae(tensors: dict[str, torch.Tensor], disable_dynamic: bool = False) -> comfy.sd.VAE:
-    """The temporal-decoder VAE as the host's VAE; `tensors` in ComfyUI's names without prefix.
-
-    Raises WeightsError when they are no temporal-decoder VAE, or not all of one.
-    """
-    numbers = vae_numbers(tensors)
-    full_size = numbers["ch"] == 128 and numbers["ch_mult"] == [1, 2, 4, 4] and numbers["num_res_blocks"] == 2
-    # Only the host knows how to load its own dynamically; it has no way to be told not to.
-    if full_size and not disable_dynamic:
-        return ClipVAE(sd=dict(tensors))
-    # A plain autoencoder of these numbers first: it sets up everything about a VAE that is not its network.
-    channels = numbers["z_channels"]
-    vae = ClipVAE(
-        sd=_with_quantisation(tensors, channels), config={"params": {"ddconfig": numbers, "embed_dim": channels}}
-    )
-    vae.first_stage_model = network = vae_network(numbers).to(vae.vae_dtype)
-    if hasattr(comfy.model_management, "archive_model_dtypes"):
-        # For a patcher that keeps the weights in their own format until they are used.
-        comfy.model_management.archive_model_dtypes(network)
-    vae.patcher = core_patcher(network, vae.patcher.load_device, vae.patcher.offload_device, disable_dynamic)
-    network.load_state_dict(tensors, strict=False, assign=is_dynamic(vae.patcher))
-    vae.size = None
-    vae.model_size()
-    return vae
+def core_patcher(
+    network: torch.nn.Module, load_device: torch.device, offload_device: torch.device, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher that the host gives its own networks; `disable_dynamic`: one that always loads whole weights."""
+    # Looked up each time: the host puts its dynamic patcher there while it starts.
+    core = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else core
+    return kind(network, load_device=load_device, offload_device=offload_device)
 
 
-def _with_quantisation(tensors: dict[str, torch.Tensor], channels: int) -> dict[str, torch.Tensor]:
-    # The plain autoencoder has two 1×1 convolutions that SVD's lacks; without them the host warns of missing weights.
-    return {
-        **tensors,
-        "quant_conv.weight": torch.eye(2 * channels)[..., None, None],
-        "quant_conv.bias": torch.zeros(2 * channels),
-        "post_quant_conv.weight": torch.eye(channels)[..., None, None],
-        "post_quant_conv.bias": torch.zeros(channels),
-    }
+def is_dynamic(patcher: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether the host loads this network's weights one by one, as they are used."""
+    return getattr(patcher, "is_dynamic", lambda: False)()
+
+
+def free_memory(patcher: comfy.model_patcher.ModelPatcher, device: torch.device) -> float:
+    """Bytes free on the device for this patcher's network, with what dynamic VRAM can give back."""
+    free: Any = getattr(patcher, "get_free_memory", comfy.model_management.get_free_memory)
+    return free(device)
+
+
+def remember_factory(patcher: comfy.model_patcher.ModelPatcher, factory: Callable, *arguments) -> None:
+    """Tells the host to call `factory(*arguments)` where it needs the patcher's network again."""
+    # Absolute: the server's working folder may have changed by then.
+    absolute = tuple(str(value.absolute()) if isinstance(value, Path) else value for value in arguments)
+    # Older hosts do not declare the attribute, and never read it.
+    patcher.cached_patcher_init = (factory, absolute)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def layout_of(tensors: Mapping[str, torch.Tensor], *others: object) -> str:
+    """A digest of the tensors' names and shapes, and of other values."""
+    shapes = sorted((key, tuple(tensor.shape)) for key, tensor in tensors.items())
+    return hashlib.sha256(repr((shapes, others)).encode()).hexdigest()
+
+
+def check_layout(path: Path, layout: str, loaded: str | None) -> None:
+    """Raises WeightsError when a file had the layout `loaded` before, and has another one now."""
+    if loaded not in (None, layout):
+        raise WeightsError(
+            f"Expected {quoted(path.name)} as it was when it was loaded, found a model of other sizes "
+            "in its place. Press R to refresh the lists, choose the file again and queue the workflow."
+        )

@@ -3,22 +3,21 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import comfy.model_patcher
 import comfy.utils
-import torch
 
 from ..common.errors import WeightsError, plain_name, quoted
-from . import folders as file_state
-from . import folders as host_paths
 from .attach import attach
 from .backward_motion import read_backward_motion
-from .convert import OTHER_BASE, convert
-from .rebuild import load_network
+from .convert import OTHER_BASE, PRECISIONS, convert
+from .folders import backward_motion_path, model_path, new_backward_motion_path, remember_output
+from .host import build_image_encoder, build_unet, check_layout, layout_of, remember_factory
+from .svd import read_folder, read_single_file
+from .vae import build_vae
 
 logger = logging.getLogger(__name__)
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_svd(name: str):
@@ -27,8 +26,8 @@ def load_svd(name: str):
     Raises WeightsError, naming the input, when it is no complete SVD model.
     """
     try:
-        path = host_paths.model_path(name)
-        # One after the other, so that only one network's tensors are in memory beside what was made of them.
+        path = model_path(name)
+        # One after the other: only one network's tensors are in memory beside the networks made before.
         return tuple(load_network(part, path) for part in ("unet", "image_encoder", "vae"))
     except WeightsError as error:
         raise WeightsError(f"model_name: {error}") from error
@@ -41,7 +40,7 @@ def load_backward_motion(model, name: str, strength: float, say: Callable[[str],
     input, when the file is none or belongs to another model.
     """
     try:
-        path = host_paths.backward_motion_path(name)
+        path = backward_motion_path(name)
         differences, metadata = read_backward_motion(path)
         if OTHER_BASE in metadata:
             base = plain_name(metadata.get("base", "another base"))
@@ -70,9 +69,9 @@ def convert_backward_motion(
     no SVD UNet, when the base is another than the one that was fine-tuned (unless `allow_other_base`), or when the
     file cannot be written.
     """
-    if not isinstance(precision, str) or precision not in DTYPES:
-        raise WeightsError(f"precision: expected one of {', '.join(DTYPES)}, found {quoted(precision)}.")
-    output = host_paths.new_backward_motion_path(file_name)
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise WeightsError(f"precision: expected one of {', '.join(PRECISIONS)}, found {quoted(precision)}.")
+    output = new_backward_motion_path(file_name)
     paths = {label: _path_of(label, name) for label, name in (("base", base), ("fine_tuned", fine_tuned))}
     bar = comfy.utils.ProgressBar(1)
     metadata = {"frames": "14", "temporal_attention": "rotated", "license": "as the fine-tuned model"}
@@ -82,17 +81,53 @@ def convert_backward_motion(
         output,
         metadata,
         overwrite,
-        DTYPES[precision],
+        PRECISIONS[precision],
         bar.update_absolute,
         allow_other_base,
         say,
     )
-    file_state.remember_output(output)
+    remember_output(output)
     return output.name
 
 
 def _path_of(label: str, name: str) -> Path:
     try:
-        return host_paths.model_path(name)
+        return model_path(name)
     except WeightsError as error:
         raise WeightsError(f"{label}: {error}") from error
+
+
+def load_network(part: str, path: Path):
+    """The MODEL (part `unet`), CLIP_VISION (`image_encoder`) or VAE (`vae`) of a checkpoint or diffusers folder.
+
+    Raises WeightsError when it is no complete SVD model.
+    """
+    network, layout = _build(part, path, None)
+    remember_factory(getattr(network, "patcher", network), network_patcher, part, path, layout)
+    return network
+
+
+def network_patcher(
+    part: str, path: str, loaded: str, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of the network again; `loaded`: the layout of what was loaded.
+
+    Raises WeightsError when another model has taken the file's place.
+    """
+    try:
+        network, _ = _build(part, Path(path), loaded, disable_dynamic)
+    except WeightsError as error:
+        raise WeightsError(f"Load SVD Model, model_name: {error}") from error
+    return getattr(network, "patcher", network)
+
+
+def _build(part: str, path: Path, loaded: str | None, disable_dynamic: bool = False) -> tuple[Any, str]:
+    """(the network, the layout of its tensors). Raises WeightsError when the layout is not the one `loaded` before."""
+    parts = (read_folder if path.is_dir() else read_single_file)(path, (part,))
+    tensors = getattr(parts, part)
+    layout = layout_of(tensors, parts.config)
+    check_layout(path, layout, loaded)
+    if part == "vae":
+        return build_vae(tensors, disable_dynamic), layout
+    build = {"unet": build_unet, "image_encoder": build_image_encoder}[part]
+    return build(tensors, parts.config, disable_dynamic), layout

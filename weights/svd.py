@@ -1,8 +1,8 @@
-"""The three networks of one Stable Video Diffusion model, as tensors in the names that ComfyUI builds them from.
+"""Stable Video Diffusion's three networks, read from a checkpoint or a diffusers folder, and written as a checkpoint.
 
-Reads and writes a single-file SVD checkpoint, in the names of Stability AI's own `svd.safetensors`.
-
-Reads a diffusers folder of Stable Video Diffusion: `unet/`, `vae/`, `image_encoder/`, each with its config.
+In memory UNet and VAE have the names that ComfyUI builds them from, the image encoder those of transformers. A
+checkpoint is one file with the names of Stability AI's `svd.safetensors`; a diffusers folder holds `unet/`, `vae/` and
+`image_encoder/`, each with its config.
 """
 
 import json
@@ -16,14 +16,25 @@ import torch
 
 from ..common.errors import WeightsError, plain_name, quoted
 from .files import PICKLE_SUFFIXES, SafetensorsFile, parse_table, read_table, read_tensors, save_tensors
+from .identify import (
+    IMAGE_ENCODER_PREFIX,
+    PARTS,
+    UNET_PREFIX,
+    VAE_PREFIX,
+    has_temporal_unet,
+    likely_kind,
+    refuse_image_decoder,
+)
 from .keys import image_encoder as image_encoder_keys
 from .keys import unet as unet_keys
 from .keys import vae as vae_keys
-from .kinds import IMAGE_ENCODER_PREFIX, UNET_PREFIX, VAE_PREFIX, has_temporal_unet, likely_kind, refuse_image_decoder
 
-PARTS = ("unet", "vae", "image_encoder")
 # Those of the host's CLIP.
 ACTIVATIONS = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
+# The metadata of a checkpoint that hold its SVDConfig.
+_CONFIG = "svd_config"
+# How a diffusers folder calls the weights of each part.
+_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "image_encoder": "model"}
 
 
 @dataclass
@@ -90,9 +101,6 @@ def _check_formats(networks: list[dict[str, torch.Tensor]], source: str) -> None
                 )
 
 
-_CONFIG = "svd_config"
-
-
 def read_single_file(path: Path, wanted: Collection[str] = PARTS) -> SVDParts:
     """The wanted parts of the SVD model in one checkpoint file.
 
@@ -153,9 +161,6 @@ def _read_config(metadata: dict[str, str], image_encoder: dict) -> SVDConfig:
     # ViT-H, which SVD uses, has 16 heads of 80 channels; every other CLIP has 64 channels a head.
     width = 1280 if norm is None or not norm.ndim else norm.shape[0]
     return SVDConfig(image_encoder_heads=16 if width == 1280 else max(1, width // 64))
-
-
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "image_encoder": "model"}
 
 
 def read_folder(folder: Path, wanted: Collection[str] = PARTS) -> SVDParts:
@@ -221,6 +226,7 @@ def _read_part(folder: Path, stem: str) -> dict:
 
 
 def _svd_config(unet: dict, tensors: Mapping[str, torch.Tensor], image_encoder: dict) -> SVDConfig:
+    """The config of a diffusers folder: `unet` and `image_encoder` are its tables, `tensors` its UNet's."""
     widths = _level_widths(tensors)
     heads = unet.get("num_attention_heads", [5, 10, 20, 20])
     heads = [heads] * len(widths) if isinstance(heads, int) else heads

@@ -1,12 +1,11 @@
-"""The host's VAE object for SVD, which decodes a clip as a whole also where memory is short.
+"""SVD's VAE as the host's VAE object, which decodes a clip as a whole also where memory is short.
 
-SVD's temporal decoder in pieces: the same frames as in one go, up to rounding, in the memory of a few frames.
-
-The decoder looks along time in two places only. Each of its residual blocks ends in a temporal part, whose convolutions
-see one position of all frames but whose group norms are taken over the whole clip; and the last convolution sees three
-neighbouring frames. Everything else works frame by frame. So here the clip goes through each block twice: its frames in
-groups through the spatial part, then its rows in strips, all frames of a strip at once, through the temporal part, with
-the statistics of the group norms gathered over all strips before they are used.
+In pieces the frames are the same as in one go, up to rounding, in the memory of a few frames. The decoder looks along
+time in two places only: each of its residual blocks ends in a temporal part, whose convolutions see one position of
+all frames but whose group norms are taken over the whole clip; and the last convolution sees three neighbouring
+frames. Everything else works frame by frame. So the clip goes through each block twice: its frames in groups through
+the spatial part, then its rows in strips, all frames of a strip at once, through the temporal part, with the statistics
+of the group norms gathered over all strips before they are used.
 
 Layers: ComfyUI's `comfy.ldm.modules.temporal_ae.VideoDecoder`, after Blattmann et al., "Stable Video Diffusion",
 arXiv 2311.15127, appendix D.
@@ -15,6 +14,7 @@ arXiv 2311.15127, appendix D.
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import comfy.model_management
 import comfy.sd
@@ -23,9 +23,46 @@ from torch.nn.functional import silu
 
 from ..common.latents import LATENT_PIXELS
 from ..common.out_of_memory import is_out_of_memory
-from .patchers import free_memory
+from .architecture import vae_network, vae_numbers
+from .host import core_patcher, free_memory, is_dynamic
 
 logger = logging.getLogger(__name__)
+
+
+def build_vae(tensors: dict[str, torch.Tensor], disable_dynamic: bool = False) -> comfy.sd.VAE:
+    """The temporal-decoder VAE as the host's VAE; `tensors` in ComfyUI's names without prefix.
+
+    Raises WeightsError when they are no temporal-decoder VAE, or not all of one.
+    """
+    numbers = vae_numbers(tensors)
+    full_size = numbers["ch"] == 128 and numbers["ch_mult"] == [1, 2, 4, 4] and numbers["num_res_blocks"] == 2
+    # Only the host knows how to load its own dynamically; it has no way to be told not to.
+    if full_size and not disable_dynamic:
+        return ClipVAE(sd=dict(tensors))
+    # A plain autoencoder of these numbers first: it sets up everything about a VAE that is not its network.
+    channels = numbers["z_channels"]
+    vae = ClipVAE(
+        sd=_with_quantisation(tensors, channels), config={"params": {"ddconfig": numbers, "embed_dim": channels}}
+    )
+    vae.first_stage_model = network = vae_network(numbers).to(vae.vae_dtype)
+    # For a patcher that keeps the weights in their own format until they are used; older hosts have none.
+    getattr(comfy.model_management, "archive_model_dtypes", lambda _: None)(network)
+    vae.patcher = core_patcher(network, vae.patcher.load_device, vae.patcher.offload_device, disable_dynamic)
+    network.load_state_dict(tensors, strict=False, assign=is_dynamic(vae.patcher))
+    vae.size = None
+    vae.model_size()
+    return vae
+
+
+def _with_quantisation(tensors: dict[str, torch.Tensor], channels: int) -> dict[str, torch.Tensor]:
+    # The plain autoencoder has two 1×1 convolutions that SVD's lacks; without them the host warns of missing weights.
+    return {
+        **tensors,
+        "quant_conv.weight": torch.eye(2 * channels)[..., None, None],
+        "quant_conv.bias": torch.zeros(2 * channels),
+        "post_quant_conv.weight": torch.eye(channels)[..., None, None],
+        "post_quant_conv.bias": torch.zeros(channels),
+    }
 
 
 class ClipVAE(comfy.sd.VAE):
@@ -33,6 +70,8 @@ class ClipVAE(comfy.sd.VAE):
     temporal decoder, and on running out of memory it decodes every frame alone; here the result is always that of the
     whole clip, up to rounding.
     """
+
+    first_stage_model: Any
 
     def decode(self, samples_in: torch.Tensor, vae_options: dict | None = None) -> torch.Tensor:
         """Frames `[frames, height, width, 3]` in 0…1 of the latents `[frames, 4, h, w]`."""
@@ -53,7 +92,7 @@ class ClipVAE(comfy.sd.VAE):
 
     def _frames(self, pixels: torch.Tensor) -> torch.Tensor:
         """The decoder's pixels in 0…1 where the host wants them; one frame at a time, so that they are held once."""
-        dtype = self.vae_output_dtype() if hasattr(self, "vae_output_dtype") else torch.float32
+        dtype = getattr(self, "vae_output_dtype", lambda: torch.float32)()
         pixels = pixels.detach()
         frames = pixels
         if pixels.dtype != dtype or pixels.device != torch.device(self.output_device):
@@ -78,7 +117,7 @@ class ClipVAE(comfy.sd.VAE):
         needed = kept_bytes(
             self.first_stage_model.decoder, frames, LATENT_PIXELS * height, LATENT_PIXELS * width, self.vae_dtype
         )
-        free = comfy.model_management.get_free_memory(torch.device("cpu"))
+        free: Any = comfy.model_management.get_free_memory(torch.device("cpu"))
         if needed > free:
             logger.warning(
                 "SVD's VAE: decoding %d frames as one clip keeps %.1f GiB in ordinary memory, found %.1f "
@@ -128,11 +167,14 @@ def _current(device: torch.device) -> contextlib.AbstractContextManager:
 
 
 Layer = Callable[[torch.Tensor], torch.Tensor]
+# The host's VideoDecoder and its residual blocks: as modules they do not tell the types of their layers.
+Decoder = Any
+Block = Any
 
 
 @torch.no_grad()
 def decode_in_chunks(
-    decoder: torch.nn.Module,
+    decoder: Decoder,
     latents: torch.Tensor,
     device: torch.device,
     frames_at_once: int,
@@ -157,7 +199,7 @@ def decode_in_chunks(
     return clip
 
 
-def kept_bytes(decoder: torch.nn.Module, frames: int, height: int, width: int, dtype: torch.dtype) -> int:
+def kept_bytes(decoder: Decoder, frames: int, height: int, width: int, dtype: torch.dtype) -> int:
     """What is kept where the latents are, at most, for a video of these sizes in pixels.
 
     That is the clip before and after the step to the last resolution, the one before at a quarter of the positions.
@@ -166,10 +208,10 @@ def kept_bytes(decoder: torch.nn.Module, frames: int, height: int, width: int, d
     return frames * height * width * (last + before // 4) * dtype.itemsize
 
 
-def _blocks(decoder: torch.nn.Module, spatial: list[Layer]) -> Iterator[torch.nn.Module]:
+def _blocks(decoder: Decoder, spatial: list[Layer]) -> Iterator[Block]:
     """The residual blocks in their order; before each, `spatial` gets the frame-wise layers that lead to its end."""
 
-    def block(module):
+    def block(module: Block) -> Block:
         spatial.append(lambda x: module(x, None, skip_video=True))
         return module
 
@@ -184,22 +226,25 @@ def _blocks(decoder: torch.nn.Module, spatial: list[Layer]) -> Iterator[torch.nn
             spatial.append(level.upsample)
 
 
-def _frame_by_frame(layers: list[Layer], clip: torch.Tensor, device, frames_at_once: int, check) -> torch.Tensor:
+def _frame_by_frame(
+    layers: list[Layer], clip: torch.Tensor, device: torch.device, frames_at_once: int, check: Callable[[], None]
+) -> torch.Tensor:
     """The clip after the layers; in place where its shape stays, so that it is held only once."""
-    result = None
+    result = clip
     for start in range(0, len(clip), frames_at_once):
         check()
         frames = clip[start : start + frames_at_once].to(device)
         for layer in layers:
             frames = layer(frames)
-        if result is None:
-            same = frames.shape[1:] == clip.shape[1:]
-            result = clip if same else clip.new_empty(len(clip), *frames.shape[1:])
+        if result.shape[1:] != frames.shape[1:]:
+            result = clip.new_empty(len(clip), *frames.shape[1:])
         result[start : start + frames_at_once] = frames.to(clip.device)
     return result
 
 
-def _over_time(block: torch.nn.Module, clip: torch.Tensor, device, frames_at_once: int, check) -> None:
+def _over_time(
+    block: Block, clip: torch.Tensor, device: torch.device, frames_at_once: int, check: Callable[[], None]
+) -> None:
     """The temporal part of a residual block on `[frames, channels, h, w]`, in place."""
     norm_in, _, conv_in = block.time_stack.in_layers
     norm_out, _, _, conv_out = block.time_stack.out_layers
@@ -213,7 +258,7 @@ def _over_time(block: torch.nn.Module, clip: torch.Tensor, device, frames_at_onc
     statistics_in = _statistics(read(), norm_in)
 
     # Computed twice rather than kept: keeping it would take as much memory again as the clip.
-    def after_first(strip):
+    def after_first(strip: torch.Tensor) -> torch.Tensor:
         return conv_in(silu(_normalise(strip, norm_in, statistics_in)))
 
     statistics_out = _statistics((after_first(strip) for strip in read()), norm_out)

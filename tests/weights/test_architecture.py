@@ -8,8 +8,9 @@ import pytest
 import torch
 from generative_inbetweening.common.errors import WeightsError
 from generative_inbetweening.nodes import InbetweenLoadSVD
-from generative_inbetweening.weights import host as host_models
+from generative_inbetweening.weights.host import build_image_encoder, build_unet
 from generative_inbetweening.weights.svd import PARTS, read_folder, write_single_file
+from generative_inbetweening.weights.vae import build_vae
 from helpers.model_folders import REFERENCE, folder
 
 # Those from which the host, and this pack, read the network's numbers.
@@ -67,8 +68,8 @@ def parts():
 
 def build(part: str, parts, tensors: dict[str, torch.Tensor]):
     if part == "vae":
-        return host_models.build_vae(tensors)
-    function = {"unet": host_models.build_unet, "image_encoder": host_models.build_image_encoder}[part]
+        return build_vae(tensors)
+    function = {"unet": build_unet, "image_encoder": build_image_encoder}[part]
     return function(tensors, parts.config)
 
 

@@ -32,10 +32,10 @@ def host(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    from generative_inbetweening.weights import host as host_models
+    from generative_inbetweening.weights.host import build_unet
 
     parts = read_folder(XT)
-    return host_models.build_unet(parts.unet, parts.config)
+    return build_unet(parts.unet, parts.config)
 
 
 @pytest.fixture

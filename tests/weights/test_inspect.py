@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
-from generative_inbetweening.weights import kinds
+from generative_inbetweening.weights import identify
 from generative_inbetweening.weights.command_line import main
 from generative_inbetweening.weights.files import SafetensorsFile, read_tensors
 from generative_inbetweening.weights.svd import read_folder, write_single_file
@@ -33,7 +33,7 @@ def with_image_decoder(path: Path) -> Path:
     kept = {
         key: tensor
         for key, tensor in read_tensors(path).items()
-        if not (key.startswith(kinds.VAE_PREFIX) and ("time" in key or key.endswith("mix_factor")))
+        if not (key.startswith(identify.VAE_PREFIX) and ("time" in key or key.endswith("mix_factor")))
     }
     other = path.with_name("svd_xt_image_decoder.safetensors")
     save_file(kept, other)
@@ -57,7 +57,7 @@ def read_width(path: Path) -> int:
         return next(
             stored.shape[0]
             for key, stored in file.stored.items()
-            if key in (kinds.UNET_PREFIX + "input_blocks.0.0.weight", "conv_in.weight")
+            if key in (identify.UNET_PREFIX + "input_blocks.0.0.weight", "conv_in.weight")
         )
 
 

@@ -154,7 +154,8 @@ def test_command_converts_from_any_folder(tmp_path):
     inspected = run_weights("inspect", output, cwd=tmp_path).stdout
     assert "16 temporal attentions, 32,768 numbers" in inspected and "license: Apache-2.0" in inspected
     again = run_weights(*arguments, cwd=tmp_path)
-    assert again.returncode == 1 and "exists already" in again.stderr and "Traceback" not in again.stderr
+    assert again.returncode == 1 and "Traceback" not in again.stderr
+    assert "--output: new.safetensors exists already" in again.stderr and "or add --overwrite" in again.stderr
 
 
 def test_conversion_never_holds_a_whole_model(tmp_path):
@@ -228,7 +229,8 @@ def test_another_base_is_refused_at_the_terminal(tmp_path):
         tmp_path / "new.safetensors",
     )
     done = run_weights(*arguments, cwd=tmp_path)
-    assert done.returncode == 1 and "base: Expected the model that was fine-tuned" in done.stderr
+    assert done.returncode == 1 and "--base: Expected the model that was fine-tuned" in done.stderr
+    assert "or add --allow-other-base" in done.stderr and "allow_other_base" not in done.stderr
     assert run_weights(*arguments, "--allow-other-base", cwd=tmp_path).returncode == 0
 
 

@@ -48,12 +48,13 @@ def tensors_to_openclip(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
         elif layer and layer[2] in _LAYER:
             renamed[f"transformer.resblocks.{layer[1]}.{_LAYER[layer[2]]}.{layer[3]}"] = tensor
         elif layer and layer[2] == "self_attn.q_proj":
-            parts = [tensors.get(key.replace("q_proj", projection)) for projection in _PROJECTIONS]
-            if any(part is None or part.shape[1:] != tensor.shape[1:] for part in parts):
+            names = [key.replace("q_proj", projection) for projection in _PROJECTIONS]
+            parts = [tensors[name] for name in names if name in tensors]
+            if len(parts) < len(names) or any(part.shape[1:] != tensor.shape[1:] for part in parts):
                 raise _damaged(key)
             renamed[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
         elif not (key in _IGNORED or (layer and layer[2] in ("self_attn.k_proj", "self_attn.v_proj"))):
-            raise _stranger(key)
+            raise _unknown(key)
     return renamed
 
 
@@ -77,7 +78,7 @@ def tensors_to_transformers(tensors: Mapping[str, torch.Tensor]) -> dict[str, to
             for projection, part in zip(_PROJECTIONS, tensor.chunk(3)):
                 renamed[f"vision_model.encoder.layers.{layer[1]}.self_attn.{projection}.{layer[3]}"] = part.clone()
         else:
-            raise _stranger(key)
+            raise _unknown(key)
     return renamed
 
 
@@ -88,7 +89,7 @@ def _damaged(key: str) -> WeightsError:
     )
 
 
-def _stranger(key: str) -> WeightsError:
+def _unknown(key: str) -> WeightsError:
     return WeightsError(
         f"Expected the tensors of a CLIP image encoder, found one that it does not have: {plain_name(key)}"
     )

@@ -8,7 +8,7 @@ removed before these functions are called.
 import re
 from collections.abc import Iterable
 
-from ...common.errors import WeightsError, plain_name
+from . import renamed
 
 TEMPORAL_ATTENTION = re.compile(r"^(?P<layer>.+\.time_stack\.\d+\.attn1)\.(?P<matrix>to_v|to_out\.0)\.weight$")
 
@@ -48,7 +48,7 @@ def diffusers_to_comfy(keys: Iterable[str]) -> dict[str, str]:
         (int(match[1]) for match in map(re.compile(r"down_blocks\.0\.resnets\.(\d\d?)\.").match, keys) if match),
         default=0,
     )
-    return _renamed(keys, lambda key: _to_comfy(key, per_level, set(keys)), "diffusers")
+    return renamed(keys, lambda key: _to_comfy(key, per_level, set(keys)), "UNet", "diffusers")
 
 
 def comfy_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
@@ -60,18 +60,7 @@ def comfy_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
     numbers = [int(match[1]) for match in map(re.compile(r"input_blocks\.(\d\d?)\.").match, keys) if match]
     downsamplers = [int(match[1]) for match in map(re.compile(r"input_blocks\.(\d\d?)\.0\.op\.").match, keys) if match]
     per_level = min(downsamplers, default=max(numbers, default=1) + 1) - 1
-    return _renamed(keys, lambda key: _to_diffusers(key, per_level), "ComfyUI")
-
-
-def _renamed(keys, rename, naming: str) -> dict[str, str]:
-    names = {key: rename(key) for key in keys}
-    strangers = [key for key, name in names.items() if name is None]
-    if strangers:
-        raise WeightsError(
-            f"Expected the tensors of a Stable Video Diffusion UNet in {naming} names, found "
-            f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}"
-        )
-    return names
+    return renamed(keys, lambda key: _to_diffusers(key, per_level), "UNet", "ComfyUI")
 
 
 def _to_comfy(key: str, per_level: int, keys: set[str]) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from ...common.errors import WeightsError, plain_name
+from ...common.errors import WeightsError
+from . import renamed
 
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 _ATTENTION_BACK = {comfy: diffusers for diffusers, comfy in _ATTENTION.items()}
@@ -35,7 +36,9 @@ def diffusers_to_comfy(keys: Iterable[str]) -> dict[str, str]:
     Raises WeightsError when a key belongs to no temporal-decoder VAE.
     """
     keys = [key for key in keys if not key.startswith("quant_conv.")]
-    return _renamed(keys, lambda key: _to_comfy(key, _levels(keys, r"decoder\.up_blocks\.(\d\d?)\.")), "diffusers")
+    return renamed(
+        keys, lambda key: _to_comfy(key, _levels(keys, r"decoder\.up_blocks\.(\d\d?)\.")), "VAE", "diffusers"
+    )
 
 
 def comfy_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
@@ -44,7 +47,8 @@ def comfy_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
     Raises WeightsError when a key belongs to no temporal-decoder VAE.
     """
     keys = list(keys)
-    return _renamed(keys, lambda key: _to_diffusers(key, _levels(keys, r"decoder\.up\.(\d\d?)\.")), "ComfyUI")
+    levels = _levels(keys, r"decoder\.up\.(\d\d?)\.")
+    return renamed(keys, lambda key: _to_diffusers(key, levels), "VAE", "ComfyUI")
 
 
 def tensors_to_comfy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -108,17 +112,6 @@ def _levels(keys: Iterable[str], pattern: str) -> int:
     return 1 + max((int(match[1]) for match in map(re.compile(pattern).match, keys) if match), default=0)
 
 
-def _renamed(keys, rename, naming: str) -> dict[str, str]:
-    names = {key: rename(key) for key in keys}
-    strangers = [key for key, name in names.items() if name is None]
-    if strangers:
-        raise WeightsError(
-            f"Expected the tensors of a Stable Video Diffusion VAE in {naming} names, found "
-            f"{len(strangers)} that it does not have, the first: {plain_name(strangers[0])}"
-        )
-    return names
-
-
 def _to_comfy(key: str, levels: int) -> str | None:
     module, _, kind = key.rpartition(".")
     if module in _OUTSIDE_BLOCKS:
@@ -134,8 +127,8 @@ def _to_comfy(key: str, levels: int) -> str | None:
         r"(\d\d?)\.(.+)",
         key,
     ):
-        half, way, level, part, index, rest = *match.group(1, 2), int(match[3]), *match.group(4, 5, 6)
-        level = levels - 1 - level if way == "up" else level
+        half, way, number, part, index, rest = match.groups()
+        level = levels - 1 - int(number) if way == "up" else int(number)
         if part != "resnets":
             return f"{half}.{way}.{level}.{part.removesuffix('rs')}.{rest}"
         return _resnet_to_comfy(f"{half}.{way}.{level}.block.{index}", rest)
