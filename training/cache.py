@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLTemporalDecoder
 from tqdm.auto import tqdm
 
 from ..common.atomic_write import atomic_write
 from ..weights.files import read_tensors, save_tensors
 from .data import IMAGE_SUFFIXES, ClipShape, NoVideos, Unreadable, read_clips
-from .encoders import ImageEmbedder, encode_images
+from .svd import ImageEmbedder, encode_images
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class ClipCache:
 class Encoders:
     """The VAE and the image encoder, on one device."""
 
-    vae: torch.nn.Module
+    vae: AutoencoderKLTemporalDecoder
     embed: ImageEmbedder
 
     def encode(self, clip: np.ndarray) -> dict[str, torch.Tensor]:

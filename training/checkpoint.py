@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, with trained weights, optimizer state and the run's settings.
 
 Written under a temporary name and renamed when complete, so a full disk or a crash leaves the previous one whole.
-There are no random-number states to keep: see draws.py.
+There are no random-number states to keep: see batches.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from ..weights.files import read_metadata, read_tensors, save_tensors
 from .model import BackwardMotionModel
-from .svd import temporal_self_attentions
+from .svd import temporal_self_attentions, value_and_output
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def base_fingerprint(unet: torch.nn.Module) -> str:
     """SHA-256 over the matrices of a base UNet that are to be trained: tells one base model from another."""
     digest = hashlib.sha256()
     for layer in temporal_self_attentions(unet).values():
-        for weight in (layer.to_v.weight, layer.to_out[0].weight):
+        for weight in value_and_output(layer):
             digest.update(repr(tuple(weight.shape)).encode())
             digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -2,8 +2,8 @@
 
 Runs from any folder, alone or under accelerate:
 
-    python training/fine_tune.py --base SVD_FOLDER --data VIDEOS --out RESULT
-    accelerate launch training/fine_tune.py --config training/configs/svd_authors.json --base … --data … --out …
+    python -m generative_inbetweening.training.fine_tune --base SVD_FOLDER --data VIDEOS --out RESULT
+    accelerate launch -m generative_inbetweening.training.fine_tune --config training/configs/svd_authors.json …
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from ..common.latents import latent_shape
-from .encoders import encode_images
 from .model import BackwardMotionModel, enable_gradient_checkpointing
 from .settings import PRECISIONS, Settings
-from .svd import check_is_svd, read_config
+from .svd import check_is_svd, encode_images, read_config
 
 GIB = 2**30
 CARDS = (24, 48, 80)
@@ -67,7 +67,7 @@ class _FusedAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx, *gradients):
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
@@ -107,8 +107,10 @@ def step_need(settings: Settings, unet_config: dict, vae_config: dict, device: s
     """Memory of one optimizer step, from the configurations alone."""
     with torch.device(device):
         # `to`, because the mixing factors are made on the CPU whatever the default device.
-        unet = nn.Module.to(UNetSpatioTemporalConditionModel.from_config(unet_config), device)
-        vae = AutoencoderKLTemporalDecoder.from_config(vae_config).requires_grad_(False)
+        unet = cast(UNetSpatioTemporalConditionModel, UNetSpatioTemporalConditionModel.from_config(unet_config))
+        nn.Module.to(unet, torch.device(device))
+        vae = cast(AutoencoderKLTemporalDecoder, AutoencoderKLTemporalDecoder.from_config(vae_config))
+        vae.requires_grad_(False)
         model = BackwardMotionModel(unet, settings.maps, PRECISIONS[settings.mixed_precision])
         if settings.gradient_checkpointing:
             enable_gradient_checkpointing(model.unet)

@@ -9,16 +9,18 @@ Wang et al., Generative Inbetweening, arXiv 2408.15239, section 4.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 
-from . import loss as edm
-from .svd import temporal_self_attentions
+from . import edm
+from .svd import temporal_self_attentions, value_and_output
 
 MAPS = ("rotated", "own")
 
@@ -31,7 +33,7 @@ def _heads(projected: torch.Tensor, attention: Attention) -> torch.Tensor:
 def _attention_map(attention: Attention, hidden_states: torch.Tensor) -> torch.Tensor:
     """Attention probabilities of a temporal layer: [sequences, heads, frames, frames]."""
     query = _heads(attention.to_q(hidden_states), attention) * attention.scale
-    key = _heads(attention.to_k(hidden_states), attention)
+    key = _heads(attention.get_submodule("to_k")(hidden_states), attention)
     return (query @ key.transpose(-1, -2)).softmax(dim=-1)
 
 
@@ -49,17 +51,19 @@ class TemporalAttention:
         self.to_out = to_out
         # "reference", or the maps of the trained pass: "rotated" or "own".
         self.role = "reference"
-        self.rotated_map: torch.Tensor | None = None
+        self.rotated_map = torch.empty(0)
 
     def __call__(self, attn: Attention, hidden_states: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         probabilities = self.rotated_map if self.role == "rotated" else _attention_map(attn, hidden_states)
-        to_v, to_out = attn.to_v.weight, attn.to_out[0].weight
         if self.role == "reference":
+            to_v, to_out = value_and_output(attn)
             self.rotated_map = probabilities.detach().flip(-1, -2)
         else:
             to_v, to_out = self.to_v.to(hidden_states.dtype), self.to_out.to(hidden_states.dtype)
         values = _heads(F.linear(hidden_states, to_v), attn)
-        return F.linear((probabilities @ values).transpose(1, 2).flatten(2), to_out, attn.to_out[0].bias)
+        return F.linear(
+            (probabilities @ values).transpose(1, 2).flatten(2), to_out, attn.get_parameter("to_out.0.bias")
+        )
 
 
 class BackwardMotionModel(nn.Module):
@@ -70,7 +74,9 @@ class BackwardMotionModel(nn.Module):
     has them.
     """
 
-    def __init__(self, unet: nn.Module, maps: str = "rotated", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, unet: UNetSpatioTemporalConditionModel, maps: str = "rotated", dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         if maps not in MAPS:
             raise ValueError(f"--maps: expected one of {', '.join(MAPS)}, found {maps!r}.")
@@ -79,17 +85,19 @@ class BackwardMotionModel(nn.Module):
         self.layer_names = list(layers)
         # A list hides the frozen network from parameters(): nothing in it is trained, synchronised or saved.
         # diffusers' own `to` warns of modules to keep in float32; SVD has none.
-        self._frozen = [nn.Module.to(unet.requires_grad_(False).eval(), dtype)]
+        nn.Module.to(unet.requires_grad_(False).eval(), dtype)
+        self._frozen = [unet]
         precision = torch.promote_types(torch.float32, dtype)
-        copies = [(a.to_v.weight, a.to_out[0].weight) for a in layers.values()]
+        copies = [value_and_output(layer) for layer in layers.values()]
         self.to_v = nn.ParameterList(nn.Parameter(v.detach().to(precision, copy=True)) for v, _ in copies)
         self.to_out = nn.ParameterList(nn.Parameter(out.detach().to(precision, copy=True)) for _, out in copies)
         self._processors = [TemporalAttention(to_v, to_out) for to_v, to_out in zip(self.to_v, self.to_out)]
         for layer, processor in zip(layers.values(), self._processors):
-            layer.set_processor(processor)
+            # Any callable serves, though diffusers declares its own classes only.
+            layer.set_processor(processor)  # pyright: ignore[reportArgumentType]
 
     @property
-    def unet(self) -> nn.Module:
+    def unet(self) -> UNetSpatioTemporalConditionModel:
         """The frozen network."""
         return self._frozen[0]
 
@@ -165,13 +173,14 @@ class BackwardMotionModel(nn.Module):
         return edm.clip_losses(edm.denoise(prediction.to(noisy.dtype), noisy, sigma), target, sigma)
 
 
-def enable_gradient_checkpointing(unet: nn.Module) -> None:
+def enable_gradient_checkpointing(unet: UNetSpatioTemporalConditionModel) -> None:
     """Recompute residual, spatial and temporal blocks in the backward pass instead of keeping their insides.
 
     diffusers recomputes residual and spatial transformer blocks; the temporal transformer blocks are added here.
     """
     unet.enable_gradient_checkpointing()
-    for name, block in unet.named_modules():
+    blocks: Iterable[tuple[str, Any]] = unet.named_modules()
+    for name, block in blocks:
         if name.rpartition(".")[0].endswith("temporal_transformer_blocks"):
             block.forward = functools.partial(_recomputed, block.forward)
 
@@ -179,4 +188,5 @@ def enable_gradient_checkpointing(unet: nn.Module) -> None:
 def _recomputed(forward: Callable[..., torch.Tensor], *args: object, **kwargs: object) -> torch.Tensor:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    recompute: Any = checkpoint.checkpoint
+    return recompute(forward, *args, use_reentrant=False, **kwargs)

@@ -1,4 +1,8 @@
-"""What a fine-tuning run is told: command-line options, configuration files, and their checks."""
+"""The settings of a fine-tuning run: command-line options, configuration files, and their checks.
+
+The options are made from the dataclass here: `transformers.HfArgumentParser` cannot put options over a configuration
+file, has no `--no-gradient-checkpointing`, and names neither the file nor the entry that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import argparse
 import json
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +23,7 @@ class SettingsError(ValueError):
     """An option has a value that cannot be used."""
 
 
-def option(default: object, text: str, choices: tuple[str, ...] | None = None) -> Field:
+def option(default: object, text: str, choices: tuple[str, ...] | None = None) -> Any:
     """A dataclass field that is also a command-line option."""
     return field(default=default, metadata={"help": text, "choices": choices})
 
@@ -147,7 +152,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     return Settings(**values)
 
 
-def read_configuration(path: Path) -> dict[str, object]:
+def read_configuration(path: Path) -> dict[str, Any]:
     """Settings in a JSON file. Raises SettingsError naming the file and the entry that is wrong."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -161,7 +166,7 @@ def read_configuration(path: Path) -> dict[str, object]:
                 f"--config: {path}: {name!r} is no setting; --help lists them (batch_size for --batch-size)."
             )
         expected = type(OPTIONS[name].default)
-        accepted = (int, float) if expected is float else expected
+        accepted = (int, float) if expected is float else (expected,)
         if not isinstance(value, accepted) or (expected is not bool and isinstance(value, bool)):
             raise SettingsError(f"--config: {path}: {name}: expected {expected.__name__}, found {value!r}.")
         choices = OPTIONS[name].metadata["choices"]

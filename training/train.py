@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs, gather_object
+from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
 from ..common.errors import WeightsError
 from ..weights.backward_motion import write_backward_motion
 from ..weights.keys.unet import diffusers_to_comfy
-from . import draws
-from .batch import BatchMaker
-from .cache import ClipCache, Encoders, collect
+from .batches import STEP, BatchMaker, HeldOut, clip_numbers, generator, prepare_clips
 from .checkpoint import (
     CheckpointError,
     RunState,
@@ -29,11 +31,8 @@ from .checkpoint import (
     read_state,
     save_checkpoint,
 )
-from .data import ClipShape, find_sources
-from .encoders import ImageEmbedder, load_vae
-from .held_out import HeldOut
+from .log import RunLog
 from .model import BackwardMotionModel, enable_gradient_checkpointing
-from .run_log import RunLog, StopSignals
 from .settings import PRECISIONS, Settings, SettingsError
 from .svd import check_is_svd, load_unet
 
@@ -118,34 +117,6 @@ def _starting_point(settings: Settings, resume: str | None, overwrite: bool) -> 
     return Path(resume) if resume else present[-1]
 
 
-def prepare_clips(accelerator: Accelerator, settings: Settings) -> tuple[BatchMaker, list[Path], list[Path]]:
-    """Encode what the cache lacks, each process its share; returns the batch maker, clips and held-out clips."""
-    shape = ClipShape(
-        settings.frames, settings.stride, settings.width, settings.height, settings.fit, settings.clips_per_video
-    )
-    cache = ClipCache(settings.cache_folder, shape, Path(settings.base))
-    folders = {"--data": settings.data} | ({"--held-out": settings.held_out} if settings.held_out else {})
-    sources = {option: find_sources(Path(folder), option) for option, folder in folders.items()}
-    vae = load_vae(Path(settings.base)).to(accelerator.device)
-    missing = {option: cache.missing(each) for option, each in sources.items()}
-    encoders = None
-    if any(missing.values()):
-        embedder = ImageEmbedder.load(Path(settings.base))
-        embedder.encoder.to(accelerator.device)
-        encoders = Encoders(vae, embedder)
-    accelerator.wait_for_everyone()
-    clips = {}
-    for option, paths in missing.items():
-        share = paths[accelerator.process_index :: accelerator.num_processes]
-        skipped = cache.encode(share, encoders, accelerator.is_main_process) if share else []
-        skipped = gather_object(skipped)
-        accelerator.wait_for_everyone()
-        clips[option] = collect(cache, sources[option], skipped, option)
-    # Only the encoder is needed from here on.
-    del vae.decoder
-    return BatchMaker(vae, settings, accelerator.device), clips["--data"], clips.get("--held-out", [])
-
-
 def learning_rate(settings: Settings, step: int) -> float:
     """Learning rate of a step (the first is 0)."""
     rate = settings.lr
@@ -167,6 +138,29 @@ def write_result(model: BackwardMotionModel, settings: Settings, overwrite: bool
     differences = {names[name]: tensor for name, tensor in model.differences().items()}
     write_backward_motion(settings.result, differences, metadata, overwrite)
     logger.info("wrote %s", settings.result)
+
+
+class StopSignals:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second acts as usual."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        # Only the main thread may set handlers; elsewhere the run simply cannot be stopped this way.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -277,19 +271,19 @@ class Run:
         for turn in range(settings.accumulation):
             number = self.step * settings.accumulation + turn
             number = number * accelerator.num_processes + accelerator.process_index
-            chosen = draws.clip_numbers(settings.seed, len(self.clips), number, settings.batch_size)
-            batch = self.batches(
-                [self.clips[clip] for clip in chosen], draws.generator(settings.seed, draws.STEP, number)
-            )
+            chosen = clip_numbers(settings.seed, len(self.clips), number, settings.batch_size)
+            batch = self.batches([self.clips[clip] for clip in chosen], generator(settings.seed, STEP, number))
             with accelerator.accumulate(self.wrapped):
                 loss = self.wrapped(**batch).mean()
                 accelerator.backward(loss)
                 total += loss.detach() / settings.accumulation
         reported = torch.stack([total, total.new_tensor(float(stop_requested))])
-        loss_value, stop = accelerator.reduce(reported, reduction="mean").tolist()
+        averaged: Any = accelerator.reduce(reported, reduction="mean")
+        loss_value, stop = averaged.tolist()
         self._check_finite("loss", loss_value)
         limit = settings.max_grad_norm or math.inf
-        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        norm_of_all: Any = accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        norm = float(norm_of_all)
         if accelerator.scaler is None:
             self._check_finite("gradient", norm)
         self.optimizer.step()

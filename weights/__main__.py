@@ -10,6 +10,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from generative_inbetweening.weights.command_line import main
+# The name is made at run time, by generative_inbetweening.py.
+from generative_inbetweening.weights.command_line import main  # pyright: ignore[reportMissingImports]
 
 sys.exit(main())

@@ -8,7 +8,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import nn
 
-from ...training import loss as edm
+from ...training import edm
 from ...training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes, step_inputs
 from ...training.model import BackwardMotionModel, enable_gradient_checkpointing
 from ...training.settings import Settings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 from pathlib import Path
 
@@ -12,10 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ...training.json_lines import append_line
-from .data import Clip, clip_pixels, frames_of, make_clips
-
-log = logging.getLogger(__name__)
+from ..world.world import Clip, make_clips
+from .clips import clip_pixels, frames_of
+from .parallel import report
 
 CONFIG = {
     "hidden_size": 64,
@@ -90,8 +87,6 @@ def train_image_encoder(
                 "attributes_mse": float(told),
                 "seconds": round(time.time() - began, 1),
             }
-            log.info("%s", json.dumps(record))
-            if log_path:
-                append_line(log_path, record)
+            report(record, log_path)
     encoder.eval().save_pretrained(folder)
     return encoder

@@ -1,4 +1,4 @@
-"""Training processes that share the cores and average their gradients once a step.
+"""Training processes that share the cores and average their gradients once a step; their log.
 
 For small networks on a CPU this is faster than threads inside each operation, as long as the arithmetic of a step
 outweighs the averaging.
@@ -6,6 +6,8 @@ outweighs the averaging.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -14,6 +16,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from ...training.log import append_line
+
+logger = logging.getLogger(__name__)
 
 
 def launch(worker: Callable[..., None], processes: int, *arguments: object) -> None:
@@ -67,3 +73,10 @@ def average_gradients(parameters: list[torch.nn.Parameter], *numbers: float) -> 
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
     return flat[start:].tolist()
+
+
+def report(record: dict[str, object], path: Path | None) -> None:
+    """Says how far a stage is, and adds a line to its log."""
+    logger.info("%s", json.dumps(record))
+    if path:
+        append_line(path, record)

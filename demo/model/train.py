@@ -14,14 +14,21 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from .data import cached_pool
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from torchvision.utils import save_image
+from transformers import CLIPVisionModelWithProjection
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from ...training.svd import use_original_group_norm
+from ..world.world import make_clips
+from .clips import HELD_OUT_SEED, cached_pool, encode_clips
 from .image_encoder import train_image_encoder
 from .parallel import launch
-from .preview import write_preview
-from .unet import train_unet
+from .unet import sample_forward, train_unet
 from .vae import train_decoder, train_vae, use_layers
 
-log = logging.getLogger("training.demo_model")
+log = logging.getLogger(__name__)
 
 STAGES = ("vae", "image_encoder", "latents", "unet", "decoder", "preview")
 FEATURE_EXTRACTOR = {
@@ -31,9 +38,9 @@ FEATURE_EXTRACTOR = {
     "do_normalize": True,
     "do_rescale": True,
     "do_resize": True,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_mean": list(OPENAI_CLIP_MEAN),
     "image_processor_type": "CLIPImageProcessor",
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "image_std": list(OPENAI_CLIP_STD),
     "resample": 3,
     "rescale_factor": 1 / 255,
     "size": {"shortest_edge": 224},
@@ -43,7 +50,8 @@ FEATURE_EXTRACTOR = {
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; see ``--help``."""
     parser = argparse.ArgumentParser(
-        prog="python -m generative_inbetweening.demo.model.train", description=__doc__.split("\n\n")[0]
+        prog="python -m generative_inbetweening.demo.model.train",
+        description="Trains the demo model from scratch, in stages that can be taken up again.",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the result, checkpoints, latents and log")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
@@ -62,11 +70,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load_parts(model: Path) -> tuple:
+def load_parts(model: Path) -> tuple[AutoencoderKLTemporalDecoder, CLIPVisionModelWithProjection]:
     """The VAE and the image encoder of a diffusers folder, ready to encode."""
-    from diffusers import AutoencoderKLTemporalDecoder
-    from transformers import CLIPVisionModelWithProjection
-
     return (
         AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False),
         CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False),
@@ -75,8 +80,6 @@ def load_parts(model: Path) -> tuple:
 
 def write_pipeline_files(model: Path) -> None:
     """The small files that make the parts a StableVideoDiffusionPipeline folder."""
-    from diffusers import EulerDiscreteScheduler
-
     EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -115,6 +118,36 @@ def pools(out: Path, options: argparse.Namespace) -> tuple[dict, dict]:
         cached_pool(*parts, out / "latents", "train", options.train_clips),
         cached_pool(*parts, out / "latents", "test", options.test_clips),
     )
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKLTemporalDecoder, latents: torch.Tensor) -> torch.Tensor:
+    """Frames in [0, 1], ``[n, frames, 3, h, w]``, of scaled latents ``[n, frames, 4, h, w]``."""
+    n, frames = latents.shape[:2]
+    decoded = vae.decode(latents.flatten(0, 1) / vae.config.scaling_factor, num_frames=frames).sample
+    return ((decoded + 1) / 2).clamp(0, 1).unflatten(0, (n, frames))
+
+
+def write_preview(model: Path, path: Path, clips: int = 8, guidance: tuple[float, ...] = (1.0, 2.0)) -> Path:
+    """A picture with the frames of a clip in each row: for each held-out clip truth, reconstruction, and samples.
+
+    Args:
+        model: diffusers folder.
+        path: the PNG to write.
+        guidance: one sample for each.
+    """
+    vae, image_encoder = load_parts(model)
+    unet = UNetSpatioTemporalConditionModel.from_pretrained(model / "unet").eval()
+    use_original_group_norm(unet)
+    truth = make_clips(list(range(HELD_OUT_SEED, HELD_OUT_SEED + clips)), "test")
+    encoded = encode_clips(vae, image_encoder, truth, torch.Generator().manual_seed(0))
+    columns = [torch.stack([clip.frames for clip in truth]), decode(vae, encoded["latents"])]
+    columns += [
+        decode(vae, sample_forward(unet, encoded["first"], encoded["embed_first"], guidance=g)) for g in guidance
+    ]
+    rows = torch.stack(columns, 1)
+    save_image(rows.flatten(0, 2), path, nrow=rows.shape[2], padding=0)
+    return path
 
 
 def _worker(stage: str, options: argparse.Namespace) -> None:

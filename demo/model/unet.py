@@ -1,13 +1,11 @@
 """The demo model's UNet: SVD's UNetSpatioTemporalConditionModel with few channels, trained from scratch as SVD is.
 
-EDM with v-prediction (Karras et al., arXiv 2206.00364; method as in SVD, arXiv 2311.15127): with noise level σ the
-network sees ``x / sqrt(σ²+1)`` and the time ``0.25 ln σ``; denoised ``= x/(σ²+1) − v·σ/sqrt(σ²+1)``.
+Preconditioning and loss are those of `training/edm.py`. Some clips lose their conditioning, so that guidance works.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import math
 import time
@@ -20,10 +18,10 @@ from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from safetensors.torch import load_file
 
-from ...training.json_lines import append_line
-from .data import save_tensors
-from .muon import Muon
-from .parallel import average_gradients, rank, size
+from ...training import edm
+from ...training.svd import use_original_group_norm
+from ...weights.files import save_tensors
+from .parallel import average_gradients, rank, report, size
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +47,6 @@ CONDITIONING_DROPOUT = 0.1
 EMA_DECAY = 0.997
 WARM_UP = 100
 """Steps in which the learning rate rises."""
-
-
-def use_original_epsilon(unet: UNetSpatioTemporalConditionModel) -> None:
-    """Sets the GroupNorms of all resnets to eps 1e-5, as in the original SVD; diffusers uses 1e-6 in most of them.
-
-    The GroupNorm before each transformer is 1e-6 in both.
-    """
-    for module in unet.modules():
-        if isinstance(module, (ResnetBlock2D, TemporalResnetBlock)):
-            module.norm1.eps = module.norm2.eps = 1e-5
 
 
 def start_as_identity(unet: UNetSpatioTemporalConditionModel) -> None:
@@ -119,17 +107,10 @@ def denoise(
         image: unscaled latents of the conditioning picture, ``[n, 4, h, w]``.
         embed: its image embedding, ``[n, c]``.
     """
-    s = sigma.view(-1, 1, 1, 1, 1)
-    frames = noisy.shape[1]
-    sample = torch.cat((noisy / (s**2 + 1).sqrt(), image[:, None].expand(-1, frames, -1, -1, -1)), 2)
+    sample = edm.network_input(noisy, sigma, image)
     time_ids = torch.tensor(TIME_IDS).expand(len(noisy), 3)
-    v = unet(sample, 0.25 * sigma.log(), encoder_hidden_states=embed[:, None], added_time_ids=time_ids).sample
-    return noisy / (s**2 + 1) - v * s / (s**2 + 1).sqrt()
-
-
-def weighted_loss(denoised: torch.Tensor, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """EDM's loss per clip, ``(1+σ²)/σ² · (denoised − latents)²``, ``[n]``."""
-    return (1 + sigma**2) / sigma**2 * (denoised - latents).square().flatten(1).mean(1)
+    v = unet(sample, edm.network_time(sigma), encoder_hidden_states=embed[:, None], added_time_ids=time_ids).sample
+    return edm.denoise(v, noisy, sigma)
 
 
 @torch.no_grad()
@@ -143,9 +124,9 @@ def held_out_loss(unet: UNetSpatioTemporalConditionModel, pool: dict[str, torch.
         part = slice(start, start + 16)
         latents, s = pool["latents"][part], sigma[part]
         noise = torch.randn(latents.shape, generator=generator)
-        noisy = latents + noise * s.view(-1, 1, 1, 1, 1)
+        noisy = latents + noise * edm.per_clip(s)
         denoised = denoise(unet, noisy, s, pool["first"][part], pool["embed_first"][part])
-        losses.append(weighted_loss(denoised, latents, s))
+        losses.append(edm.clip_losses(denoised, latents, s))
     return float(torch.cat(losses).mean())
 
 
@@ -184,9 +165,9 @@ def _training_loss(unet: UNetSpatioTemporalConditionModel, pool: dict[str, torch
     latents = pool["latents"][pick]
     sigma = (SIGMA_LOG_MEAN + SIGMA_LOG_STD * torch.randn(batch)).exp()
     keep = (torch.rand(batch) >= CONDITIONING_DROPOUT).float()
-    noisy = latents + torch.randn_like(latents) * sigma.view(-1, 1, 1, 1, 1)
+    noisy = latents + torch.randn_like(latents) * edm.per_clip(sigma)
     image, embed = pool["first"][pick] * keep.view(-1, 1, 1, 1), pool["embed_first"][pick] * keep.view(-1, 1)
-    return weighted_loss(denoise(unet, noisy, sigma, image, embed), latents, sigma).mean()
+    return edm.clip_losses(denoise(unet, noisy, sigma, image, embed), latents, sigma).mean()
 
 
 def _save_checkpoint(
@@ -236,6 +217,24 @@ def export(folder: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, 
     temporary.rmdir()
 
 
+class Muon(torch.optim.Muon):
+    """torch's Muon with a step of AdamW's size (Liu et al., arXiv 2502.16982), for convolutions too.
+
+    torch's own takes matrices alone. Here it gets each weight as the matrix `[out, in · kernel]` in the same memory.
+    """
+
+    def __init__(self, weights: list[torch.nn.Parameter], lr: float) -> None:
+        self.weights = weights
+        matrices = [torch.nn.Parameter(weight.detach().flatten(1)) for weight in weights]
+        super().__init__(matrices, lr, weight_decay=1e-3, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure: Callable | None = None) -> float | None:
+        """One step with the weights' gradients."""
+        for weight, matrix in zip(self.weights, self.param_groups[0]["params"], strict=True):
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        return super().step(closure)
+
+
 def _optimisers(unet: UNetSpatioTemporalConditionModel, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices and convolutions of the blocks, AdamW for the rest."""
     matrices, rest = [], []
@@ -269,7 +268,7 @@ def train_unet(
     """
     torch.manual_seed(seed)
     unet = UNetSpatioTemporalConditionModel(**CONFIG)
-    use_original_epsilon(unet)
+    use_original_group_norm(unet)
     start_as_identity(unet)
     shorten_cross_attention(unet)
     quicken_temporal_convolutions(unet)
@@ -302,8 +301,7 @@ def train_unet(
         torch._foreach_lerp_(list(ema.values()), list(unet.state_dict().values()), 1 - decay)
         losses.append(mean_loss)
         if step % 25 == 0 and rank() == 0:
-            _log(
-                work,
+            report(
                 {
                     "stage": "unet",
                     "step": step,
@@ -311,6 +309,7 @@ def train_unet(
                     "rate": rate,
                     "seconds": round(elapsed, 1),
                 },
+                work / "log.jsonl",
             )
         if elapsed - saved > save_every:
             saved = elapsed
@@ -336,9 +335,4 @@ def _export_and_measure(
     unet.load_state_dict(ema)
     loss = held_out_loss(unet, test)
     unet.load_state_dict(current)
-    _log(work, {"stage": "unet", "step": step, "held_out_loss": loss, "seconds": round(elapsed, 1)})
-
-
-def _log(work: Path, record: dict) -> None:
-    log.info("%s", json.dumps(record))
-    append_line(work / "log.jsonl", record)
+    report({"stage": "unet", "step": step, "held_out_loss": loss, "seconds": round(elapsed, 1)}, work / "log.jsonl")

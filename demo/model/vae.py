@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -15,9 +14,9 @@ from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock, TemporalResnetBlock
 
-from ...training.json_lines import append_line
-from .data import frames_of, make_clips
-from .parallel import average_gradients, rank
+from ..world.world import make_clips
+from .clips import frames_of
+from .parallel import average_gradients, rank, report
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +207,7 @@ def train_vae(
 ) -> None:
     """Trains the encoder, with a stand-in for the decoder, and saves the VAE in ``folder``.
 
-    Runs alone or in every process of ``demo_parallel.launch``.
+    Runs alone or in every process of ``parallel.launch``.
     """
     torch.manual_seed(seed)
     vae, sketch = AutoencoderKLTemporalDecoder(**CONFIG), SketchDecoder()
@@ -279,7 +278,7 @@ def _train(
         optimiser.step()
         step += 1
         if step % 25 == 0 and rank() == 0:
-            _log(
+            report(
                 {
                     "stage": stage,
                     "step": step,
@@ -289,9 +288,3 @@ def _train(
                 },
                 log_path,
             )
-
-
-def _log(record: dict, path: Path | None) -> None:
-    log.info("%s", json.dumps(record))
-    if path:
-        append_line(path, record)

@@ -1,27 +1,38 @@
-"""The log of a run as JSON lines, and the wish to stop it."""
+"""Logs as JSON lines: a full disk may cost a line, but neither damages the file nor ends the run."""
 
 from __future__ import annotations
 
 import json
-import signal
-import threading
+import logging
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
+from types import TracebackType
 
 from ..common.atomic_write import atomic_write
-from .json_lines import append_line
 
-if TYPE_CHECKING:
-    from typing import Self
+logger = logging.getLogger(__name__)
+
+
+def append_line(path: Path, entry: dict[str, object]) -> None:
+    """Append one JSON object to a file of JSON lines, or none of it, and a warning, where that is not possible."""
+    line = (json.dumps(entry) + "\n").encode()
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = file.write(line)
+                if written < len(line):
+                    # A disk that has room for a part takes the part; the rest says what is wrong.
+                    file.write(line[written:])
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        logger.warning("%s: a line is left out, the run goes on: %s", path.name, error.strerror)
 
 
 class RunLog:
-    """Appends one JSON object a line; entries of steps after the one resumed from are dropped first.
-
-    A line that cannot be written, as on a full disk, is left out: losing it is no reason to lose the run.
-    """
+    """The log of a run: one JSON object a line. Entries of steps after the one resumed from are dropped first."""
 
     def __init__(self, path: Path, step: int, writing: bool = True) -> None:
         self.path = path
@@ -37,7 +48,7 @@ class RunLog:
             with atomic_write(self.path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -61,26 +72,3 @@ def _step_of(line: str) -> float:
         return json.loads(line).get("step", 0)
     except ValueError:
         return float("inf")
-
-
-class StopSignals:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second acts as usual."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        # Only the main thread may set handlers; elsewhere the run simply cannot be stopped this way.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
