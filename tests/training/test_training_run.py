@@ -18,8 +18,8 @@ from generative_inbetweening.training import cache as module_of_the_cache
 from generative_inbetweening.training.cache import ClipCache, write_json
 from generative_inbetweening.training.data import ClipShape
 from generative_inbetweening.training.fine_tune import main
-from generative_inbetweening.training.memory import step_need
 from generative_inbetweening.training.log import RunLog
+from generative_inbetweening.training.memory import step_need
 from generative_inbetweening.training.settings import Settings, read_configuration
 from generative_inbetweening.weights.backward_motion import check_fits, read_backward_motion
 from generative_inbetweening.weights.keys.unet import diffusers_to_comfy
