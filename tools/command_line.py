@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .demo import DemoOptions, run_demo
+from .demo import check_options, run_demo
 from .host import prepare_host
-from .paths import DEMO_OUTPUT
+from .paths import DEMO, DEMO_OUTPUT
 from .processes import DevError, explain_os_error, say
 from .run_tests import benchmarks, check_benchmark, run_benchmark, run_checks, run_tests
 from .server import check_port, serve
@@ -45,9 +45,8 @@ def complain(sentence: str) -> int:
 def run_command(options: argparse.Namespace, rest: list[str]) -> int | None:
     """The command's exit code. What can be refused is refused before the set-up. Raises DevError."""
     if options.command == "demo":
-        demo = DemoOptions(options.first, options.last, options.frames, options.steps, options.seed, options.out)
-        demo.check()
-        return run_demo(prepare_host(options.comfyui, options.python), demo)
+        check_options(options)
+        return run_demo(prepare_host(options.comfyui, options.python), options)
     if options.command == "serve":
         check_port(options.port)
         return serve(prepare_host(options.comfyui, options.python), options.port, not options.no_browser)
@@ -72,8 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | check | serve | benchmark")
 
     demo = add_command(commands, "demo", "Run the example workflow on two keyframes and write the video between them.")
-    demo.add_argument("--first", type=user_path, default=DemoOptions.first, metavar="PNG", help="first keyframe")
-    demo.add_argument("--last", type=user_path, default=DemoOptions.last, metavar="PNG", help="last keyframe")
+    demo.add_argument("--first", type=user_path, default=DEMO / "first.png", metavar="PNG", help="first keyframe")
+    demo.add_argument("--last", type=user_path, default=DEMO / "last.png", metavar="PNG", help="last keyframe")
     demo.add_argument("--frames", type=number(2), metavar="N", help="frames of the video, keyframes included")
     demo.add_argument("--steps", type=number(1), metavar="N", help="sampling steps")
     demo.add_argument("--seed", type=number(0), metavar="N", help="seed of the noise")

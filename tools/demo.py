@@ -6,12 +6,12 @@ import json
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from argparse import Namespace
 from pathlib import Path
 
 from ..common.atomic_write import atomic_write
 from .host import Host
-from .paths import DEMO, DEMO_OUTPUT, DEMO_WORKFLOW, RUNS, STATE
+from .paths import DEMO, DEMO_WORKFLOW, RUNS, STATE
 from .processes import DevError, clean_environment, say
 from .server import ADDRESS, free_port, running_server
 
@@ -21,31 +21,20 @@ VIDEO, SHEET = "inbetween.mp4", "contact_sheet.png"
 ABOUT = DEMO / "about.txt"
 
 
-@dataclass(frozen=True)
-class DemoOptions:
-    """What the user asked for; None leaves what the workflow says."""
-
-    first: Path = DEMO / "first.png"
-    last: Path = DEMO / "last.png"
-    frames: int | None = None
-    steps: int | None = None
-    seed: int | None = None
-    out: Path = DEMO_OUTPUT
-
-    def check(self) -> None:
-        """Raises DevError before the long work if a file is missing or the folder cannot be made."""
-        for option, path in (("--first", self.first), ("--last", self.last)):
-            if not path.is_file():
-                raise DevError(f"{option}: there is no picture {path}.")
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.out).close()
-        except OSError as error:
-            raise DevError(f"--out: cannot write into {self.out}: {error.strerror}.") from error
+def check_options(options: Namespace) -> None:
+    """Raises DevError before the long work if a file is missing or the folder cannot be made."""
+    for option, path in (("--first", options.first), ("--last", options.last)):
+        if not path.is_file():
+            raise DevError(f"{option}: there is no picture {path}.")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.out).close()
+    except OSError as error:
+        raise DevError(f"--out: cannot write into {options.out}: {error.strerror}.") from error
 
 
-def run_demo(host: Host, options: DemoOptions) -> None:
-    """Make inbetween.mp4 and contact_sheet.png. Raises DevError."""
+def run_demo(host: Host, options: Namespace) -> None:
+    """Make inbetween.mp4 and contact_sheet.png in `options.out`. Raises DevError."""
     RUNS.mkdir(parents=True, exist_ok=True)
     log = STATE / "demo-server.log"
     with tempfile.TemporaryDirectory(dir=RUNS, prefix="demo-", ignore_cleanup_errors=True) as name:
@@ -76,8 +65,8 @@ def run_demo(host: Host, options: DemoOptions) -> None:
     say(f"Contact sheet: {options.out / SHEET}")
 
 
-def prepare_run(run: Path, options: DemoOptions) -> Path:
-    """Fill the run's folder: the keyframes in its input, the workflow with the user's settings."""
+def prepare_run(run: Path, options: Namespace) -> Path:
+    """Fill the run's folder: the keyframes in its input, the workflow with the user's settings (None: its own)."""
     for kind in ("input", "output", "temp"):
         (run / kind).mkdir()
     workflow = json.loads(DEMO_WORKFLOW.read_text(encoding="utf-8"))
@@ -85,14 +74,10 @@ def prepare_run(run: Path, options: DemoOptions) -> Path:
         picture = title.replace(" ", "_") + source.suffix.lower()
         shutil.copyfile(source, run / "input" / picture)
         workflow[node_of(workflow, title)]["inputs"]["image"] = picture
-    encode, sampler = node_of(workflow, "Encode Keyframes"), node_of(workflow, "Dual-Direction KSampler")
-    for node, name, value in (
-        (encode, "frames", options.frames),
-        (sampler, "steps", options.steps),
-        (sampler, "seed", options.seed),
-    ):
-        if value is not None:
-            workflow[node]["inputs"][name] = value
+    sampler = "Dual-Direction KSampler"
+    for title, name in (("Encode Keyframes", "frames"), (sampler, "steps"), (sampler, "seed")):
+        if getattr(options, name) is not None:
+            workflow[node_of(workflow, title)]["inputs"][name] = getattr(options, name)
     add_contact_sheet(workflow)
     path = run / "workflow.json"
     path.write_text(json.dumps(workflow), encoding="utf-8")

