@@ -83,6 +83,7 @@ def test_frames_are_measured_against_the_clip_of_the_benchmark():
     assert not torch.equal(clip.truth, world_clip(FIRST_SEED + 1, 8, 64).truth)
 
 
+@pytest.mark.slow
 def test_every_method_makes_a_video_and_counts_its_work(methods, monkeypatch):
     clip = world_clip(FIRST_SEED, 8, 64)
     # 4 steps, the first 2 of them once more; 4 videos an evaluation, of forward SVD 2.

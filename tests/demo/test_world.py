@@ -74,6 +74,7 @@ def test_other_sizes_show_the_same_motion():
     assert (shrunk - small.frames).abs().mean() < 0.01
 
 
+@pytest.mark.slow
 def test_the_tracker_finds_the_object_in_true_frames(clips):
     assert max(motion_error(clip.frames, clip) for clip in clips) < 1.0
 
@@ -84,6 +85,7 @@ def test_the_tracker_survives_noise(clips):
     assert max(errors) < 1.0
 
 
+@pytest.mark.slow
 def test_a_cross_fade_has_a_large_motion_error(clips):
     errors = torch.tensor([motion_error(cross_fade(c.frames[0], c.frames[-1], 8), c) for c in clips])
     assert errors.mean() > 4.0

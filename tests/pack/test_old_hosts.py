@@ -75,6 +75,7 @@ def sentences(lines: list[str]) -> list[str]:
     return [line for line in lines if "0.3.75" in line]
 
 
+@pytest.mark.install
 @pytest.mark.parametrize("lacking", [name for name in LACKS if name not in ("nothing", "days", "a readable version")])
 def test_one_sentence_says_which_version_is_needed(answers, lacking):
     loaded, nodes, lines = answers[lacking]
@@ -85,6 +86,7 @@ def test_one_sentence_says_which_version_is_needed(answers, lacking):
     assert not [line for line in lines if "Traceback" in line]
 
 
+@pytest.mark.install
 def test_an_older_host_that_takes_the_nodes_is_named(answers):
     loaded, nodes, lines = answers["days"]
     assert loaded and len(nodes) >= 10
@@ -92,6 +94,7 @@ def test_an_older_host_that_takes_the_nodes_is_named(answers):
     assert "0.3.75 or newer" in sentence and "0.3.60" in sentence
 
 
+@pytest.mark.install
 @pytest.mark.parametrize("lacking", ["nothing", "a readable version"])
 def test_nothing_is_said_where_nothing_is_lacking(answers, lacking):
     loaded, nodes, lines = answers[lacking]

@@ -23,6 +23,7 @@ DEMO = Path(__file__).resolve().parents[2] / "demo"
 WRAPPERS = comfy.patcher_extension.WrappersMP
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 ALL = ["dual-direction", "time-reversal", "endpoint-correction", "alternating", "alternating-backward-motion"]
+pytestmark = pytest.mark.slow
 
 
 def test_svds_own_guidance_is_ours_with_weighted_fusion(models, encoded):
@@ -266,7 +267,6 @@ def test_easy_cache_leaves_out_whole_evaluations(models, encoded, order):
     assert torch.allclose(sample(nothing, encoded), sample(models[0], encoded), **ROUNDING)
 
 
-@pytest.mark.slow
 def test_easy_cache_saves_and_costs_what_it_does_in_the_hosts_ksampler(monkeypatch, capsys):
     """On the demo model, 20 steps; prints the videos through the UNet, and how far off the latents are."""
     for kind in ("checkpoints", "backward_motion"):

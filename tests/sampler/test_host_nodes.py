@@ -207,6 +207,7 @@ def acts_alike(model, encoded, without) -> bool:
     return far(sample(model, encoded, steps=2), without[1]) == acts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTS)
 def test_a_node_acts_as_in_the_hosts_ksampler(models, encoded, values, without, name):
     there(name)

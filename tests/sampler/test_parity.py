@@ -109,7 +109,9 @@ def test_the_hosts_schedule_is_the_authors(case, models):
     assert torch.allclose(schedule(case, models[0]), case.tensors["sigmas"], rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("order", VIDEOS_PER_CALL)
+@pytest.mark.parametrize(
+    "order", [order if order == "2" else pytest.param(order, marks=pytest.mark.slow) for order in VIDEOS_PER_CALL]
+)
 def test_video_is_the_authors_in_every_videos_per_call(case, encoded, models, order):
     found = sample_case(case, models[0], *encoded, order=order).tensors
     assert_the_authors(case, **{name: tensor for name, tensor in found.items() if name in case.tensors})

@@ -195,6 +195,7 @@ def test_swapped_keyframes_mirror_the_video_when_both_directions_are_alike(model
     assert torch.allclose(mirrored.flip(0), forward, **ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler_name", comfy.samplers.KSampler.SAMPLERS)
 def test_every_sampler_runs_with_reinjection(models, encoded, sampler_name):
     levels = []

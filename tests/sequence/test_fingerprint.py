@@ -27,6 +27,7 @@ def keys(*requests) -> set[str]:
     return {model_fingerprint(*request) for request in requests}
 
 
+@pytest.mark.slow
 def test_every_number_of_every_model_counts(models, others):
     assert len(keys(models, others)) == 1
     for module in (others[0].model.diffusion_model, others[1].model, others[2].first_stage_model):
@@ -56,6 +57,7 @@ def test_where_a_copy_of_the_backward_motion_is_does_not_count(models):
     assert keys(models) == before
 
 
+@pytest.mark.slow
 def test_what_callbacks_attachments_and_hooks_hold_counts(models):
     def put(change):
         model = models[0].clone()

@@ -49,6 +49,7 @@ def test_next_segment_begins_in_the_one_before_and_holds_its_frames(models, clip
     assert torch.equal(ends[1][0], decoded[1:2]) and torch.equal(ends[1][1], keyframes(3)[2:])
 
 
+@pytest.mark.slow
 def test_without_them_and_in_the_first_segment_nothing_changes(models):
     plain, guided = (sequence(models, keyframes(3), guiding_frames=count)[1] for count in (0, 1))
     assert torch.equal(plain[:4], guided[:4])
@@ -70,11 +71,13 @@ def test_one_picture_has_no_neighbour(models):
     assert torch.equal(guided, plain)
 
 
+@pytest.mark.slow
 def test_clips_of_a_subdivision_are_not_guided(models, clips):
     images, _ = sequence(models, keyframes(3), frames_per_segment="3", subdivisions=1, guiding_frames=1)
     assert [len(clip) for clip in clips] == [3, 3, 3, 4, 3, 3] and len(images) == 2 * 4 + 1
 
 
+@pytest.mark.slow
 def test_finished_segments_are_known_by_what_guides_them(models, sampled):
     images, _ = sequence(models, keyframes(4), guiding_frames=1)
     sampled.clear()

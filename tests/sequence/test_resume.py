@@ -88,6 +88,7 @@ needs_bypass = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("put", "before", "after"),
     [
@@ -95,7 +96,7 @@ needs_bypass = pytest.mark.skipif(
         (hypertile, 256, 32),
         (compute_dtype, "default", "bf16"),
         (prediction, "v_prediction", "eps"),
-        pytest.param(merged, 0.5, 0.6, marks=pytest.mark.slow),
+        (merged, 0.5, 0.6),
         pytest.param(lora_in_bypass, 0.0, 1.0, marks=needs_bypass),
         (injected, 1.0, 1.5),
         (wrapped, 1.0, 1.5),
@@ -114,6 +115,7 @@ def test_whatever_a_node_puts_on_the_model_is_known(models, sampled, put, before
     assert len(sampled) == 2
 
 
+@pytest.mark.slow
 def test_what_the_host_was_started_with_counts(models, sampled, monkeypatch):
     def run() -> int:
         sequence(models, keyframes(2), frames_per_segment="2")

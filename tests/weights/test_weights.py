@@ -218,6 +218,7 @@ def test_the_right_base_is_known_whatever_number_formats_both_files_have(tmp_pat
     assert "other_base" not in read_metadata(tmp_path / "out.safetensors")
 
 
+@pytest.mark.slow
 def test_another_base_is_refused_at_the_terminal(tmp_path):
     arguments = (
         "backward-motion",
