@@ -144,6 +144,10 @@ class Server:
             await asyncio.sleep(0.05)
         raise WorkflowFailed("The run is not in the history.")
 
+    def log(self) -> str:
+        """What the server has written on its console."""
+        return (self.base / "server.log").read_text(encoding="utf-8", errors="replace")
+
     def view(self, file: dict) -> bytes:
         """An output file's content, through /view."""
         status, content = self.ask("GET", "/view", params=file)

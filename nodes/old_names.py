@@ -1,0 +1,56 @@
+"""Saved graphs with names that inputs and choices had before: each is renamed before the host checks the graph.
+
+web/old_names.json lists the names by the date of the change; the window reads it, too (web/old_names.js).
+"""
+
+import json
+import logging
+from pathlib import Path
+
+OLD_NAMES: dict[str, dict] = json.loads(
+    (Path(__file__).parents[1] / "web" / "old_names.json").read_text(encoding="utf-8")
+)
+logger = logging.getLogger(__name__)
+
+
+def accept_old_names() -> None:
+    """Has the running server, if there is one, rename in every graph that it is given."""
+    import server
+
+    if getattr(server.PromptServer, "instance", None) is not None:
+        server.PromptServer.instance.add_on_prompt_handler(_in_request)
+
+
+def with_new_names(prompt: dict) -> dict:
+    """A graph in API form with today's names, and a note on the console for each old one; `prompt` is not changed."""
+    return {node: _renamed(node, content) for node, content in prompt.items()}
+
+
+def _in_request(request: dict) -> dict:
+    prompt = request.get("prompt")
+    return {**request, "prompt": with_new_names(prompt)} if isinstance(prompt, dict) else request
+
+
+def _renamed(node: str, content: dict) -> dict:
+    # What is no node with inputs is left to the host, which says so.
+    if not isinstance(content, dict) or not isinstance(content.get("inputs"), dict):
+        return content
+    inputs = dict(content["inputs"])
+    for change in OLD_NAMES.values():
+        if content.get("class_type") not in change["nodes"]:
+            continue
+        for old, new in change["inputs"].items():
+            if old in inputs:
+                value = inputs.pop(old)
+                inputs.setdefault(new, value)
+                _note(node, content, f"the input {old} is now called {new}")
+        for name, values in change["values"].items():
+            value = inputs.get(name)
+            if isinstance(value, str) and value in values:
+                inputs[name] = values[value]
+                _note(node, content, f"{name} {value!r} is now called {values[value]!r}")
+    return {**content, "inputs": inputs}
+
+
+def _note(node: str, content: dict, what: str) -> None:
+    logger.warning("Node %s (%s): %s. Save the workflow to keep the new name.", node, content["class_type"], what)
