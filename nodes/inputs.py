@@ -149,8 +149,8 @@ def reinjection() -> list[io.Input]:
             min=0,
             max=100,
             tooltip=(
-                "How often noise is added again after an early step and the step repeated. 0: off; 5: as released; more "
-                "makes the middle frames more consistent and costs that many more evaluations."
+                "How often noise is added again after an early step and the step repeated. 0: off; 5: as released; "
+                "more makes the middle frames more consistent and costs that many more evaluations."
             ),
         ),
         io.Float.Input(
@@ -172,9 +172,10 @@ def method() -> list[io.Input]:
             options=list(STRATEGIES),
             default="dual-direction",
             tooltip=(
-                "dual-direction: with backward-motion weights, as in the paper. time reversal, motion prior distillation, "
-                "sequential: without them, training-free. The sequential ones go in each direction in turn, with euler and "
-                "without re-injections."
+                "dual-direction: with backward-motion weights, as in the paper. time-reversal, endpoint-correction, "
+                "alternating: training-free, without them. endpoint-correction is the forward video with its end error "
+                "spread linearly. The alternating ones go in each direction in turn, with euler and without "
+                "re-injections."
             ),
         ),
         io.Combo.Input(
@@ -182,8 +183,8 @@ def method() -> list[io.Input]:
             options=list(TEMPORAL_ATTENTIONS),
             default="rotated",
             tooltip=(
-                "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as in "
-                "the paper. own: the backward direction's own. The training-free strategies always use it."
+                "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as "
+                "in the paper. own: the backward direction's own. The training-free strategies always use it."
             ),
         ),
         io.Combo.Input(
@@ -191,8 +192,8 @@ def method() -> list[io.Input]:
             options=["auto", *VIDEOS_PER_CALL],
             default="auto",
             tooltip=(
-                "How the four videos of an evaluation go through the model; the result is the same. auto: by free memory. "
-                "batched: all at once. paired: two at a time. sequential: one at a time, least memory."
+                "How many of an evaluation's four videos go through the model at once; the result is the same. auto: "
+                "by free memory."
             ),
         ),
     ]
@@ -209,8 +210,8 @@ def guidance_interval() -> list[io.Input]:
             step=0.01,
             optional=True,
             tooltip=(
-                "Where in the noise range guidance begins: 0, the start, to 1, the end. 0: at once, as released. Without "
-                "guidance an evaluation takes half the work."
+                "Where in the noise range guidance begins: 0, the start, to 1, the end. 0: at once, as released. "
+                "Without guidance an evaluation takes half the work."
             ),
         ),
         io.Float.Input(
@@ -233,8 +234,8 @@ def preset() -> io.Input:
         default=CUSTOM,
         optional=True,
         tooltip=(
-            "custom: the inputs of this node count. paper: as released, 700 videos through the model. balanced: at most "
-            "70. fast: at most 30. training-free: at most 30, without backward-motion weights. A preset sets strategy, "
-            "guidance, fusion, steps, sampler, scheduler, re-injections."
+            "custom: the inputs of this node count. paper: as released, 700 videos through the model. balanced: at "
+            "most 70. fast: at most 30. training-free: at most 30, without backward-motion weights. A preset sets "
+            "strategy, guidance, fusion, steps, sampler, scheduler, re-injections."
         ),
     )

@@ -26,8 +26,8 @@ class InbetweenLoadSVD(Node):
                     "model_name",
                     options=folders.svd_models(),
                     tooltip=(
-                        "A file in models/checkpoints, such as svd_xt.safetensors (25 frames) or svd.safetensors (14 frames), "
-                        "or, with a / at its end, a diffusers folder in models/diffusers."
+                        "A file in models/checkpoints, such as svd_xt.safetensors (25 frames) or svd.safetensors (14 "
+                        "frames), or, with a / at its end, a diffusers folder in models/diffusers."
                     ),
                 )
             ],
@@ -64,8 +64,8 @@ class InbetweenLoadBackwardMotion(Node):
                     "backward_motion",
                     options=folders.backward_motion_files(),
                     tooltip=(
-                        "A file in models/backward_motion. Make it with Convert Backward Motion Weights from the authors' "
-                        "release; one file serves both SVD and SVD-XT."
+                        "A file in models/backward_motion. Make it with Convert Backward Motion Weights from the "
+                        "authors' release; one file serves both SVD and SVD-XT."
                     ),
                 ),
                 io.Float.Input(
@@ -75,8 +75,8 @@ class InbetweenLoadBackwardMotion(Node):
                     max=2.0,
                     step=0.05,
                     tooltip=(
-                        "How much of the fine-tuning is added. 0: base weights; 1: as trained. Lower it if motion near the "
-                        "last keyframe looks distorted; good range 0.8 to 1."
+                        "How much of the fine-tuning is added. 0: base weights; 1: as trained. Lower it if motion near "
+                        "the last keyframe looks distorted; good range 0.8 to 1."
                     ),
                 ),
             ],
@@ -109,16 +109,17 @@ class InbetweenConvertBackwardMotion(Node):
                     "base",
                     options=folders.unets(),
                     tooltip=(
-                        "The model that was fine-tuned, untouched. For the authors' release the 14-frame SVD, not SVD-XT: "
-                        "its fp16 UNet in models/diffusers is exact and smallest (3 GB); svd.safetensors serves too."
+                        "The model that was fine-tuned, untouched. For the authors' release the 14-frame SVD, not "
+                        "SVD-XT: its fp16 UNet in models/diffusers is exact and smallest (3 GB); svd.safetensors "
+                        "serves too."
                     ),
                 ),
                 io.Combo.Input(
                     "fine_tuned",
                     options=folders.unets(),
                     tooltip=(
-                        "The fine-tuned model: the authors' folder in models/diffusers, with or without unet/ around its "
-                        "two files, or one file in checkpoints or diffusion_models."
+                        "The fine-tuned model: the authors' folder in models/diffusers, with or without unet/ around "
+                        "its two files, or one file in checkpoints or diffusion_models."
                     ),
                 ),
                 io.String.Input(
@@ -144,8 +145,8 @@ class InbetweenConvertBackwardMotion(Node):
                     default=False,
                     optional=True,
                     tooltip=(
-                        "Off, as it should be: a base other than the model that was fine-tuned is refused. On: the file is "
-                        "made all the same, and says so."
+                        "Off, as it should be: a base other than the model that was fine-tuned is refused. On: the "
+                        "file is made all the same, and says so."
                     ),
                 ),
             ],

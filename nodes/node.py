@@ -26,12 +26,15 @@ class Node(io.ComfyNode):
 
 def _with_checked_inputs(node: type[Node], execute):
     signature = inspect.signature(execute)
+    # Settings that the node only hands on come together, as **chosen.
+    together = next((each.name for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD), None)
     # A schema lists the files of the models' folders: once is enough, for those are not looked at here.
     inputs = functools.cache(lambda: {item.id: item for item in node.define_schema().inputs})
 
     @functools.wraps(execute)
     def checked(cls, *args, **kwargs):
         values = signature.bind(cls, *args, **kwargs).arguments
+        values |= values.pop(together, {})
         for name, item in inputs().items():
             if name in values:
                 values[name] = checked_value(item, values[name])

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..sampler.guider import DualDirectionGuider
 from ..sampler.ksampler import dual_direction_ksampler
 from ..sampler.samplers import ReinjectionSampler
-from ..sampler.settings import CUSTOM, chosen_settings, settings_of
+from ..sampler.settings import chosen_settings, guider_settings
 from . import inputs
 from .node import Node
 from .schema import schema
@@ -65,47 +65,10 @@ class InbetweenDualDirectionKSampler(Node):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        positive,
-        negative,
-        latent_image,
-        seed,
-        steps,
-        guidance_min,
-        guidance_max,
-        fusion,
-        sampler_name,
-        scheduler,
-        denoise,
-        reinjections,
-        reinjection_share,
-        strategy,
-        temporal_attention,
-        videos_per_call,
-        guidance_start=0.0,
-        guidance_end=1.0,
-        preset=CUSTOM,
-    ):
-        settings, directions = chosen_settings(
-            preset,
-            videos_per_call,
-            strategy=strategy,
-            temporal_attention=temporal_attention,
-            fusion=fusion,
-            guidance_min=guidance_min,
-            guidance_max=guidance_max,
-            guidance_start=guidance_start,
-            guidance_end=guidance_end,
-            steps=steps,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
-            reinjections=reinjections,
-            reinjection_share=reinjection_share,
-        )
+    def execute(cls, model, positive, negative, latent_image, seed, denoise, **chosen):
+        sampler, guider = chosen_settings(**chosen)
         return io.NodeOutput(
-            dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, settings, directions)
+            dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, sampler, guider)
         )
 
 
@@ -125,31 +88,8 @@ class InbetweenDualDirectionGuider(Node):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        positive,
-        negative,
-        guidance_min,
-        guidance_max,
-        fusion,
-        strategy,
-        temporal_attention,
-        videos_per_call,
-        guidance_start=0.0,
-        guidance_end=1.0,
-    ):
-        settings = settings_of(
-            strategy,
-            guidance_min,
-            guidance_max,
-            fusion,
-            temporal_attention,
-            videos_per_call,
-            guidance_start,
-            guidance_end,
-        )
-        return io.NodeOutput(DualDirectionGuider(model, positive, negative, settings))
+    def execute(cls, model, positive, negative, **chosen):
+        return io.NodeOutput(DualDirectionGuider(model, positive, negative, guider_settings(**chosen)))
 
 
 class InbetweenReinjectionSampler(Node):

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..sampler.settings import CUSTOM, chosen_settings
+from ..sampler.settings import chosen_settings
 from ..sequence.request import ClipSettings
 from ..sequence.run import sample_sequence
 from . import inputs
@@ -28,16 +28,16 @@ class InbetweenKeyframeSequence(Node):
                 io.Image.Input(
                     "keyframes",
                     tooltip=(
-                        "The pictures in their order, as one batch, from ImageBatch for instance. At least 2; 1 is enough "
-                        "for a loop, which then hardly moves."
+                        "The pictures in their order, as one batch, from ImageBatch for instance. At least 2; 1 is "
+                        "enough for a loop, which then hardly moves."
                     ),
                 ),
                 io.String.Input(
                     "frames_per_segment",
                     default="25",
                     tooltip=(
-                        "Frames from one keyframe to the next, both included: one number for all, or one for each, such "
-                        "as 8, 14, 8. 25 for SVD-XT, 14 for SVD."
+                        "Frames from one keyframe to the next, both included: one number for all, or one for each, "
+                        "such as 8, 14, 8. 25 for SVD-XT, 14 for SVD."
                     ),
                 ),
                 io.Boolean.Input(
@@ -92,9 +92,9 @@ class InbetweenKeyframeSequence(Node):
                     min=0,
                     max=16,
                     tooltip=(
-                        "Frames of each segment that guide the next, so that the speed does not jump at their keyframe. "
-                        "0: off; 1 to 3 is a good range. The next segment is sampled over so many frames more, and a "
-                        "changed keyframe changes all segments after it."
+                        "Frames of each segment that guide the next, so that the speed does not jump at their "
+                        "keyframe. 0: off; 1 to 3 is a good range. The next segment is sampled over so many frames "
+                        "more, and a changed keyframe changes all segments after it."
                     ),
                 ),
                 *inputs.guidance_interval(),
@@ -122,41 +122,13 @@ class InbetweenKeyframeSequence(Node):
         noise_augmentation,
         fit,
         seed,
-        steps,
-        guidance_min,
-        guidance_max,
-        fusion,
-        sampler_name,
-        scheduler,
-        reinjections,
-        reinjection_share,
-        strategy,
-        temporal_attention,
-        videos_per_call,
         subdivisions,
         resume,
         guiding_frames=0,
-        guidance_start=0.0,
-        guidance_end=1.0,
-        preset=CUSTOM,
+        **chosen,
     ):
-        sampler, directions = chosen_settings(
-            preset,
-            videos_per_call,
-            strategy=strategy,
-            temporal_attention=temporal_attention,
-            fusion=fusion,
-            guidance_min=guidance_min,
-            guidance_max=guidance_max,
-            guidance_start=guidance_start,
-            guidance_end=guidance_end,
-            steps=steps,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
-            reinjections=reinjections,
-            reinjection_share=reinjection_share,
-        )
-        settings = ClipSettings(width, height, fps, motion_bucket, noise_augmentation, fit, seed, sampler, directions)
+        sampler, guider = chosen_settings(**chosen)
+        settings = ClipSettings(width, height, fps, motion_bucket, noise_augmentation, fit, seed, sampler, guider)
         return io.NodeOutput(
             *sample_sequence(
                 model,

@@ -1,6 +1,6 @@
-"""Both keyframes in one CONDITIONING: the first as SVD has it, the last riding along for the backward direction.
+"""CONDITIONING that carries both keyframes, and the checks on it and on the LATENT that is sampled with it.
 
-What a LATENT must be before it is sampled. Every ValueError here names the input `latent_image`.
+The first keyframe stands where SVD has its picture; the last one rides along for the backward direction.
 """
 
 import math
@@ -17,6 +17,9 @@ from .method.alternating import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
 _UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
+_FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# The host draws the noise of every index up to the largest.
+_LARGEST_INDEX = 100_000
 _NUMBERS = ("fps", "motion_bucket_id", "augmentation_level", "strength")
 
 Conditioning = list[list]
@@ -146,11 +149,6 @@ def check_embedding(conditioning: Conditioning, name: str, width: int) -> None:
 def embedding_width(model) -> int:
     """How wide the image embeddings are that the host's MODEL takes."""
     return model.model.model_config.unet_config["context_dim"]
-
-
-_FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# The host draws the noise of every index up to the largest.
-_LARGEST_INDEX = 100_000
 
 
 def check_samples(samples: torch.Tensor) -> None:

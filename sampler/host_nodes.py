@@ -41,7 +41,7 @@ def nodes_behind(things: Iterable[object]) -> str:
 def check_additions(model, one_direction_at_a_time: bool) -> None:
     """Raises ValueError, naming the node, for what has no meaning in two directions.
 
-    `one_direction_at_a_time`: whether each direction makes a step of its own, as in the sequential strategies.
+    `one_direction_at_a_time`: whether each direction makes a step of its own, as in the alternating strategies.
     """
     options = model.model_options
     transformer_options = options.get("transformer_options", {})
@@ -62,7 +62,7 @@ def check_additions(model, one_direction_at_a_time: bool) -> None:
     if cache is not None and one_direction_at_a_time:
         raise _refused(
             getattr(cache, "name", "EasyCache"),
-            "with the sequential strategies the directions take their "
+            "with the alternating strategies the directions take their "
             "turns, and a cache would give one direction's result to the other",
             "choose another strategy",
         )

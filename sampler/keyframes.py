@@ -1,8 +1,7 @@
-"""Keyframe pictures as the two encoders want them (the authors' release; method in section 3.1 of arXiv 2408.15239).
+"""Two keyframe pictures as conditioning, encoded by the host's CLIP image encoder and VAE as in the authors' release.
 
-Pictures are `[1, height, width, channels]` in 0…1, as ComfyUI's IMAGE.
-
-Encodes two keyframes with the host's CLIP image encoder and VAE as the authors' release does.
+Method in section 3.1 of Wang et al., arXiv 2408.15239. Pictures are `[1, height, width, channels]` in 0…1, as ComfyUI's
+IMAGE.
 """
 
 import logging
@@ -21,12 +20,62 @@ from .conditioning import Conditioning, keyframe_conditioning
 from .method.reinjection import seeded_noise, stream_seed
 from .settings import check_choice
 
+logger = logging.getLogger(__name__)
+
 FITS = ("crop", "stretch", "pad")
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _SMALLEST_SIDE = 8
 # Resizing by bicubic or Lanczos goes a little over the edge; another range, such as 0…255, goes far.
 _OVERSHOOT = 0.5
+_SHORTEST_CLIP = 2
+_CLIP = "clip_vision_model"
+
+
+def encode_keyframes(
+    clip_vision: comfy.clip_vision.ClipVisionModel,
+    vae: comfy.sd.VAE,
+    first: torch.Tensor,
+    last: torch.Tensor,
+    width: int,
+    height: int,
+    frames: int,
+    fps: int,
+    motion_bucket: int,
+    augmentation: float,
+    seed: int,
+    fit: str,
+) -> tuple[Conditioning, Conditioning, dict]:
+    """(positive, negative, empty latent) for two keyframes, each `[1, height, width, channels]` in 0…1.
+
+    One draw of augmentation noise serves both pictures. Raises ValueError, naming the input, for pictures, sizes or a
+    number of frames that cannot be used.
+    """
+    _check_clip(width, height, frames)
+    check_choice("fit", fit, FITS)
+    pictures = [
+        fit_picture(one_picture(picture, name), width, height, fit)
+        for name, picture in (("first_keyframe", first), ("last_keyframe", last))
+    ]
+    noise = seeded_noise((1, 3, height, width), stream_seed(seed, "augmentation"))
+    embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
+    latents = [_latent(vae, add_augmentation_noise(picture, noise, augmentation)) for picture in pictures]
+    positive, negative = keyframe_conditioning(
+        tuple(embeddings), tuple(latents), frames, fps, motion_bucket, augmentation
+    )
+    empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
+    return positive, negative, {"samples": empty}
+
+
+def _check_clip(width: int, height: int, frames: int) -> None:
+    for name, size in (("width", width), ("height", height)):
+        if size % LATENT_PIXELS or size < LATENT_PIXELS:
+            raise ValueError(
+                f"{name}: expected a multiple of {LATENT_PIXELS}, found {size}. Choose "
+                f"{max(LATENT_PIXELS, round(size / LATENT_PIXELS) * LATENT_PIXELS)}."
+            )
+    if frames < _SHORTEST_CLIP:
+        raise ValueError(f"frames: expected at least {_SHORTEST_CLIP}, the two keyframes, found {frames}.")
 
 
 def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
@@ -114,47 +163,6 @@ def _blur_before_resizing(pixels: torch.Tensor, size: int) -> torch.Tensor:
     return pixels
 
 
-logger = logging.getLogger(__name__)
-
-_SHORTEST_CLIP = 2
-_CLIP = "clip_vision_model"
-
-
-def encode_keyframes(
-    clip_vision: comfy.clip_vision.ClipVisionModel,
-    vae: comfy.sd.VAE,
-    first: torch.Tensor,
-    last: torch.Tensor,
-    width: int,
-    height: int,
-    frames: int,
-    fps: int,
-    motion_bucket: int,
-    augmentation: float,
-    seed: int,
-    fit: str,
-) -> tuple[Conditioning, Conditioning, dict]:
-    """(positive, negative, empty latent) for two keyframes, each `[1, height, width, channels]` in 0…1.
-
-    One draw of augmentation noise serves both pictures. Raises ValueError, naming the input, for pictures, sizes or a
-    number of frames that cannot be used.
-    """
-    _check_clip(width, height, frames)
-    check_choice("fit", fit, FITS)
-    pictures = [
-        fit_picture(one_picture(picture, name), width, height, fit)
-        for name, picture in (("first_keyframe", first), ("last_keyframe", last))
-    ]
-    noise = seeded_noise((1, 3, height, width), stream_seed(seed, "augmentation"))
-    embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
-    latents = [_latent(vae, add_augmentation_noise(picture, noise, augmentation)) for picture in pictures]
-    positive, negative = keyframe_conditioning(
-        tuple(embeddings), tuple(latents), frames, fps, motion_bucket, augmentation
-    )
-    empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
-    return positive, negative, {"samples": empty}
-
-
 def image_embedding(clip_vision: comfy.clip_vision.ClipVisionModel, picture: torch.Tensor) -> torch.Tensor:
     """The CLIP embedding `[1, 1, channels]` of one picture, `[1, height, width, 3]` in 0…1.
 
@@ -223,14 +231,3 @@ def _encoded(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
     logger.warning("Encode Keyframes: the device ran out of memory, encoding the picture in tiles.")
     comfy.model_management.soft_empty_cache()
     return vae.encode_tiled(picture)
-
-
-def _check_clip(width: int, height: int, frames: int) -> None:
-    for name, size in (("width", width), ("height", height)):
-        if size % LATENT_PIXELS or size < LATENT_PIXELS:
-            raise ValueError(
-                f"{name}: expected a multiple of {LATENT_PIXELS}, found {size}. Choose "
-                f"{max(LATENT_PIXELS, round(size / LATENT_PIXELS) * LATENT_PIXELS)}."
-            )
-    if frames < _SHORTEST_CLIP:
-        raise ValueError(f"frames: expected at least {_SHORTEST_CLIP}, the two keyframes, found {frames}.")

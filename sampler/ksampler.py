@@ -31,7 +31,7 @@ def dual_direction_ksampler(
 ) -> dict:
     """The LATENT between the keyframes; `latent` itself is not changed.
 
-    Sequential strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
+    Alternating strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
     host's bar and preview by default. Raises ValueError as the guider does.
     """
     check_sampler(settings.sampler_name, settings.scheduler, directions.alternating)
@@ -80,7 +80,7 @@ def check_sampler(sampler_name: str, scheduler: str, sequential: bool) -> None:
     check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
     if sequential and sampler_name != "euler":
         raise ValueError(
-            f"sampler_name: expected euler, found {sampler_name}: the sequential strategies make their "
+            f"sampler_name: expected euler, found {sampler_name}: the alternating strategies make their "
             "own steps. Choose euler, or another strategy."
         )
     check_choice("scheduler", scheduler, schedulers())

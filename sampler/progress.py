@@ -1,7 +1,4 @@
-"""A progress bar that counts UNet evaluations, re-injections and a sampler's inner evaluations included.
-
-A preview of the whole clip while it is sampled: each evaluation shows the next frame.
-"""
+"""What is seen while a video is sampled: a bar that counts UNet evaluations, and a preview of the whole clip."""
 
 from collections.abc import Callable
 
@@ -13,19 +10,19 @@ Callback = Callable[[int, torch.Tensor, torch.Tensor, int], None]
 
 
 class EvaluationProgress:
-    """Turns a host's callback per sampler step into one per evaluation.
+    """Turns a host's callback per sampler step into one per evaluation, re-injections included.
 
-    How many evaluations a pass of the sampler takes (1 for Euler, 2 for Heun) is learnt while it runs. Used in a `with`
-    statement, it keeps a bar on the console, too.
+    How many evaluations a step takes (1 for Euler, 2 for Heun) is learnt while the sampler runs. In a `with` statement
+    it keeps a bar on the console, too. `steps`: the sampler steps of the whole run, re-injections included.
     """
 
-    def __init__(self, callback: Callback | None, passes: int, quiet: bool = False):
+    def __init__(self, callback: Callback | None, steps: int, quiet: bool = False):
         self._callback = callback
-        self._console = tqdm(total=passes, unit="evaluation", disable=quiet)
-        self._passes = passes
-        self._passes_done = 0
-        self._per_pass = 1
-        self._in_this_pass = 0
+        self._console = tqdm(total=steps, unit="evaluation", disable=quiet)
+        self._steps = steps
+        self._steps_done = 0
+        self._per_step = 1
+        self._in_this_step = 0
         self.done = 0
 
     def __enter__(self) -> "EvaluationProgress":
@@ -37,22 +34,22 @@ class EvaluationProgress:
     def evaluated(self, x0: torch.Tensor, x: torch.Tensor) -> None:
         """After every evaluation: the estimate and the noisy latents."""
         self.done += 1
-        self._in_this_pass += 1
-        self._per_pass = max(self._per_pass, self._in_this_pass)
+        self._in_this_step += 1
+        self._per_step = max(self._per_step, self._in_this_step)
         self._console.update()
         self._report(x0, x)
 
     def stepped(self, x0: torch.Tensor, x: torch.Tensor) -> None:
-        """After every pass of the sampler: its own estimate replaces ours, and the expectation is renewed."""
-        self._passes_done += 1
-        self._per_pass = max(self._in_this_pass, 1)
-        self._in_this_pass = 0
+        """After every sampler step: the sampler's own estimate replaces ours, and the expectation is renewed."""
+        self._steps_done += 1
+        self._per_step = max(self._in_this_step, 1)
+        self._in_this_step = 0
         self._report(x0, x)
 
     @property
     def total(self) -> int:
         """Evaluations done and still expected."""
-        remaining = max(self._passes - self._passes_done, 0) * self._per_pass - self._in_this_pass
+        remaining = max(self._steps - self._steps_done, 0) * self._per_step - self._in_this_step
         return self.done + max(remaining, 0)
 
     def _report(self, x0: torch.Tensor, x: torch.Tensor) -> None:
@@ -62,12 +59,12 @@ class EvaluationProgress:
 
 
 def clip_preview(model, steps: int) -> Callback:
-    """The host's callback, whose preview goes through the frames instead of always showing the first.
+    """The host's callback, but each evaluation previews the next frame, not always the first.
 
     When another extension shows previews in its own way, it gets all frames as they are.
     """
     callback = latent_preview.prepare_callback(model, steps)
-    if getattr(latent_preview.get_previewer, "__globals__", None) is not vars(latent_preview):
+    if not _is_of_the_host(latent_preview.get_previewer):
         return callback
 
     def next_frame(evaluation: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
@@ -75,3 +72,9 @@ def clip_preview(model, steps: int) -> Callback:
         callback(evaluation, x0[evaluation % len(x0) :], x, total)
 
     return next_frame
+
+
+def _is_of_the_host(function: object) -> bool:
+    """Whether it is latent_preview's own function, not one that another extension has put in its place."""
+    # Only its globals tell: functools.wraps gives a replacement the name and the module of what it replaces.
+    return getattr(function, "__globals__", None) is vars(latent_preview)

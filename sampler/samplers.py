@@ -1,11 +1,8 @@
-"""The host's SAMPLER with noise re-injection around it.
+"""The host's SAMPLERs with the method in them: re-injections around any of them, alternating steps in Euler's place.
 
-The host's SAMPLER for sequential sampling, in the place of an Euler sampler.
-
-A single step of those samplers of the host that make none when they are asked for one.
-
-`uni_pc` and older hosts' `sa_solver` show a step's latents to the model's next evaluation only and return those from
-before it; `uni_pc`, `dpm_fast` and `dpm_adaptive` stop at the last level above 0.
+Re-injection has a sampler make single steps, which some of the host's do not do when they are asked for one: `uni_pc`
+and older hosts' `sa_solver` show a step's latents only to the model's next evaluation and return those from before it;
+`uni_pc`, `dpm_fast` and `dpm_adaptive` stop at the last level above 0.
 """
 
 from functools import partial
@@ -16,6 +13,11 @@ import torch
 
 from .method.alternating import KeyframeLatents, sample_alternating
 from .method.reinjection import SamplerFunction, sample_with_reinjection, steps_with_reinjections
+
+_SHOWN_TO_THE_NEXT_EVALUATION = ("sample_unipc", "sample_unipc_bh2", "sample_sa_solver", "sample_sa_solver_pece")
+_STOPPING_ABOVE_ZERO = ("sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function")
+# Where `uni_pc` itself ends.
+_LOWEST_LEVEL = 0.001
 
 
 class ReinjectionSampler(comfy.samplers.KSAMPLER):
@@ -50,7 +52,7 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
 
 
 class AlternatingSampler(comfy.samplers.KSAMPLER):
-    """The steps of sequential sampling, which are Euler's in each direction.
+    """The steps of alternating sampling, which are Euler's in each direction.
 
     Raises ValueError, naming the input, when the sampler that it replaces is not `euler`.
     """
@@ -62,32 +64,28 @@ class AlternatingSampler(comfy.samplers.KSAMPLER):
             if getattr(sampler, "extra_options", None):
                 found += f" with {', '.join(map(str, sampler.extra_options))}"
             raise ValueError(
-                f"sampler: expected euler, found {found}: the sequential strategies make their own steps, "
+                f"sampler: expected euler, found {found}: the alternating strategies make their own steps, "
                 "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
                 "strategy."
             )
         super().__init__(sample_alternating, {"keyframes": keyframes}, sampler.inpaint_options)
 
     def sampler_steps(self, steps: int) -> int:
-        """How many sampler steps run in all: each is made twice."""
+        """How many sampler steps run in all: each is made in both directions."""
         return 2 * steps
-
-
-_SHOWN_TO_THE_NEXT_EVALUATION = ("sample_unipc", "sample_unipc_bh2", "sample_sa_solver", "sample_sa_solver_pece")
-_STOPPING_ABOVE_ZERO = ("sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function")
-# Where `uni_pc` itself ends.
-_LOWEST_LEVEL = 0.001
 
 
 def making_single_steps(sampler_function: SamplerFunction) -> SamplerFunction:
     """A k-diffusion sampler that makes one step when it is given two noise levels; with more it is as it was."""
     name = getattr(sampler_function, "__name__", "")
     if name in _SHOWN_TO_THE_NEXT_EVALUATION + _STOPPING_ABOVE_ZERO:
-        return partial(_sample, sampler_function, name in _SHOWN_TO_THE_NEXT_EVALUATION, name in _STOPPING_ABOVE_ZERO)
+        return partial(
+            _single_step, sampler_function, name in _SHOWN_TO_THE_NEXT_EVALUATION, name in _STOPPING_ABOVE_ZERO
+        )
     return sampler_function
 
 
-def _sample(
+def _single_step(
     sampler_function: SamplerFunction,
     shown: bool,
     above_zero: bool,
@@ -96,6 +94,7 @@ def _sample(
     sigmas: torch.Tensor,
     **arguments,
 ) -> torch.Tensor:
+    """Between two levels, a third makes the sampler finish the step: one before 0, or one whose evaluation shows it."""
     if len(sigmas) == 2 and sigmas[1] == 0 and above_zero:
         sigmas = torch.stack([sigmas[0], sigmas[0].clamp(max=_LOWEST_LEVEL), sigmas[1]])
     elif len(sigmas) == 2 and sigmas[1] > 0 and shown:
@@ -111,13 +110,15 @@ def _sample(
 
 
 class _Reached(Exception):
+    """Ends a sampler's run when its step's latents have been shown to the model."""
+
     def __init__(self, latents: torch.Tensor):
         super().__init__()
         self.latents = latents
 
 
 class _UntilBelow:
-    """The model as a sampler sees it, up to the first evaluation below a noise level: that one ends the sampling."""
+    """The model up to the first evaluation below a noise level, which ends the sampling."""
 
     def __init__(self, model, level: float):
         self._model, self._level = model, level

@@ -1,1 +1,1 @@
-"""The method as plain functions on tensors, each file like its paper: the equation, then the code. No import of the host."""
+"""The method on plain tensors, each file like its paper: the equation, then the code. Nothing here imports the host."""

@@ -178,7 +178,7 @@ class _Layer:
         return layers.to_out(self._attention(index)(q, k, v))
 
     def backward(self, index: int, tokens: Tokens) -> torch.Tensor:
-        """(O + ΔO) · rotate180(P) · (V + ΔV) x_b; with `own` attention P is not the forward direction's, nor rotated."""
+        """(O + ΔO) · rotate180(P) · (V + ΔV) x_b; with `own` attention P is the backward direction's, unrotated."""
         layers, added = self.projections, self.added
         v = layers.to_v(tokens.value)
         if added is not None:

@@ -238,7 +238,7 @@ def test_progress_learns_what_a_step_costs():
     def callback(done, x0, x, total):
         seen.append((done + 1, total))
 
-    with EvaluationProgress(callback, passes=3, quiet=True) as progress:
+    with EvaluationProgress(callback, steps=3, quiet=True) as progress:
         for _ in range(3):
             progress.evaluated(None, None)
             progress.evaluated(None, None)

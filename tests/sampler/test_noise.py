@@ -20,7 +20,7 @@ from comfy.sample import prepare_noise
 from comfy_extras.nodes_custom_sampler import DisableNoise, RandomNoise, SamplerCustomAdvanced
 from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenReinjectionSampler
 from generative_inbetweening.sampler import keyframes as encoding
-from generative_inbetweening.sampler.method import alternating as sequential
+from generative_inbetweening.sampler.method import alternating
 from generative_inbetweening.sampler.method.reinjection import seeded_noise
 from generative_inbetweening.sampler.samplers import ReinjectionSampler
 from helpers.small_model import encode, sample
@@ -200,10 +200,10 @@ def test_every_sampler_of_the_host_makes_a_single_step(zeros, encoded, name, sig
 
 
 @pytest.mark.parametrize("strategy", ["alternating", "alternating-backward-motion"])
-def test_new_noise_between_sequential_half_steps_is_independent(models, encoded, strategy, monkeypatch):
+def test_new_noise_between_alternating_half_steps_is_independent(models, encoded, strategy, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        sequential, "seeded_noise", lambda shape, seed: drawn.append(seeded_noise(shape, seed)) or drawn[-1]
+        alternating, "seeded_noise", lambda shape, seed: drawn.append(seeded_noise(shape, seed)) or drawn[-1]
     )
     sample(models[0], encode(models), strategy=strategy, seed=LARGEST, steps=3)
     noise = [prepare_noise(drawn[0], LARGEST), *drawn]
@@ -239,7 +239,7 @@ def test_options_of_the_wrapped_sampler_may_have_the_names_of_ours(zeros, encode
     assert len(zeros[1]) == 8
 
 
-def test_sequential_sampling_does_not_drop_options_of_its_sampler(zeros, encoded):
+def test_alternating_sampling_does_not_drop_options_of_its_sampler(zeros, encoded):
     (guider,) = InbetweenDualDirectionGuider.execute(
         zeros[0], *encoded[:2], 1.0, 3.0, "average", "alternating", "own", "2"
     ).args

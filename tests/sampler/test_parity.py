@@ -1,4 +1,4 @@
-"""The real nodes against tensors recorded from the authors' own pipeline, for each order of work.
+"""The real nodes against tensors recorded from the authors' own pipeline, for each `videos_per_call`.
 
 A result is right when it is as close to the authors' run in float64 as their own run in float32 is, up to a small
 factor; wrong variants must fail the same comparison. INBETWEEN_REFERENCE may name another folder of recordings; without

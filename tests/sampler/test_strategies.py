@@ -15,7 +15,7 @@ from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
 from helpers.two_unets import two_unet_alternating
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
-MOTION_PRIOR = "endpoint-correction"
+ENDPOINT_CORRECTION = "endpoint-correction"
 SEQUENTIAL = [name for name in STRATEGIES if name.startswith("alternating")]
 
 
@@ -24,7 +24,7 @@ def untouched() -> dict:
     return {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
 
 
-def test_sequential_sampling_is_the_algorithm_of_its_paper():
+def test_alternating_sampling_is_the_algorithm_of_its_paper():
     generator = torch.Generator().manual_seed(0)
     first, last = torch.randn(2, 4, 3, 3, generator=generator)
     pull = {"forward": torch.randn(4, 3, 3, generator=generator), "backward": torch.randn(4, 3, 3, generator=generator)}
@@ -53,7 +53,7 @@ def test_sequential_sampling_is_the_algorithm_of_its_paper():
 
 
 @pytest.mark.parametrize("strategy", SEQUENTIAL)
-def test_sequential_strategies_end_at_both_keyframes_in_every_videos_per_call(models, encoded, strategy):
+def test_alternating_strategies_end_at_both_keyframes_in_every_videos_per_call(models, encoded, strategy):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     results = {}
@@ -71,7 +71,7 @@ def test_sequential_strategies_end_at_both_keyframes_in_every_videos_per_call(mo
 
 
 @pytest.mark.parametrize("strategy", SEQUENTIAL)
-def test_sequential_strategies_keep_what_a_noise_mask_keeps(models, encoded, strategy):
+def test_alternating_strategies_keep_what_a_noise_mask_keeps(models, encoded, strategy):
     """The first and the last frame, too, which without a mask end at the keyframes."""
     positive, negative, latent = encoded
     kept, mask = torch.randn(latent["samples"].shape, generator=torch.manual_seed(0)), torch.ones(FRAMES, 8, 8)
@@ -83,7 +83,7 @@ def test_sequential_strategies_keep_what_a_noise_mask_keeps(models, encoded, str
     assert not torch.allclose(result[0, :, 4:], kept[0, :, 4:], **ROUNDING)
 
 
-def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, encoded):
+def test_backward_motion_and_the_maps_matter_to_alternating_sampling(models, encoded):
     free = sample(models[0], encoded, strategy="alternating", steps=3)
     tuned = {
         maps: sample(models[0], encoded, strategy="alternating-backward-motion", steps=3, temporal_attention=maps)
@@ -93,7 +93,7 @@ def test_backward_motion_and_the_maps_matter_to_sequential_sampling(models, enco
     assert not torch.allclose(tuned["rotated"], tuned["own"], **ROUNDING)
 
 
-def test_sequential_counts_its_evaluations(models, encoded):
+def test_alternating_counts_its_evaluations(models, encoded):
     calls = []
     guider = InbetweenDualDirectionGuider.execute(
         models[0], *encoded[:2], 1.0, 3.0, "average", "alternating", "own", "2"
@@ -116,12 +116,14 @@ def test_motion_prior_distillation_computes_one_direction_in_every_videos_per_ca
     results = {}
     for order in VIDEOS_PER_CALL:
         calls.clear()
-        results[order] = sample(model, encoded, strategy=MOTION_PRIOR, steps=4, reinjections=1, videos_per_call=order)
+        results[order] = sample(
+            model, encoded, strategy=ENDPOINT_CORRECTION, steps=4, reinjections=1, videos_per_call=order
+        )
         assert sum(calls) == 2 * (4 + 2)
     for order in VIDEOS_PER_CALL[1:]:
         assert torch.allclose(results[order], results[VIDEOS_PER_CALL[0]], **ROUNDING)
     calls.clear()
-    sample(model, encoded, strategy=MOTION_PRIOR, steps=4, guidance_max=1.0)
+    sample(model, encoded, strategy=ENDPOINT_CORRECTION, steps=4, guidance_max=1.0)
     assert sum(calls) == 4
 
 
@@ -143,12 +145,12 @@ def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strate
     assert sum(calls) == directions.videos_of_an_evaluation() * sampler.sampler_steps(directions)
 
 
-def test_sequential_refuses_another_sampler(models, encoded):
+def test_alternating_refuses_another_sampler(models, encoded):
     with pytest.raises(ValueError, match="sampler_name: expected euler, found heun"):
         sample(models[0], encoded, strategy="alternating", sampler_name="heun")
 
 
-def test_interrupt_in_the_middle_of_sequential_sampling_leaves_nothing_behind(models, encoded):
+def test_interrupt_in_the_middle_of_alternating_sampling_leaves_nothing_behind(models, encoded):
     def interrupts(arguments):
         comfy.model_management.interrupt_current_processing()
 
