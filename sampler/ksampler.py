@@ -31,8 +31,8 @@ def dual_direction_ksampler(
 ) -> dict:
     """The LATENT between the keyframes; `latent` itself is not changed.
 
-    Alternating strategies re-noise by themselves: no re-injections then. `callback(evaluation, x0, x, evaluations)`: the
-    host's bar and preview by default. Raises ValueError as the guider does.
+    Alternating strategies add noise by themselves, so they have no re-injections. `callback(evaluation, x0, x,
+    evaluations)`: the host's bar and preview by default. Raises ValueError as the guider does.
     """
     check_sampler(settings.sampler_name, settings.scheduler, directions.alternating)
     guider = DualDirectionGuider(model, positive, negative, directions)

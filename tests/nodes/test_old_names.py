@@ -7,9 +7,7 @@ import torch
 from generative_inbetweening.nodes import NODES
 from generative_inbetweening.nodes.old_names import OLD_NAMES, with_new_names
 from generative_inbetweening.tools.follow_workflow import WorkflowFailed
-from helpers.comfyui_server import Server, api_workflow, inputs_of, node_of
-
-pytest_plugins = ["helpers.server_fixture"]
+from helpers.server import Server, api_workflow, inputs_of, node_of
 
 SAMPLER, LOADER = "InbetweenDualDirectionKSampler", "InbetweenLoadSVD"
 
