@@ -1,4 +1,4 @@
-"""Inputs that several nodes have in common."""
+"""Inputs that several nodes share."""
 
 import comfy.samplers
 from comfy_api.latest import io
@@ -36,7 +36,7 @@ def size() -> list[io.Input]:
 
 
 def motion() -> list[io.Input]:
-    """What the model is told of the motion, and the noise on the keyframes."""
+    """The motion that the model is asked for, and the noise on the keyframes."""
     return [
         io.Int.Input(
             "fps",

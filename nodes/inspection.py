@@ -1,4 +1,4 @@
-"""Nodes that show what became of a video: all frames on a sheet, and its course in numbers."""
+"""Nodes that show a finished video: all frames on a sheet, and plots of its course."""
 
 from comfy_api.latest import io, ui
 

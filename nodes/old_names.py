@@ -5,6 +5,7 @@ web/old_names.json lists the names by the date of the change; the window reads i
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 OLD_NAMES: dict[str, dict] = json.loads(
@@ -15,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 def accept_old_names() -> None:
     """Has the running server, if there is one, rename in every graph that it is given."""
-    import server
-
-    if getattr(server.PromptServer, "instance", None) is not None:
-        server.PromptServer.instance.add_on_prompt_handler(_in_request)
+    # Not imported: without a server running, as when a script loads the nodes, the module is better left alone.
+    running = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if running is not None:
+        running.add_on_prompt_handler(_in_request)
 
 
 def with_new_names(prompt: dict) -> dict:

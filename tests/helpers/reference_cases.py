@@ -114,12 +114,12 @@ def sample_case(
         model,
         positive,
         negative,
-        s.get("min_cfg", 1.0),
-        s.get("max_cfg", 3.0),
-        "weighted" if s["weighted_average"] else "average",
-        strategy,
-        temporal_attention,
-        order,
+        guidance_min=s.get("min_cfg", 1.0),
+        guidance_max=s.get("max_cfg", 3.0),
+        fusion="weighted" if s["weighted_average"] else "average",
+        strategy=strategy,
+        temporal_attention=temporal_attention,
+        videos_per_call=order,
     ).args
     (sampler,) = KSamplerSelect.execute("euler").args
     (sampler,) = InbetweenReinjectionSampler.execute(sampler, s["inject_steps"], s["inject_ratio"]).args

@@ -80,7 +80,7 @@ def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
 def sampled(zeros, encoded, sampler, seed: int, sigmas: torch.Tensor = SIGMAS) -> torch.Tensor:
     """The latents through the Dual-Direction Guider, the host's RandomNoise and its SamplerCustomAdvanced."""
     (guider,) = InbetweenDualDirectionGuider.execute(
-        zeros[0], *encoded[:2], 1.0, 3.0, "average", "dual-direction", "rotated", "2"
+        zeros[0], *encoded[:2], strategy="dual-direction", temporal_attention="rotated", videos_per_call="2"
     ).args
     (noise,) = RandomNoise.execute(seed).args
     return SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, encoded[2]).args[0]["samples"]
@@ -156,7 +156,7 @@ def test_noise_is_independent_with_every_seed(zeros, encoded, name, seed):
 def test_noise_is_independent_in_a_run_of_several_parts(zeros, encoded):
     """Each part but the first goes on without noise, by the host with seed 0, as the first one may have had it."""
     (guider,) = InbetweenDualDirectionGuider.execute(
-        zeros[0], *encoded[:2], 1.0, 3.0, "average", "dual-direction", "rotated", "2"
+        zeros[0], *encoded[:2], strategy="dual-direction", temporal_attention="rotated", videos_per_call="2"
     ).args
     (sampler,) = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object("euler_ancestral"), 1, 1.0).args
     latent, noise = encoded[2], RandomNoise.execute(0).args[0]
@@ -241,7 +241,7 @@ def test_options_of_the_wrapped_sampler_may_have_the_names_of_ours(zeros, encode
 
 def test_alternating_sampling_does_not_drop_options_of_its_sampler(zeros, encoded):
     (guider,) = InbetweenDualDirectionGuider.execute(
-        zeros[0], *encoded[:2], 1.0, 3.0, "average", "alternating", "own", "2"
+        zeros[0], *encoded[:2], strategy="alternating", temporal_attention="own", videos_per_call="2"
     ).args
     (noise,) = RandomNoise.execute(1).args
     with pytest.raises(ValueError, match="sampler: expected euler, found euler with s_churn"):

@@ -96,7 +96,7 @@ def test_backward_motion_and_the_maps_matter_to_alternating_sampling(models, enc
 def test_alternating_counts_its_evaluations(models, encoded):
     calls = []
     guider = InbetweenDualDirectionGuider.execute(
-        models[0], *encoded[:2], 1.0, 3.0, "average", "alternating", "own", "2"
+        models[0], *encoded[:2], strategy="alternating", temporal_attention="own", videos_per_call="2"
     ).args[0]
     noise = torch.randn(FRAMES, 4, 8, 8)
     guider.sample(
