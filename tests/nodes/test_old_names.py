@@ -6,10 +6,10 @@ import pytest
 import torch
 from generative_inbetweening.nodes import NODES
 from generative_inbetweening.nodes.old_names import OLD_NAMES, with_new_names
-from generative_inbetweening.tools.follow_workflow import WorkflowFailed
+from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from helpers.server import Server, api_workflow, inputs_of, node_of
 
-SAMPLER, LOADER = "InbetweenDualDirectionKSampler", "InbetweenLoadSVD"
+SAMPLER = "InbetweenDualDirectionKSampler"
 
 
 def combos(node) -> dict[str, list[str]]:

@@ -1,7 +1,5 @@
 """Strategies, the guidance interval, schedules and presets against their plain statements."""
 
-import inspect
-
 import comfy.model_management
 import comfy.samplers
 import pytest
@@ -236,11 +234,12 @@ def test_defaults_of_the_node_are_those_of_the_presets():
     assert {**presets.PRESETS["paper"]} == presets.DEFAULTS
 
 
-def test_old_graphs_without_the_new_inputs_still_run():
-    parameters = inspect.signature(InbetweenDualDirectionKSampler.execute).parameters
-    assert all(
-        parameters[name].default is not inspect.Parameter.empty for name in ("guidance_start", "guidance_end", "preset")
-    )
+def test_old_graphs_without_the_new_inputs_still_run(models, encoded):
+    newer = {"guidance_start": 0.0, "guidance_end": 1.0, "preset": "custom"}
+    older = {name: value for name, value in {**DEFAULTS, "steps": 2}.items() if name not in newer}
+    run = InbetweenDualDirectionKSampler.execute
+    without, with_them = (run(models[0], *encoded, **older, **more).args[0]["samples"] for more in ({}, newer))
+    assert torch.equal(without, with_them)
 
 
 @pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "paper"])
