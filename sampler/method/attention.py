@@ -194,10 +194,10 @@ class _Layer:
         """rotate180(P) · v = reverse(P · reverse(v))"""
         if isinstance(forward_map, torch.Tensor):
             return reverse_sequences(apply_map(forward_map, reverse_sequences(v)))
-        if self.replacement is None:
-            return reverse_sequences(self.attend(*forward_map, reverse_sequences(v)))
-        # In the video's own time: what another node makes of the map may not be rotated afterwards.
         q, k = forward_map
+        if self.replacement is None:
+            return reverse_sequences(self.attend(q, k, reverse_sequences(v)))
+        # In the video's own time: what another node makes of the map may not be rotated afterwards.
         return self._attention(index)(reverse_sequences(q), reverse_sequences(k), v)
 
     def _forward_map(self, index: int) -> torch.Tensor | QueriesAndKeys:
