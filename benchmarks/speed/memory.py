@@ -50,7 +50,7 @@ def memory_here(name: str, frames: int, size: int) -> dict[str, int]:
 
 def tensors() -> Iterator[torch.Tensor]:
     """All that this process holds."""
-    return (each for each in gc.get_objects() if isinstance(each, torch.Tensor))
+    return (each for each in gc.get_objects() if issubclass(type(each), torch.Tensor))
 
 
 def storages() -> dict[int, int]:
