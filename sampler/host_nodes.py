@@ -68,7 +68,7 @@ def check_additions(model, one_direction_at_a_time: bool) -> None:
         )
 
 
-def unet_patches(options: dict) -> list[object]:
+def patches_of_nodes(options: dict) -> list[object]:
     """The patches in the UNet, which may compare the guidance halves of a call, as Normalized Attention Guidance does.
 
     With them each direction makes the host's ordinary step, a call of its own.

@@ -1,66 +1,361 @@
-"""In which calls the four videos of one evaluation go through the UNet; the result is the same for every order.
+"""In which calls an evaluation goes through the UNet; the result is the same for every number of videos a call.
 
-An evaluation needs two directions, each with conditioning (positive) and without (negative).
+An evaluation has up to four branches: two directions, each with conditioning (positive) and without (negative). Each
+branch is one video through the UNet. By `videos_per_call`:
 
-`batched`: one call of four videos. `paired`: one call a guidance half, both directions in it. `sequential`: one video a
-call, the forward direction's attention maps kept until the backward direction has used them.
+    4   one call of all branches
+    2   a call for each guidance half, both directions in it
+    1   a call for each branch; the forward direction's attention maps are kept until the backward one has used them
+
+When the device runs out of memory, or another node changes the calls so that a map is missing, the evaluation is
+computed anew in another way, and so is the rest of the run.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection, Mapping
 
-from .settings import VIDEOS_PER_CALL
+import comfy.model_base
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher, create_model_options_clone
 
-Part = tuple[str, str]
+from ..common.out_of_memory import is_out_of_memory
+from ..weights.host import free_memory
+from .host_nodes import call_wrappers, nodes_behind, patches_of_nodes, wrapping_nodes
+from .memory_limit import no_room
+from .method.attention import ForwardMapMissing, UNetCall, VideoInBatch, VideosDivided
+from .method.fusion import reverse_time
+from .unet_patches import UNET_CALL, temporal_attention_layers
 
-_CALLS: dict[str, list[list[Part]]] = {
-    # The host takes the last part of a call first when it has to split it: forward parts, whose maps the backward
-    # ones need, stand last.
-    "4": [[("negative", "backward"), ("positive", "backward"), ("negative", "forward"), ("positive", "forward")]],
-    "2": [
+logger = logging.getLogger(__name__)
+
+Branch = tuple[str, str]
+"""(guidance half: positive or negative, direction: forward or backward)."""
+
+# The host takes the last branch of a call first when it has to split it: forward branches, whose maps the backward ones
+# need, stand last.
+_CALLS: dict[int, list[list[Branch]]] = {
+    4: [[("negative", "backward"), ("positive", "backward"), ("negative", "forward"), ("positive", "forward")]],
+    2: [
         [("negative", "backward"), ("negative", "forward")],
         [("positive", "backward"), ("positive", "forward")],
     ],
-    "1": [
+    1: [
         [("negative", "forward")],
         [("negative", "backward")],
         [("positive", "forward")],
         [("positive", "backward")],
     ],
 }
+_FEWER = {4: 2, 2: 1}
+# The host's own margin on its estimate before it puts videos into one call.
+_MEMORY_MARGIN = 1.5
+_CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
+# Why an evaluation is computed anew.
+_OUT_OF_MEMORY = "the device ran out of memory"
+_BACKWARD_FIRST = "the host computed the backward direction first"
+_CALLED_TWICE = "another node makes a UNet call twice"
+_DIVIDED = "another node divides the UNet's calls"
 
 
-def calls(
-    order: str, guided: bool, directions: tuple[str, ...] = ("forward", "backward"), apart: bool = False
-) -> list[list[Part]]:
-    """The UNet calls of one evaluation as lists of (guidance half, direction); without guidance only the positive.
+def calls(videos_per_call: int, branches: Collection[Branch], one_direction_a_call: bool = False) -> list[list[Branch]]:
+    """The UNet calls that compute these branches, each call as its branches in the order of the batch.
 
-    With one direction alone a call of two videos holds its two halves, which is the host's ordinary SVD step; with
-    `apart`, each direction is such a call.
+    One direction alone goes in a call of its two guidance halves, the host's ordinary SVD step; with
+    `one_direction_a_call`, each direction does.
     """
-    if order != "1" and (apart or len(directions) == 1):
-        work = [[("positive", direction), ("negative", direction)] for direction in ("forward", "backward")]
+    if videos_per_call != 1 and (one_direction_a_call or len({direction for _, direction in branches}) == 1):
+        table = [[("positive", direction), ("negative", direction)] for direction in ("forward", "backward")]
     else:
-        work = _CALLS[order]
-    kept = [
-        [(half, direction) for half, direction in call if (guided or half == "positive") and direction in directions]
-        for call in work
-    ]
-    return [call for call in kept if call]
+        table = _CALLS[videos_per_call]
+    wanted = [[branch for branch in call if branch in branches] for call in table]
+    return [call for call in wanted if call]
 
 
-def lower_order(order: str) -> str | None:
-    """The next order that needs less memory, or None."""
-    following = VIDEOS_PER_CALL.index(order) + 1
-    return VIDEOS_PER_CALL[following] if following < len(VIDEOS_PER_CALL) else None
+def videos_that_fit(memory_of_videos: Callable[[int], float], free: float, many_kernels: bool) -> int:
+    """The fastest number of videos a call that fits into `free` bytes.
 
-
-def choose_order(memory_of_videos: Callable[[int], float], free_memory: float, many_kernels: bool) -> str:
-    """The fastest order that fits.
-
-    `memory_of_videos(n)`: bytes that a call of n videos needs; `free_memory`: bytes. Paired is the fastest and needs
-    the memory of an ordinary guided SVD step. One call of four pays only on a device whose time goes into launching
-    kernels (`many_kernels`), and only with plenty of room.
+    `memory_of_videos(n)`: bytes that a call of n videos needs. Two are the fastest and need the memory of an ordinary
+    guided SVD step. One call of four pays only on a device whose time goes into launching kernels (`many_kernels`), and
+    only with plenty of room.
     """
-    if many_kernels and 4 * memory_of_videos(4) < free_memory:
-        return "4"
-    return "2" if memory_of_videos(2) < free_memory else "1"
+    if many_kernels and 4 * memory_of_videos(4) < free:
+        return 4
+    return 2 if memory_of_videos(2) < free else 1
+
+
+class UNetCalls:
+    """The UNet calls of one sampling run: how many videos each takes, and the attention maps kept between them.
+
+    `patcher`: the loaded MODEL, with the method's injections in its UNet; `shape`: of the latents,
+    `[frames, 4, h, w]`; `videos_per_call`: `auto`, `4`, `2` or `1`; `temporal_attention`: `rotated` or `own`;
+    `shared_identities`: {the host's id of a backward conditioning: that of the same one forward}.
+    """
+
+    def __init__(
+        self,
+        patcher: ModelPatcher,
+        model_options: dict,
+        shape: torch.Size,
+        videos_per_call: str,
+        temporal_attention: str,
+        shared_identities: Mapping[object, object],
+    ):
+        self._patcher, self._model = patcher, patcher.model
+        self._temporal_attention = temporal_attention
+        self._shared_identities = shared_identities
+        self._attention_layers = len(temporal_attention_layers(self._model))
+        self._patches = patches_of_nodes(model_options)
+        self._maps: dict = {}
+        self._maps_of_functions: dict = {}
+        # Whether a map is kept for further use after the backward direction has used it.
+        self._keeps_maps = False
+        self._computed: set[VideoInBatch] = set()
+        self._forward_half_step: tuple | None = None
+        self.videos_per_call = self._fitting(shape) if videos_per_call == "auto" else int(videos_per_call)
+        self._warn_of_single_videos()
+
+    # What the guider asks for.
+
+    def estimates(
+        self, conditionings: Mapping[Branch, list], x: torch.Tensor, timestep: torch.Tensor, model_options: dict
+    ) -> dict[Branch, torch.Tensor]:
+        """The denoised latents of each branch in its direction's own time, `[frames, 4, h, w]`.
+
+        `conditionings`: the host's, by branch; `x`: noisy latents in forward time, `[frames, 4, h, w]`. The host's
+        wrappers around a batch of conditioning run once, around all calls together.
+        """
+        self._load_again_after_another_run(x.shape, conditionings, model_options)
+        branches = list(conditionings)
+
+        def batch(model, conditionings: list, x, timestep, options: dict) -> list[torch.Tensor]:
+            computed = self._until_it_works(dict(zip(branches, conditionings, strict=True)), x, timestep, options)
+            return [computed[branch] for branch in branches]
+
+        wrappers = comfy.patcher_extension.get_all_wrappers(_CALC_COND_BATCH, model_options, is_model_options=True)
+        results = comfy.patcher_extension.WrapperExecutor.new_executor(batch, wrappers).execute(
+            self._model, list(conditionings.values()), x, timestep, model_options
+        )
+        return {
+            branch: reverse_time(result) if branch[1] == "backward" else result
+            for branch, result in zip(branches, results, strict=True)
+        }
+
+    def wrapper_in_own_time(
+        self, direction: str, previous: Callable | None, from_forward: Callable[[torch.Tensor], torch.Tensor] | None
+    ) -> Callable:
+        """The host's hook around the model calls that other nodes' functions make in a direction, all in its own time.
+
+        `previous`: the hook that was there; `from_forward`: what makes the backward estimate of the forward one, where
+        the UNet computes the forward direction only.
+        """
+        made: dict[object, int] = {}
+
+        def wrapper(apply_model: Callable, arguments: dict) -> torch.Tensor:
+            videos = []
+            for identity in self._identities(arguments):
+                # A function may call the model several times: each call belongs to one in the other direction.
+                made[identity] = made.get(identity, 0) + 1
+                videos.append(VideoInBatch("forward" if from_forward else direction, (identity, made[identity])))
+            # Such a call is not made anew, so it is ready for a wrapper of another node that makes it twice.
+            keeps_maps = bool(call_wrappers(arguments["c"]["transformer_options"], previous))
+            call = self._call_of(videos, arguments, self._maps_of_functions, keeps_maps)
+            arguments = _with_call(arguments, call, arguments["cond_or_uncond"])
+            if from_forward is None:
+                return _apply(apply_model, arguments, previous)
+            arguments["input"] = _each(reverse_time, arguments["input"], len(videos))
+            return _each(from_forward, _apply(apply_model, arguments, previous), len(videos))
+
+        return wrapper
+
+    # In which calls.
+
+    def _until_it_works(
+        self,
+        conditionings: Mapping[Branch, list],
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict,
+    ) -> dict[Branch, torch.Tensor]:
+        """The estimates in forward time; where computing them fails, again with fewer videos a call, or maps kept."""
+        options = create_model_options_clone(model_options)
+        # Clones on other GPUs would run without the shared attention; one GPU computes all videos.
+        options.pop("multigpu_clones", None)
+        # They run around this already, as they do around the host's one call.
+        options.get("transformer_options", {}).get("wrappers", {}).pop(_CALC_COND_BATCH, None)
+        arguments = conditionings, x, timestep, options
+        directions = {direction for _, direction in conditionings}
+        if directions == {"forward"}:
+            self._forward_half_step = arguments
+        failure = None
+        while True:
+            try:
+                if failure is not None and directions == {"backward"} and self._forward_half_step is not None:
+                    # What failed has used up the maps of the forward half-step, an evaluation of its own.
+                    self._in_calls(*self._forward_half_step)
+                return self._in_calls(*arguments)
+            except Exception as error:
+                failure = self._failure(error, directions)
+                if failure is None:
+                    raise
+                keeps_maps = self._keeps_maps or failure == _CALLED_TWICE
+                again = self.videos_per_call if keeps_maps != self._keeps_maps else _FEWER.get(self.videos_per_call)
+                if again is None and failure == _OUT_OF_MEMORY:
+                    logger.error("Dual-direction sampling: %s.", no_room(x.shape))
+                    raise
+                if again is None:
+                    raise _divided_for_good(options) from error
+            # Outside the handler: the exception holds on to the tensors of the failed call.
+            logger.warning("Dual-direction sampling: %s, going on with %s video(s) a call.", failure, again)
+            self.videos_per_call, self._keeps_maps = again, keeps_maps
+            self._warn_of_single_videos()
+            self._maps.clear()
+            comfy.model_management.soft_empty_cache()
+
+    def _in_calls(
+        self,
+        conditionings: Mapping[Branch, list],
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        options: dict,
+    ) -> dict[Branch, torch.Tensor]:
+        estimates = {}
+        for call in calls(self.videos_per_call, conditionings, bool(self._patches)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            wrapper = self._wrapper_in_forward_time(call, options.get("model_function_wrapper"))
+            results = comfy.samplers.calc_cond_batch(
+                self._model,
+                [conditionings[branch] for branch in call],
+                x,
+                timestep,
+                {**options, "model_function_wrapper": wrapper},
+            )
+            estimates.update(zip(call, results, strict=True))
+        return estimates
+
+    def _failure(self, error: Exception, directions: set[str]) -> str | None:
+        """Why an evaluation has to be computed anew, if it can be."""
+        if isinstance(error, ForwardMapMissing):
+            # With a call of its own the backward direction always finds the maps, the first time.
+            alone = self.videos_per_call == 1 or directions == {"backward"}
+            return _CALLED_TWICE if alone else _BACKWARD_FIRST
+        if isinstance(error, VideosDivided):
+            return _DIVIDED
+        return _OUT_OF_MEMORY if is_out_of_memory(error) else None
+
+    def _fitting(self, shape: torch.Size) -> int:
+        """How many videos a call the free memory allows."""
+        device = self._patcher.load_device
+        free = free_memory(self._patcher, device)
+
+        def memory_of_videos(count: int) -> float:
+            return _MEMORY_MARGIN * self._model.memory_required([count * shape[0], *shape[1:]])
+
+        fitting = videos_that_fit(memory_of_videos, free, comfy.model_management.is_device_cuda(device))
+        logger.info(
+            "Dual-direction sampling: %s video(s) a call, %.1f GiB free, %.1f GiB estimated for two.",
+            fitting,
+            free / 2**30,
+            memory_of_videos(2) / 2**30,
+        )
+        return fitting
+
+    def _warn_of_single_videos(self) -> None:
+        if self._patches and self.videos_per_call == 1:
+            logger.warning(
+                "Dual-direction sampling: with one video a call, patches of %s cannot compare both guidance "
+                "halves. One that does so, as NAGuidance, has no effect, as in ComfyUI's KSampler where "
+                "memory is that short. Choose another videos_per_call, fewer frames or a smaller size.",
+                nodes_behind(self._patches),
+            )
+
+    # Around one call.
+
+    def _wrapper_in_forward_time(self, branches: list[Branch], previous: Callable | None) -> Callable:
+        """The host's hook around a UNet call: backward videos go in and come out in reversed time.
+
+        To the host every video is in forward time, so masks and inpainting mean the same frames in both directions.
+        """
+
+        def wrapper(apply_model: Callable, arguments: dict) -> torch.Tensor:
+            # The host may have split the call.
+            in_call = [branches[index] for index in arguments["cond_or_uncond"]]
+            videos = [
+                VideoInBatch(direction, identity)
+                for (_, direction), identity in zip(in_call, self._identities(arguments), strict=True)
+            ]
+            call = self._call_of(videos, arguments, self._maps, self._keeps_maps)
+            # Other patches read 0 as conditional and 1 as unconditional here.
+            arguments = _with_call(arguments, call, [int(half == "negative") for half, _ in in_call])
+            arguments["input"] = _reversed_where_backward(arguments["input"], videos)
+            result = _apply(apply_model, arguments, previous)
+            self._check_attention_was_used(call, arguments, previous)
+            return _reversed_where_backward(result, videos)
+
+        return wrapper
+
+    def _call_of(self, videos: list[VideoInBatch], arguments: dict, maps: dict, keeps_maps: bool) -> UNetCall:
+        frames = len(arguments["input"]) // len(videos)
+        return UNetCall(videos, self._temporal_attention, maps, keeps_maps, frames)
+
+    def _identities(self, arguments: dict) -> list[object]:
+        """For each video of a call, what its conditioning is known by in both directions."""
+        identities = arguments["c"]["transformer_options"]["uuids"]
+        return [self._shared_identities.get(identity, identity) for identity in identities]
+
+    def _check_attention_was_used(self, call: UNetCall, arguments: dict, previous: Callable | None) -> None:
+        videos = set(call.videos)
+        # A cache may leave the UNet out for a video that it has seen before.
+        left_out = not call.layers_done and videos <= self._computed
+        if call.layers_done < self._attention_layers and not left_out:
+            nodes = wrapping_nodes(arguments["c"]["transformer_options"], previous)
+            raise ValueError(
+                "model: expected the UNet's own temporal attention, found it replaced by another node"
+                f"{nodes}. Disconnect that node from the model."
+            )
+        self._computed |= videos
+
+    def _load_again_after_another_run(
+        self, shape: torch.Size, conditionings: Mapping[Branch, list], model_options: dict
+    ) -> None:
+        """Has the host load the UNet again as this run needs it, where another run meanwhile has taken its place.
+
+        For a run in a callback or a wrapper the host took our injections out, and nobody puts them back.
+        """
+        if self._model.current_patcher is self._patcher and self._patcher.is_injected:
+            return
+        halves = {"/".join(branch): conditioning for branch, conditioning in conditionings.items()}
+        comfy.sampler_helpers.prepare_sampling(self._patcher, shape, halves, model_options)
+        self._patcher.pre_run()
+
+
+def _divided_for_good(options: dict) -> ValueError:
+    found = wrapping_nodes(options.get("transformer_options", {}), options.get("model_function_wrapper"))
+    return ValueError(
+        "model: expected each UNet call with whole videos, as it was made, found it "
+        f"divided by another node{found}. Disconnect that node from the model."
+    )
+
+
+def _with_call(arguments: dict, call: UNetCall, cond_or_uncond: list[int]) -> dict:
+    """The arguments of a UNet call with what the temporal attention has to know among the transformer's options."""
+    options = {**arguments["c"]["transformer_options"], UNET_CALL: call, "cond_or_uncond": cond_or_uncond}
+    return {**arguments, "c": {**arguments["c"], "transformer_options": options}, "cond_or_uncond": cond_or_uncond}
+
+
+def _apply(apply_model: Callable, arguments: dict, previous: Callable | None) -> torch.Tensor:
+    if previous is not None:
+        return previous(apply_model, arguments)
+    return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+
+def _each(function: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, videos: int) -> torch.Tensor:
+    return torch.cat([function(video) for video in batch.chunk(videos)])
+
+
+def _reversed_where_backward(batch: torch.Tensor, videos: list[VideoInBatch]) -> torch.Tensor:
+    parts = zip(batch.chunk(len(videos)), videos, strict=True)
+    return torch.cat([reverse_time(part) if video.direction == "backward" else part for part, video in parts])

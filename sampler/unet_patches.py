@@ -1,12 +1,21 @@
-"""Puts the method's attention into the host's UNet for the time of one sampling run, and takes it out again."""
+"""The method in the host's UNet: injections that the guider's clone of the MODEL carries while it samples.
 
-from collections.abc import Callable, Iterator
+The host knows of a patcher's injections. It takes them out while it patches weights (a LoRA, a hook), when it unloads
+the UNet, and when it loads another clone of it; then it puts them back. Two things it leaves to us:
+
+- It does not take them out when a run ends, and forgets them when the clone is gone: `injected` takes them out.
+- It takes them out in the order in which it put them in. Where another pack's injection replaced the same `forward`,
+  the other one has restored the module's own by then: a `forward` that is no longer ours is left as it is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from comfy.ldm.modules import attention as host_attention
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import PatcherInjection
 
-from .feed_forward import in_pieces
 from .host_nodes import nodes_behind
 from .method.attention import (
     BackwardProjections,
@@ -18,8 +27,69 @@ from .method.attention import (
 )
 
 UNET_CALL = "inbetween_unet_call"
+"""Entry of the transformer options: the UNetCall that a call of ours belongs to."""
+Forwards = Iterable[tuple[torch.nn.Module, Callable]]
+# Enough for a GPU to be busy, little beside the clip: 0.3 GiB in SVD's widest part at the highest resolution, in fp16.
+TOKENS_AT_ONCE = 2**15
 _REPLACEMENT = "inbetween_attn1_replacement"
 _TEMPORAL_BLOCK = ".time_stack."
+
+
+@contextmanager
+def injected(patcher: ModelPatcher, injections: Mapping[str, PatcherInjection]) -> Iterator[None]:
+    """Within it, the patcher carries the injections and its UNet has them. Afterwards neither has, whatever happened.
+
+    Injections that the patcher has already stay; ours come after them.
+    """
+    with patcher.use_ejected():
+        for key, injection in injections.items():
+            patcher.set_injections(key, [injection])
+    try:
+        patcher.inject_model()
+        yield
+    finally:
+        with patcher.use_ejected():
+            for key in injections:
+                patcher.remove_injections(key)
+
+
+def dual_direction_injections(
+    backward_of: Callable[[str], BackwardProjections | None],
+) -> dict[str, PatcherInjection]:
+    """What the method changes in the UNet, by the key under which the host's patcher holds it.
+
+    The attentions act in calls that carry a UNetCall in their transformer options; other calls go through them
+    unchanged. The feed-forward parts come in pieces in every call, which gives the same numbers.
+    `backward_of(layer)`: what the backward direction adds in a temporal attention.
+    """
+    return {
+        "inbetween_attention": _replacing(lambda unet: _attention_forwards(unet, backward_of)),
+        "inbetween_feed_forward": _replacing(_feed_forward_forwards),
+    }
+
+
+def _replacing(forwards: Callable[[torch.nn.Module], Forwards]) -> PatcherInjection:
+    """An injection that exchanges the `forward` of modules; `forwards(unet)`: the modules with their new ones."""
+    # By network: the host gives a patcher's injections to its clones, on other GPUs, too.
+    replaced: dict[torch.nn.Module, list[tuple[torch.nn.Module, Callable, Callable | None]]] = {}
+
+    def inject(patcher: ModelPatcher) -> None:
+        eject(patcher)
+        new = list(forwards(patcher.model.diffusion_model))
+        replaced[patcher.model] = [(module, forward, module.__dict__.get("forward")) for module, forward in new]
+        for module, forward in new:
+            module.forward = forward
+
+    def eject(patcher: ModelPatcher) -> None:
+        for module, forward, previous in replaced.pop(patcher.model, []):
+            if module.__dict__.get("forward") is not forward:
+                continue
+            if previous is None:
+                del module.forward
+            else:
+                module.forward = previous
+
+    return PatcherInjection(inject, eject)
 
 
 def temporal_attention_layers(unet: torch.nn.Module) -> dict[str, torch.nn.Module]:
@@ -29,40 +99,16 @@ def temporal_attention_layers(unet: torch.nn.Module) -> dict[str, torch.nn.Modul
     }
 
 
-@contextmanager
-def dual_direction_unet(
-    unet: torch.nn.Module, backward_of: Callable[[str], BackwardProjections | None]
-) -> Iterator[None]:
-    """Within it, calls that carry a UNetCall in their transformer options share their temporal attention.
-
-    `backward_of(name)`: what the backward direction adds in one layer. Other calls are not touched, and on leaving,
-    by an exception too, every module is as it was before.
-    """
-    replaced: list[tuple[torch.nn.Module, object]] = []
-    try:
-        for name, module in temporal_attention_layers(unet).items():
-            _replace_forward(module, _temporal_forward(name, module, backward_of(name)), replaced)
-            block = unet.get_submodule(name.removesuffix(".attn1"))
-            _replace_forward(block, _block_forward(block), replaced)
-            video = unet.get_submodule(name.partition(_TEMPORAL_BLOCK)[0])
-            _replace_forward(video, _video_forward(video), replaced)
-        for name, module in unet.named_modules():
-            if name.endswith(".attn2") and hasattr(module, "to_q"):
-                _replace_forward(module, _cross_forward(module), replaced)
-            elif name.endswith((".ff", ".ff_in")):
-                _replace_forward(module, in_pieces(module.forward), replaced)
-        yield
-    finally:
-        for module, previous in replaced:
-            if previous is None:
-                del module.forward
-            else:
-                module.forward = previous
-
-
-def _replace_forward(module: torch.nn.Module, forward: Callable, replaced: list) -> None:
-    replaced.append((module, module.__dict__.get("forward")))
-    module.forward = forward
+def _attention_forwards(unet: torch.nn.Module, backward_of: Callable[[str], BackwardProjections | None]) -> Forwards:
+    for name, module in temporal_attention_layers(unet).items():
+        yield module, _temporal_forward(name, module, backward_of(name))
+        block = unet.get_submodule(name.removesuffix(".attn1"))
+        yield block, _block_forward(block)
+        video = unet.get_submodule(name.partition(_TEMPORAL_BLOCK)[0])
+        yield video, _video_forward(video)
+    for name, module in unet.named_modules():
+        if name.endswith(".attn2") and hasattr(module, "to_q"):
+            yield module, _cross_forward(module)
 
 
 def _video_forward(transformer: torch.nn.Module) -> Callable:
@@ -167,5 +213,36 @@ def _cross_forward(module: torch.nn.Module) -> Callable:
         if UNET_CALL not in options or context is None or context.shape[1] != 1 or value is not None:
             return original(x, context=context, value=value, mask=mask, transformer_options=options)
         return single_token_attention(module, x, context)
+
+    return forward
+
+
+def _feed_forward_forwards(unet: torch.nn.Module) -> Forwards:
+    for name, module in unet.named_modules():
+        if name.endswith((".ff", ".ff_in")):
+            yield module, in_pieces(module.forward)
+
+
+def in_pieces(feed_forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A transformer's feed-forward part, of tokens `[batch, length, channels]`, in pieces of a large batch.
+
+    The numbers are the same, and a UNet call of SVD takes half the memory: the part looks at every token alone, but
+    widens it to 8 times its channels. At 1024×576, 25 frames, all tokens at once are what takes the most memory in the
+    whole UNet by far.
+    """
+
+    def forward(tokens: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = tokens.shape
+        at_once = max(1, TOKENS_AT_ONCE // length)
+        # A compiler would write out the loop, and needs it less: it keeps fewer of the wide tensors.
+        if batch <= at_once or torch.compiler.is_compiling():
+            return feed_forward(tokens)
+        result = None
+        for start in range(0, batch, at_once):
+            piece = feed_forward(tokens[start : start + at_once])
+            if result is None:
+                result = piece.new_empty(batch, *piece.shape[1:])
+            result[start : start + at_once] = piece
+        return result
 
     return forward

@@ -8,6 +8,7 @@ waste and the workspaces of convolutions; `fits` allows half a GiB and a twentie
 import contextlib
 from collections.abc import Callable, Iterator
 
+import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
 import torch
@@ -17,7 +18,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 
 from ...sampler.memory_limit import least_bytes
 from ...sampler.method.attention import UNetCall, VideoInBatch
-from ...sampler.unet_patches import UNET_CALL, dual_direction_unet
+from ...sampler.unet_patches import UNET_CALL, dual_direction_injections, injected
 from ...training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes
 from ...training.settings import Settings
 from ..common.two_unets import share_maps
@@ -93,7 +94,9 @@ def host_unet() -> torch.nn.Module:
 def ours(unet: torch.nn.Module, order: list[list[str]]) -> None:
     """One guidance half in both directions; with one video a call the maps live from call to call."""
     maps: dict = {}
-    with dual_direction_unet(unet, lambda layer: None):
+    network = torch.nn.ModuleDict({"diffusion_model": unet})
+    patcher = comfy.model_patcher.ModelPatcher(network, torch.device("meta"), torch.device("meta"))
+    with injected(patcher, dual_direction_injections(lambda layer: None)):
         for directions in order:
             call, videos = (
                 UNetCall([VideoInBatch(each, 0) for each in directions], "rotated", maps),

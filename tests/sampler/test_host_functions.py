@@ -1,6 +1,5 @@
 """What other nodes' functions are given in each direction, and memory that runs out in the middle of it."""
 
-import logging
 from pathlib import Path
 
 import comfy.model_management
@@ -16,8 +15,7 @@ from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
 from generative_inbetweening.nodes import InbetweenDualDirectionKSampler, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
-from generative_inbetweening.sampler.unet_patches import UNET_CALL
-from helpers.small_model import calling, encode, plain_ksampler, sample, unpatched
+from helpers.small_model import encode, plain_ksampler, sample
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -148,90 +146,6 @@ def test_a_patch_sees_both_guidance_halves_of_one_direction(models, encoded, exp
     assert {halves for halves, _ in seen} == {(1, 0)}
 
 
-def test_one_video_a_call_says_what_a_patch_cannot_do(models, encoded, caplog):
-    model = models[0].clone()
-    model.set_model_attn1_output_patch(lambda out, options: out)
-    with caplog.at_level(logging.WARNING):
-        sample(model, encoded, videos_per_call="2")
-        assert "cannot compare" not in caplog.text
-        sample(model, encoded, videos_per_call="1")
-        sample(models[0], encoded, videos_per_call="1")
-    assert caplog.text.count("cannot compare both guidance halves") == 1
-
-
-def one_video_at_a_time(call, x, timesteps, conditioning: dict, videos: int) -> torch.Tensor:
-    """The call's videos in calls of their own."""
-
-    def part(value, index):
-        return value.chunk(videos)[index] if torch.is_tensor(value) and len(value) % videos == 0 else value
-
-    return torch.cat(
-        [
-            call(
-                part(x, index),
-                part(timesteps, index),
-                **{key: part(value, index) for key, value in conditioning.items()},
-            )
-            for index in range(videos)
-        ]
-    )
-
-
-def dividing(model, way: str):
-    """A clone of the model with a node around its UNet calls that makes several of each."""
-    model = model.clone()
-
-    def of_host(apply_model, arguments):
-        x, timesteps, conditioning = arguments["input"], arguments["timestep"], arguments["c"]
-        if way == "twice":
-            apply_model(x, timesteps, **conditioning)
-            return apply_model(x, timesteps, **conditioning)
-        return one_video_at_a_time(apply_model, x, timesteps, conditioning, len(arguments["cond_or_uncond"]))
-
-    def of_unet(executor, x, timesteps, context, y, control, options, **more):
-        return one_video_at_a_time(
-            lambda x, timesteps, context, y, **more: executor(x, timesteps, context, y, control, options, **more),
-            x,
-            timesteps,
-            {"context": context, "y": y, **more},
-            len(options["uuids"]),
-        )
-
-    if way == "inside":
-        model.add_wrapper_with_key(WRAPPERS.DIFFUSION_MODEL, "divides", of_unet)
-    else:
-        model.set_model_unet_function_wrapper(of_host)
-    return model
-
-
-@pytest.mark.parametrize("order", VIDEOS_PER_CALL)
-@pytest.mark.parametrize("way", ["around", "inside", "twice"])
-def test_a_node_may_make_several_calls_of_one(models, encoded, way, order):
-    changes = {"videos_per_call": order, "steps": 2}
-    expected = sample(models[0], encoded, **changes)
-    assert torch.allclose(sample(dividing(models[0], way), encoded, **changes), expected, **ROUNDING)
-
-
-@pytest.mark.parametrize("way", ["around", "twice"])
-def test_a_node_may_make_several_calls_of_a_half_step(models, encoded, way):
-    changes = {"strategy": "alternating-backward-motion", "videos_per_call": "4", "steps": 2}
-    expected = sample(models[0], encoded, **changes)
-    assert torch.allclose(sample(dividing(models[0], way), encoded, **changes), expected, **ROUNDING)
-
-
-def test_a_node_that_divides_a_video_is_named(models, encoded):
-    model = models[0].clone()
-
-    def windows(apply_model, arguments):
-        x, conditioning = arguments["input"], {**arguments["c"], "num_video_frames": 2}
-        return one_video_at_a_time(apply_model, x, arguments["timestep"], conditioning, len(x) // 2)
-
-    model.set_model_unet_function_wrapper(windows)
-    with pytest.raises(ValueError, match=r"^model: .*divided by another node \(test_a_node_that_divides.*Disconnect"):
-        sample(model, encoded)
-    assert unpatched(models[0])
-
-
 def test_several_nodes_at_once_in_every_order(models, encoded, expected):
     (model,) = VideoLinearCFGGuidance().patch(models[0], 1.0)
     for node, inputs in (
@@ -321,55 +235,3 @@ def test_nothing_is_read_from_the_device_in_an_evaluation(models, encoded, monke
         counts.append(len(reads))
         reads.clear()
     assert counts[0] == counts[1]
-
-
-def test_free_memory_is_asked_of_the_models_patcher(models, encoded, monkeypatch, caplog):
-    gib = 2.0**30
-    monkeypatch.setattr(type(models[0]), "get_free_memory", lambda self, device: 10**6 * gib, raising=False)
-    # More than any machine's own figure.
-    monkeypatch.setattr(models[0].model, "memory_required", lambda *_, **__: 10**5 * gib)
-    with caplog.at_level("INFO"):
-        sample(models[0], encoded, videos_per_call="auto", steps=1)
-    assert "2 video(s) a call, 1000000.0 GiB free" in caplog.text
-
-
-@pytest.mark.parametrize("strategy", ALL)
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.AcceleratorError("CUDA error: out of memory"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
-    ],
-    ids=["cuda", "mps"],
-)
-def test_running_out_of_memory_steps_down_in_every_strategy(models, encoded, strategy, error):
-    def too_large(videos):
-        if videos > 1:
-            raise error
-
-    assert torch.allclose(
-        sample(calling(models[0], too_large), encoded, strategy=strategy, videos_per_call="4", steps=2),
-        sample(models[0], encoded, strategy=strategy, steps=2),
-        rtol=1e-3,
-        atol=5e-3,
-    )
-    assert unpatched(models[0])
-
-
-def test_running_out_of_memory_in_the_backward_half_step(models, encoded):
-    """The maps of the forward half-step are gone when the backward one fails: they are computed again."""
-    failed = []
-    model = models[0].clone()
-
-    def fails_once(apply_model, arguments):
-        result = apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
-        videos = arguments["c"]["transformer_options"][UNET_CALL].videos
-        if not failed and videos[0].direction == "backward" and len(videos) > 1:
-            failed.append(videos)
-            raise comfy.model_management.OOM_EXCEPTION("out of memory")
-        return result
-
-    model.set_model_unet_function_wrapper(fails_once)
-    changes = {"strategy": "alternating-backward-motion", "videos_per_call": "4"}
-    assert torch.allclose(sample(model, encoded, **changes), sample(models[0], encoded, **changes), **ROUNDING)
-    assert failed and len(failed[0]) == 2

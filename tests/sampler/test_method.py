@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from generative_inbetweening.sampler import keyframes
-from generative_inbetweening.sampler import unet_calls as videos_per_call
 from generative_inbetweening.sampler.method import fusion, reinjection
 from generative_inbetweening.sampler.method.attention import (
     BackwardProjections,
@@ -19,7 +18,6 @@ from generative_inbetweening.sampler.method.attention import (
 from generative_inbetweening.sampler.method.fusion import reverse_time
 from generative_inbetweening.sampler.method.reinjection import seeded_noise, stream_seed
 from generative_inbetweening.sampler.progress import EvaluationProgress
-from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from torch import nn
 
 HEADS, POSITIONS, FRAMES, CHANNELS = 2, 5, 7, 16
@@ -208,28 +206,6 @@ def test_no_reinjection_is_the_sampler_itself():
         None, x, sigmas, {"seed": 5}, None, sampler_function=sampler, reinjections=0, share=0.5
     )
     assert found == 3
-
-
-def test_every_videos_per_call_computes_all_four_videos():
-    everything = {(half, direction) for half in ("negative", "positive") for direction in ("forward", "backward")}
-    for order, largest in zip(VIDEOS_PER_CALL, (4, 2, 1)):
-        parts = [part for call in videos_per_call.calls(order, guided=True) for part in call]
-        assert set(parts) == everything and len(parts) == 4
-        assert max(map(len, videos_per_call.calls(order, guided=True))) == largest
-        assert {part for call in videos_per_call.calls(order, guided=False) for part in call} == {
-            ("positive", "forward"),
-            ("positive", "backward"),
-        }
-
-
-def test_videos_per_call_follows_memory():
-    def gigabytes(count):
-        return count * 1.0
-
-    assert videos_per_call.choose_order(gigabytes, 100, many_kernels=True) == "4"
-    assert videos_per_call.choose_order(gigabytes, 100, many_kernels=False) == "2"
-    assert videos_per_call.choose_order(gigabytes, 5, many_kernels=True) == "2"
-    assert videos_per_call.choose_order(gigabytes, 1.5, many_kernels=True) == "1"
 
 
 def test_progress_learns_what_a_step_costs():

@@ -9,46 +9,12 @@ import latent_preview
 import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
-from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from generative_inbetweening.sampler.unet_patches import UNET_CALL, temporal_attention_layers
 from helpers.small_model import DEFAULTS, FRAMES, SIZE, encode, plain_ksampler, sample, unpatched, watched
 
 from nodes import SetLatentNoiseMask
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
-
-
-def demand_all_memory(model, monkeypatch) -> None:
-    """Makes the host believe that no second video fits beside the first."""
-    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 2.0**60)
-
-
-@pytest.mark.parametrize("order", VIDEOS_PER_CALL)
-def test_every_order_gives_the_same_when_the_host_splits_its_batches(models, encoded, expected, order, monkeypatch):
-    assert torch.allclose(sample(models[0], encoded, videos_per_call=order), expected, **ROUNDING)
-    demand_all_memory(models[0], monkeypatch)
-    assert torch.allclose(sample(models[0], encoded, videos_per_call=order), expected, **ROUNDING)
-
-
-def test_auto_chooses_one_video_at_a_time_when_memory_is_short(models, encoded, expected, monkeypatch):
-    sizes = []
-    model = watched(models[0], lambda arguments: sizes.append(arguments["input"].shape[0]))
-    sample(model, encoded, videos_per_call="auto")
-    assert set(sizes) == {2 * FRAMES}
-    demand_all_memory(models[0], monkeypatch)
-    sizes.clear()
-    assert torch.allclose(sample(model, encoded, videos_per_call="auto"), expected, **ROUNDING)
-    assert set(sizes) == {FRAMES}
-
-
-def test_running_out_of_memory_steps_down_and_goes_on(models, encoded, expected, caplog):
-    def too_large(arguments):
-        if arguments["input"].shape[0] > FRAMES:
-            raise comfy.model_management.OOM_EXCEPTION("out of memory")
-
-    result = sample(watched(models[0], too_large), encoded, videos_per_call="4")
-    assert torch.allclose(result, expected, **ROUNDING)
-    assert "going on with 2 video(s) a call" in caplog.text and "going on with 1 video(s) a call" in caplog.text
 
 
 def test_an_exception_while_sampling_leaves_nothing_behind(models, encoded, expected):
