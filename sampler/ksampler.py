@@ -1,27 +1,72 @@
-"""The host's KSampler with the dual-direction guider and re-injections in it.
-
-Noise levels of a sampling run: the host's schedulers, and Align Your Steps.
-"""
+"""The host's KSampler with the dual-direction guider and re-injections in it: its noise levels, and the run."""
 
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-import numpy as np
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_align_your_steps import AlignYourStepsScheduler
 
 from ..common.intermediate import handed_on
 from ..common.remarks import remark
-from .conditioning import check_batch_index, check_samples
+from .conditioning import Conditioning, check_batch_index, check_samples
 from .guider import DualDirectionGuider
 from .progress import Callback, clip_preview
 from .samplers import ReinjectionSampler
 from .settings import GuiderSettings, SamplerSettings, check_choice
 
+ALIGN_YOUR_STEPS = "align_your_steps"
+_LONGEST_RUN = 1_000_000
+
+
+def schedulers() -> tuple[str, ...]:
+    """The names that there are now: other packs add theirs to the host's after this one was imported."""
+    return (*(name for name in comfy.samplers.KSampler.SCHEDULERS if name != ALIGN_YOUR_STEPS), ALIGN_YOUR_STEPS)
+
+
+def align_your_steps(steps: int) -> torch.Tensor:
+    """σ falling from 700 to 0, `[steps + 1]`: the levels that Sabour et al. optimised for SVD, as the host has them.
+
+    "Align Your Steps", arXiv 2404.14507: ten steps, interpolated log-linearly for other step counts.
+    """
+    return AlignYourStepsScheduler.execute("SVD", steps, 1.0).args[0]
+
+
+def check_sampler(sampler_name: str, scheduler: str, alternating: bool) -> None:
+    """Raises ValueError, naming the input, for a sampler or scheduler that there is not, or not for this strategy."""
+    check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
+    if alternating and sampler_name != "euler":
+        raise ValueError(
+            f"sampler_name: expected euler, found {sampler_name}: the alternating strategies make their "
+            "own steps. Choose euler, or another strategy."
+        )
+    check_choice("scheduler", scheduler, schedulers())
+
+
+def noise_levels(model: ModelPatcher, sampler_name: str, scheduler: str, steps: int, denoise: float) -> torch.Tensor:
+    """σ of each step for the host's MODEL, falling, `[steps + 1]`.
+
+    With `denoise` (0…1) below 1 they are the last of a longer run. For names that `check_sampler` let pass. Raises
+    ValueError, naming the input, for a run longer than a million steps.
+    """
+    if 0 < denoise < steps / _LONGEST_RUN:
+        raise ValueError(
+            f"denoise: expected 0, or at least {steps / _LONGEST_RUN:g} with {steps} steps, found "
+            f"{denoise:g}. Raise it."
+        )
+    if scheduler != ALIGN_YOUR_STEPS:
+        return comfy.samplers.KSampler(
+            model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
+        ).sigmas
+    if denoise <= 0:
+        return torch.zeros(0)
+    return align_your_steps(steps if denoise > 0.9999 else int(steps / denoise))[-(steps + 1) :]
+
 
 def dual_direction_ksampler(
-    model,
-    positive: list,
-    negative: list,
+    model: ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
     latent: dict,
     seed: int,
     denoise: float,
@@ -54,53 +99,3 @@ def dual_direction_ksampler(
             "it again, or start ComfyUI with --force-fp32."
         )
     return {**latent, "samples": handed_on(result)}
-
-
-ALIGN_YOUR_STEPS = "align_your_steps"
-_LONGEST_RUN = 1_000_000
-# Sabour et al., "Align Your Steps", arXiv 2404.14507: the levels optimised for SVD, ten steps.
-_SVD_LEVELS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
-
-
-def schedulers() -> tuple[str, ...]:
-    """The names that there are now: other packs add theirs to the host's after this one was imported."""
-    return (*(name for name in comfy.samplers.KSampler.SCHEDULERS if name != ALIGN_YOUR_STEPS), ALIGN_YOUR_STEPS)
-
-
-def align_your_steps(steps: int) -> torch.Tensor:
-    """σ falling from 700 to 0, `[steps + 1]`: the optimised levels, interpolated log-linearly for other step counts."""
-    given, wanted = np.linspace(0, 1, len(_SVD_LEVELS)), np.linspace(0, 1, steps + 1)
-    levels = torch.from_numpy(np.exp(np.interp(wanted, given, np.log(_SVD_LEVELS)))).float()
-    levels[-1] = 0
-    return levels
-
-
-def check_sampler(sampler_name: str, scheduler: str, sequential: bool) -> None:
-    """Raises ValueError, naming the input, for a sampler or scheduler that there is not, or not for this strategy."""
-    check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
-    if sequential and sampler_name != "euler":
-        raise ValueError(
-            f"sampler_name: expected euler, found {sampler_name}: the alternating strategies make their "
-            "own steps. Choose euler, or another strategy."
-        )
-    check_choice("scheduler", scheduler, schedulers())
-
-
-def noise_levels(model, sampler_name: str, scheduler: str, steps: int, denoise: float) -> torch.Tensor:
-    """σ of each step for the host's MODEL, falling, `[steps + 1]`.
-
-    With `denoise` (0…1) below 1 they are the last of a longer run. For names that `check_sampler` let pass. Raises
-    ValueError, naming the input, for a run longer than a million steps.
-    """
-    if 0 < denoise < steps / _LONGEST_RUN:
-        raise ValueError(
-            f"denoise: expected 0, or at least {steps / _LONGEST_RUN:g} with {steps} steps, found "
-            f"{denoise:g}. Raise it."
-        )
-    if scheduler != ALIGN_YOUR_STEPS:
-        return comfy.samplers.KSampler(
-            model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
-        ).sigmas
-    if denoise <= 0:
-        return torch.zeros(0)
-    return align_your_steps(steps if denoise > 0.9999 else int(steps / denoise))[-(steps + 1) :]
