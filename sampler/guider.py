@@ -180,13 +180,13 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
     # 2. An evaluation.
 
     def predict_noise(
-        self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, seed: int | None = None
+        self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict | None = None, seed: int | None = None
     ) -> torch.Tensor:
         """D: the fused estimate of the denoised latents, `[frames, 4, h, w]`, from noisy latents of the same shape.
 
         With ONE_DIRECTION among the model options, the estimate of that direction, in forward time.
         """
-        run = self.run
+        run, model_options = self.run, model_options or {}
         # 1. Which directions, and how strongly each is guided at this noise level.
         one = model_options.get(ONE_DIRECTION)
         directions = (one,) if one else ("forward", "backward")

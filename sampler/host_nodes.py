@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import CodeType
+from typing import Any
 
 import comfy.model_management
 
@@ -20,15 +21,15 @@ _CONTEXT_WINDOWS = "Context Windows (ContextWindowsManual, WanContextWindowsManu
 
 def node_behind(thing: object) -> str:
     """The id of the node whose function or object this is, or where it comes from."""
-    found = thing if hasattr(thing, "__qualname__") else type(thing)
+    found: Any = thing if hasattr(thing, "__qualname__") else type(thing)
+    # A type checker takes `nodes` for the folder of ours.
+    classes: dict[str, Any] = host.NODE_CLASS_MAPPINGS  # pyright: ignore[reportAttributeAccessIssue]
     name, module = found.__qualname__.split(".")[0], found.__module__
-    for identity, node in host.NODE_CLASS_MAPPINGS.items():
+    for identity, node in classes.items():
         if node.__module__ == module and node.__qualname__ == name:
             return identity
     siblings = [
-        identity
-        for identity, node in host.NODE_CLASS_MAPPINGS.items()
-        if node.__module__ == module and "MODEL" in node.RETURN_TYPES
+        identity for identity, node in classes.items() if node.__module__ == module and "MODEL" in node.RETURN_TYPES
     ]
     return " or ".join(siblings[:4]) or f"{name} of {module}"
 
@@ -126,7 +127,7 @@ def _failed(error: Exception, options: dict) -> list[Callable]:
     inside += [
         wrapper
         for wrapper in _wrappers(transformer_options)
-        if _code(wrapper) in passed and _code(wrapper).co_filename == passed[-1].co_filename
+        if (code := _code(wrapper)) in passed and code is not None and code.co_filename == passed[-1].co_filename
     ]
     if inside or not passed[-1].co_filename.startswith(_HOSTS_UNETS):
         return inside[:1]

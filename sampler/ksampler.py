@@ -1,5 +1,7 @@
 """The host's KSampler with the dual-direction guider and re-injections in it: its noise levels, and the run."""
 
+from typing import cast
+
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -88,7 +90,7 @@ def dual_direction_ksampler(
     check_samples(latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     check_batch_index(latent.get("batch_index"), len(samples))
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    noise = cast("torch.Tensor", comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")))
     callback = callback or clip_preview(model, max(len(sigmas) - 1, 1))
     result = guider.sample(
         noise, samples, sampler, sigmas, latent.get("noise_mask"), callback, not comfy.utils.PROGRESS_BAR_ENABLED, seed

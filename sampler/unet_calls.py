@@ -159,7 +159,8 @@ class UNetCalls:
             for identity in self._identities(arguments):
                 # A function may call the model several times: each call belongs to one in the other direction.
                 made[identity] = made.get(identity, 0) + 1
-                videos.append(VideoInBatch("forward" if from_forward else direction, (identity, made[identity])))
+                computed = "forward" if from_forward or direction == "forward" else "backward"
+                videos.append(VideoInBatch(computed, (identity, made[identity])))
             # Such a call is not made anew, so it is ready for a wrapper of another node that makes it twice.
             keeps_maps = bool(call_wrappers(arguments["c"]["transformer_options"], previous))
             call = self._call_of(videos, arguments, self._maps_of_functions, keeps_maps)

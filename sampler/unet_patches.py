@@ -10,6 +10,7 @@ the UNet, and when it loads another clone of it; then it puts them back. Two thi
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from comfy.ldm.modules import attention as host_attention
@@ -92,10 +93,12 @@ def _replacing(forwards: Callable[[torch.nn.Module], Forwards]) -> PatcherInject
     return PatcherInjection(inject, eject)
 
 
-def temporal_attention_layers(unet: torch.nn.Module) -> dict[str, torch.nn.Module]:
+def temporal_attention_layers(unet: torch.nn.Module) -> dict[str, host_attention.CrossAttention]:
     """{name: module} of the temporal self-attentions; 16 in SVD."""
     return {
-        name: module for name, module in unet.named_modules() if _TEMPORAL_BLOCK in name and name.endswith(".attn1")
+        name: cast("host_attention.CrossAttention", module)
+        for name, module in unet.named_modules()
+        if _TEMPORAL_BLOCK in name and name.endswith(".attn1")
     }
 
 
@@ -108,7 +111,7 @@ def _attention_forwards(unet: torch.nn.Module, backward_of: Callable[[str], Back
         yield video, _video_forward(video)
     for name, module in unet.named_modules():
         if name.endswith(".attn2") and hasattr(module, "to_q"):
-            yield module, _cross_forward(module)
+            yield module, _cross_forward(cast("host_attention.CrossAttention", module))
 
 
 def _video_forward(transformer: torch.nn.Module) -> Callable:
@@ -161,7 +164,9 @@ def _attn1_replacement(options: dict) -> Callable | None:
     return replacements.get((block[0], block[1], options.get("block_index", 0)), replacements.get(block))
 
 
-def _temporal_forward(name: str, module: torch.nn.Module, backward: BackwardProjections | None) -> Callable:
+def _temporal_forward(
+    name: str, module: host_attention.CrossAttention, backward: BackwardProjections | None
+) -> Callable:
     original = module.forward
 
     def forward(x, context=None, value=None, mask=None, transformer_options=None):
@@ -191,7 +196,7 @@ def _temporal_forward(name: str, module: torch.nn.Module, backward: BackwardProj
     return forward
 
 
-def _replacement(module: torch.nn.Module, options: dict) -> Callable | None:
+def _replacement(module: host_attention.CrossAttention, options: dict) -> Callable | None:
     replacement = options.get(_REPLACEMENT)
     if replacement is None:
         return None
@@ -205,7 +210,7 @@ def _replacement(module: torch.nn.Module, options: dict) -> Callable | None:
     return replaced
 
 
-def _cross_forward(module: torch.nn.Module) -> Callable:
+def _cross_forward(module: host_attention.CrossAttention) -> Callable:
     original = module.forward
 
     def forward(x, context=None, value=None, mask=None, transformer_options=None):
@@ -237,11 +242,11 @@ def in_pieces(feed_forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[
         # A compiler would write out the loop, and needs it less: it keeps fewer of the wide tensors.
         if batch <= at_once or torch.compiler.is_compiling():
             return feed_forward(tokens)
-        result = None
-        for start in range(0, batch, at_once):
+        piece = feed_forward(tokens[:at_once])
+        result = piece.new_empty(batch, *piece.shape[1:])
+        result[:at_once] = piece
+        for start in range(at_once, batch, at_once):
             piece = feed_forward(tokens[start : start + at_once])
-            if result is None:
-                result = piece.new_empty(batch, *piece.shape[1:])
             result[start : start + at_once] = piece
         return result
 
