@@ -23,7 +23,9 @@ STOPPED = 130
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command-line arguments; settings that were not given are absent."""
     parser = argparse.ArgumentParser(
-        prog="fine_tune.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m generative_inbetweening.training.fine_tune",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
     parser.add_argument(

@@ -9,8 +9,8 @@ Wang et al., Generative Inbetweening, arXiv 2408.15239, section 4.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -179,8 +179,8 @@ def enable_gradient_checkpointing(unet: UNetSpatioTemporalConditionModel) -> Non
     diffusers recomputes residual and spatial transformer blocks; the temporal transformer blocks are added here.
     """
     unet.enable_gradient_checkpointing()
-    blocks: Iterable[tuple[str, Any]] = unet.named_modules()
-    for name, block in blocks:
+    for name, module in unet.named_modules():
+        block = cast(Any, module)
         if name.rpartition(".")[0].endswith("temporal_transformer_blocks"):
             block.forward = functools.partial(_recomputed, block.forward)
 
