@@ -34,7 +34,8 @@ def _with_checked_inputs(node: type[Node], execute):
     @functools.wraps(execute)
     def checked(cls, *args, **kwargs):
         values = signature.bind(cls, *args, **kwargs).arguments
-        values |= values.pop(together, {})
+        if together is not None:
+            values |= values.pop(together, {})
         for name, item in inputs().items():
             if name in values:
                 values[name] = checked_value(item, values[name])

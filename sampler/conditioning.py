@@ -206,10 +206,10 @@ def check_batch_index(index: Sequence[int] | None, frames: int) -> None:
     """Raises ValueError for a batch_index that does not choose one noise for each frame."""
     if index is None:
         return
-    numbers_of = index.tolist() if hasattr(index, "tolist") else index
+    numbers_of = getattr(index, "tolist", lambda: index)()
     right = isinstance(numbers_of, (list, tuple)) and len(numbers_of) == frames
     if not right or not all(
-        isinstance(number, numbers.Integral) and 0 <= number <= _LARGEST_INDEX for number in numbers_of
+        isinstance(number, numbers.Integral) and 0 <= int(number) <= _LARGEST_INDEX for number in numbers_of
     ):
         raise ValueError(
             f"latent_image: expected a batch_index of {frames} whole numbers from 0 to {_LARGEST_INDEX}, "

@@ -61,7 +61,7 @@ def encode_keyframes(
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
     latents = [_latent(vae, add_augmentation_noise(picture, noise, augmentation)) for picture in pictures]
     positive, negative = keyframe_conditioning(
-        tuple(embeddings), tuple(latents), frames, fps, motion_bucket, augmentation
+        (embeddings[0], embeddings[1]), (latents[0], latents[1]), frames, fps, motion_bucket, augmentation
     )
     empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
     return positive, negative, {"samples": empty}
@@ -182,7 +182,7 @@ def image_embedding(clip_vision: comfy.clip_vision.ClipVisionModel, picture: tor
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
         embedding = _embedding(clip_vision, picture, last_try=True)
-    if not torch.isfinite(embedding).all():
+    if embedding is None or not torch.isfinite(embedding).all():
         raise ValueError(
             "clip_vision: expected numbers, found NaN or infinity in what it makes of a keyframe. Check "
             "its file, or start ComfyUI with --fp32-text-enc."
@@ -224,7 +224,7 @@ def _latent(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
 def _encoded(vae: comfy.sd.VAE, picture: torch.Tensor) -> torch.Tensor:
     """In tiles where the device runs out of memory, as the host's VAE does for the errors that it knows."""
     try:
-        return vae.encode(picture)
+        return vae.encode(picture)  # pyright: ignore[reportReturnType] - a tensor, where latents are of pictures
     except Exception as error:
         if not is_out_of_memory(error):
             raise

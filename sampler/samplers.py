@@ -59,10 +59,12 @@ class AlternatingSampler(comfy.samplers.KSAMPLER):
 
     def __init__(self, sampler: comfy.samplers.Sampler, keyframes: KeyframeLatents):
         function = getattr(sampler, "sampler_function", None)
-        if function is not comfy.k_diffusion.sampling.sample_euler or sampler.extra_options:
+        is_euler = function is comfy.k_diffusion.sampling.sample_euler
+        if not (isinstance(sampler, comfy.samplers.KSAMPLER) and is_euler) or sampler.extra_options:
             found = getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")
-            if getattr(sampler, "extra_options", None):
-                found += f" with {', '.join(map(str, sampler.extra_options))}"
+            options = getattr(sampler, "extra_options", None)
+            if options:
+                found += f" with {', '.join(map(str, options))}"
             raise ValueError(
                 f"sampler: expected euler, found {found}: the alternating strategies make their own steps, "
                 "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
