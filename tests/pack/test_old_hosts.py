@@ -112,3 +112,27 @@ def test_import_without_a_host_is_quiet():
     )
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_importing_the_pack_is_quick_and_brings_no_training_library():
+    script = (
+        "import sys; sys.path.insert(0, {host!r}); sys.argv = ['x', '--cpu']\n"
+        "import comfy.options; comfy.options.enable_args_parsing()\n"
+        "import comfy.sd, latent_preview, comfy_api.latest, folder_paths, nodes\n"
+        "before = set(sys.modules)\nimport importlib.util, asyncio\n"
+        "spec = importlib.util.spec_from_file_location('pack', {pack!r} + '/__init__.py', "
+        "submodule_search_locations=[{pack!r}])\n"
+        "module = importlib.util.module_from_spec(spec); sys.modules['pack'] = module\n"
+        "spec.loader.exec_module(module); asyncio.run(module.comfy_entrypoint())\n"
+        "new = set(sys.modules) - before\n"
+        "print(sorted({{name.split('.')[0] for name in new}} & {{'diffusers', 'transformers', 'accelerate'}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script.format(host=str(HOST), pack=str(ROOT))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfy.taesd.taesd import TAESD
 from generative_inbetweening.nodes import InbetweenContactSheet
-from generative_inbetweening.sampler.keyframes import one_picture
+from generative_inbetweening.sampler import keyframes
 from helpers.pictures import WIDE, clip_of, encoded_pictures, initialised
 from helpers.small_model import encode, pictures, sample
 
@@ -50,7 +50,7 @@ def test_colours_that_cannot_be_are_named(models, picture, found):
 
 
 def test_an_overshoot_of_resizing_is_cut_off():
-    assert torch.equal(one_picture(WIDE * 1.5 - 0.2, "keyframe"), (WIDE * 1.5 - 0.2).clamp(0, 1))
+    assert torch.equal(keyframes.one_picture(WIDE * 1.5 - 0.2, "keyframe"), (WIDE * 1.5 - 0.2).clamp(0, 1))
 
 
 def taesd(channels: int) -> comfy.sd.VAE:
@@ -100,3 +100,26 @@ def test_half_precision_between_nodes(models, monkeypatch):
     assert result.dtype == torch.float16 and result.isfinite().all()
     sheet = InbetweenContactSheet.execute(WIDE.half().expand(3, -1, -1, -1), 0, "0, -1").args[0]
     assert sheet.dtype == torch.float16
+
+
+@pytest.mark.parametrize(("fit", "corner", "middle"), [("crop", 1.0, 0.5), ("stretch", 0.0, 0.5), ("pad", 0.0, 0.5)])
+def test_fits(fit, corner, middle):
+    # Black, white and grey thirds: the crop of a wide picture starts within the white.
+    picture = torch.full((1, 40, 120, 3), 0.5)
+    picture[:, :, :20], picture[:, :, 20:50] = 0.0, 1.0
+    fitted = keyframes.fit_picture(picture, 40, 40, fit)
+    assert fitted.shape == (1, 40, 40, 3)
+    assert fitted[0, 1, 1, 0].item() == pytest.approx(corner, abs=0.02)
+    assert fitted[0, 20, 20, 0].item() == pytest.approx(middle, abs=0.05)
+
+
+def test_picture_of_the_right_size_is_not_touched():
+    picture = torch.rand(1, 64, 128, 3)
+    assert keyframes.fit_picture(picture, 128, 64, "crop") is picture
+
+
+def test_augmentation_noise_is_added_in_minus_one_to_one():
+    picture, noise = torch.rand(1, 8, 8, 3), torch.randn(1, 3, 8, 8)
+    noisy = keyframes.add_augmentation_noise(picture, noise, 0.1)
+    expected = (picture * 2 - 1).movedim(-1, 1) + 0.1 * noise
+    assert torch.allclose((noisy * 2 - 1).movedim(-1, 1), expected, atol=1e-6)

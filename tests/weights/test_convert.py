@@ -1,4 +1,4 @@
-"""Key maps, single files and conversion, on real SVD files of small width."""
+"""Backward-motion files are made of two UNets, from a node and at the terminal, and of their own base only."""
 
 import subprocess
 import sys
@@ -11,10 +11,7 @@ from generative_inbetweening.nodes import InbetweenConvertBackwardMotion, Inbetw
 from generative_inbetweening.weights import backward_motion
 from generative_inbetweening.weights.convert import convert
 from generative_inbetweening.weights.files import read_metadata, read_tensors, save_tensors
-from generative_inbetweening.weights.keys import image_encoder as image_encoder_keys
 from generative_inbetweening.weights.keys import unet as unet_keys
-from generative_inbetweening.weights.keys import vae as vae_keys
-from generative_inbetweening.weights.svd import read_folder, read_single_file, write_single_file
 from helpers.model_folders import REFERENCE, backward_motion_folder, folder, use_folders
 
 XT = REFERENCE / folder("-xt").rstrip("/")
@@ -22,86 +19,9 @@ PACK = Path(__file__).resolve().parents[2]
 UNETS = Path(__file__).parents[1] / "reference"
 
 
-@pytest.fixture(scope="module")
-def parts():
-    return read_folder(XT)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def folders(tmp_path_factory):
     use_folders(tmp_path_factory.mktemp("models"))
-
-
-def test_unet_keys_map_strictly_both_ways():
-    keys = set(read_tensors(XT / "unet" / "diffusion_pytorch_model.safetensors"))
-    to_comfy = unet_keys.diffusers_to_comfy(keys)
-    assert 1424 <= len(keys) <= 1426 and len(set(to_comfy.values())) == len(keys)
-    back = unet_keys.comfy_to_diffusers(to_comfy.values())
-    assert all(back[name] == key for key, name in to_comfy.items())
-
-
-def test_unet_keys_of_other_depths_map_too():
-    diffusers = pytest.importorskip("diffusers")
-    for levels, layers in ((2, 1), (3, 2), (4, 1)):
-        down = ["CrossAttnDownBlockSpatioTemporal"] * (levels - 1) + ["DownBlockSpatioTemporal"]
-        up = ["UpBlockSpatioTemporal"] + ["CrossAttnUpBlockSpatioTemporal"] * (levels - 1)
-        with torch.device("meta"):
-            unet = diffusers.UNetSpatioTemporalConditionModel(
-                block_out_channels=tuple(32 * 2**level for level in range(levels)),
-                down_block_types=tuple(down),
-                up_block_types=tuple(up),
-                layers_per_block=layers,
-                num_attention_heads=(1,) * levels,
-            )
-        keys = set(unet.state_dict())
-        to_comfy = unet_keys.diffusers_to_comfy(keys)
-        back = unet_keys.comfy_to_diffusers(to_comfy.values())
-        assert len(set(to_comfy.values())) == len(keys) and all(back[to_comfy[key]] == key for key in keys)
-
-
-def test_a_foreign_key_is_refused():
-    keys = set(read_tensors(XT / "unet" / "diffusion_pytorch_model.safetensors"))
-    with pytest.raises(ValueError, match="the first: surprise.weight"):
-        unet_keys.diffusers_to_comfy(keys | {"surprise.weight"})
-
-
-def test_vae_keys_map_strictly_both_ways(parts):
-    original = read_tensors(XT / "vae" / "diffusion_pytorch_model.safetensors")
-    back = vae_keys.tensors_to_diffusers(parts.vae)
-    assert back.keys() == original.keys()
-    untouched = [key for key in original if not key.startswith(("encoder.conv_out", "quant_conv"))]
-    assert all(torch.equal(back[key], original[key]) for key in untouched)
-
-
-def test_image_encoder_keys_map_strictly_both_ways(parts):
-    back = image_encoder_keys.tensors_to_transformers(image_encoder_keys.tensors_to_openclip(parts.image_encoder))
-    assert back.keys() == parts.image_encoder.keys()
-    assert all(torch.equal(back[key], parts.image_encoder[key]) for key in back)
-
-
-def test_single_file_holds_the_whole_folder(parts, tmp_path, monkeypatch):
-    import folder_paths
-
-    write_single_file(parts, tmp_path / "svd.safetensors")
-    found = read_single_file(tmp_path / "svd.safetensors")
-    assert found.config == parts.config
-    for name in ("unet", "vae", "image_encoder"):
-        before, after = getattr(parts, name), getattr(found, name)
-        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(tmp_path)], {".safetensors"}))
-    from_file, from_folder = (
-        InbetweenLoadSVD.execute(name).args[0].model.state_dict() for name in ("svd.safetensors", folder("-xt"))
-    )
-    assert from_file.keys() == from_folder.keys()
-    assert all(torch.equal(from_file[key], from_folder[key]) for key in from_file)
-
-
-def test_single_file_is_never_overwritten_unasked(parts, tmp_path):
-    path = tmp_path / "svd.safetensors"
-    path.write_bytes(b"mine")
-    with pytest.raises(ValueError, match="exists already and is kept"):
-        write_single_file(parts, path)
-    assert path.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [path]
 
 
 def test_conversion_is_the_difference_in_comfyui_names():
@@ -233,27 +153,3 @@ def test_another_base_is_refused_at_the_terminal(tmp_path):
     assert done.returncode == 1 and "--base: Expected the model that was fine-tuned" in done.stderr
     assert "or add --allow-other-base" in done.stderr and "allow_other_base" not in done.stderr
     assert run_weights(*arguments, "--allow-other-base", cwd=tmp_path).returncode == 0
-
-
-@pytest.mark.slow
-def test_importing_the_pack_is_quick_and_brings_no_training_library():
-    script = (
-        "import sys; sys.path.insert(0, {host!r}); sys.argv = ['x', '--cpu']\n"
-        "import comfy.options; comfy.options.enable_args_parsing()\n"
-        "import comfy.sd, latent_preview, comfy_api.latest, folder_paths, nodes\n"
-        "before = set(sys.modules)\nimport importlib.util, asyncio\n"
-        "spec = importlib.util.spec_from_file_location('pack', {pack!r} + '/__init__.py', "
-        "submodule_search_locations=[{pack!r}])\n"
-        "module = importlib.util.module_from_spec(spec); sys.modules['pack'] = module\n"
-        "spec.loader.exec_module(module); asyncio.run(module.comfy_entrypoint())\n"
-        "new = set(sys.modules) - before\n"
-        "print(sorted({{name.split('.')[0] for name in new}} & {{'diffusers', 'transformers', 'accelerate'}}))"
-    )
-    import folder_paths
-
-    host = str(Path(folder_paths.__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", script.format(host=host, pack=str(PACK))], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == "[]"
