@@ -49,6 +49,7 @@ def writer(tmp_path):
         process.kill()
 
 
+@pytest.mark.slow
 @posix
 def test_what_a_killed_writer_left_goes_at_the_next_write_there_and_a_living_one_keeps_his(writer, tmp_path):
     save_tensors(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {})

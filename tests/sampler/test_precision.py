@@ -54,6 +54,7 @@ def with_backward_motion(model):
     return InbetweenLoadBackwardMotion.execute(model, "tiny_backward_motion.safetensors", 1.0).args[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", STORED)
 def test_weights_of_less_precision(encoded, expected, option, monkeypatch):
     dtype, tolerance = STORED[option]
@@ -68,6 +69,7 @@ def test_weights_of_less_precision(encoded, expected, option, monkeypatch):
     assert difference(sample(with_backward_motion(rounded), encoded), result) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", COMPUTED, ids=str)
 @pytest.mark.parametrize("order", ["2", "1"])
 def test_arithmetic_of_less_precision(encoded, expected, dtype, order, monkeypatch):

@@ -212,6 +212,7 @@ def test_old_graphs_without_the_new_inputs_still_run(models, encoded):
     assert torch.equal(without, with_them)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "paper"])
 def test_presets_override_what_nobody_touched(models, encoded, preset):
     calls = []

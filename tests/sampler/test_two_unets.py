@@ -66,6 +66,7 @@ def test_no_strategy_is_left_out():
     assert {strategy for strategy, *_ in VARIANTS} == set(STRATEGIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "fusion", "maps"), VARIANTS)
 def test_every_videos_per_call_gives_the_video_of_two_unets(unets, models, encoded, strategy, fusion, maps):
     stated = two_unet_video(unets, models, encoded, strategy, fusion, maps)

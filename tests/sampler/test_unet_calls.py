@@ -104,6 +104,7 @@ def demand_all_memory(model, monkeypatch) -> None:
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 2.0**60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", VIDEOS_PER_CALL)
 def test_every_order_gives_the_same_when_the_host_splits_its_batches(models, encoded, expected, order, monkeypatch):
     assert torch.allclose(sample(models[0], encoded, videos_per_call=order), expected, **ROUNDING)
@@ -149,6 +150,7 @@ def test_running_out_of_memory_steps_down_and_goes_on(models, encoded, expected,
     assert "going on with 2 video(s) a call" in caplog.text and "going on with 1 video(s) a call" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
     "error",
@@ -210,6 +212,7 @@ def test_interrupt_in_the_middle_of_a_fallback(models, encoded, expected, interr
     assert torch.equal(sample(models[0], encoded), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["well", "out of memory", "interrupted"])
 def test_nothing_stays_in_memory_after_a_run(models, encoded, expected, ends):
     def look(videos):
@@ -273,6 +276,7 @@ def dividing(model, way: str):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", VIDEOS_PER_CALL)
 @pytest.mark.parametrize("way", ["around", "inside", "twice"])
 def test_a_node_may_make_several_calls_of_one(models, encoded, way, order):

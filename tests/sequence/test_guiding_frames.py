@@ -125,6 +125,7 @@ def test_which_segments_are_guided_and_by_what():
     assert guides_of(2, finished[:2], 3, 2, False) == Guides(2, finished[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "decoded"),
     [

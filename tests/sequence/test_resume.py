@@ -212,6 +212,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, put in ODD.items() if put])
 def test_odd_things_under_a_clips_name_cost_that_clip_only(models, sampled, output, name):
     images, _ = sequence(models, keyframes(3), frames_per_segment="2")

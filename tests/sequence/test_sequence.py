@@ -176,6 +176,7 @@ def test_only_segments_that_a_change_touches_are_sampled_again(models, sampled):
     assert sampled == [(4, clip_seed(1, (2,)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -235,6 +236,7 @@ def swap_names(path: Path) -> None:
     path.write_bytes(other.read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [damage_end, truncate, empty, swap_names])
 def test_edited_file_is_noticed_and_computed_again(models, sampled, output, caplog, edit):
     images, _ = sequence(models, keyframes(3))

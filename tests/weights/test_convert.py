@@ -78,6 +78,7 @@ def test_command_converts_from_any_folder(tmp_path):
     assert "--output: new.safetensors exists already" in again.stderr and "or add --overwrite" in again.stderr
 
 
+@pytest.mark.slow
 def test_conversion_never_holds_a_whole_model(tmp_path):
     """Two UNets of 200 MB each are converted within 150 MB more than an import of torch needs."""
     from safetensors.torch import save_file
