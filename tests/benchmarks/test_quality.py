@@ -34,6 +34,7 @@ def faded(clip):
     return cross_fade(clip.frames[0], clip.frames[-1], len(clip.frames))
 
 
+@pytest.mark.slow
 def test_true_frames_have_no_ghosts_and_a_cross_fade_has(clips):
     truth = [ghosting(clip.frames, clip) for clip in clips]
     fade = [ghosting(faded(clip), clip) for clip in clips]

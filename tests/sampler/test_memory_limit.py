@@ -16,6 +16,7 @@ def test_a_limit_below_one_video_is_an_error_before_the_first_step(models, encod
     assert not calls and unpatched(models[0])
 
 
+@pytest.mark.slow
 def test_nothing_is_refused_that_would_have_worked(models, encoded, expected, monkeypatch):
     """The limit that is asked for is below what one video takes by the count of every tensor."""
     with counting() as live:

@@ -185,6 +185,7 @@ def test_fine_tuned_weights_as_a_replacement_give_another_video(one_case, models
     _assert_another_video(sample_case(case, model, *encoded), case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "value"), [("fps", 14), ("motion_bucket_id", 60), ("augmentation_level", 0.1)])
 def test_with_another_micro_conditioning_the_video_is_another(one_case, models, noise_floor, setting, value):
     case, (positive, negative, latent) = one_case

@@ -20,6 +20,7 @@ def untouched() -> dict:
     return {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", SEQUENTIAL)
 def test_alternating_strategies_end_at_both_keyframes_in_every_videos_per_call(models, encoded, strategy):
     calls = []
@@ -186,6 +187,7 @@ def test_align_your_steps_samples(models, encoded):
     assert sorted(set(levels), reverse=True) == pytest.approx(align_your_steps(10)[5:-1].tolist())
 
 
+@pytest.mark.slow
 def test_paper_preset_is_the_released_setting_bit_for_bit(models, encoded, monkeypatch):
     # The released number of steps takes minutes here; a shorter run of both has the same steps in it.
     short = {**presets.PRESETS["paper"], "steps": 2}
@@ -221,6 +223,7 @@ def test_presets_override_what_nobody_touched(models, encoded, preset):
     assert sum(calls) <= {"balanced": 70, "fast": 30, "training-free": 30}[preset]
 
 
+@pytest.mark.slow
 def test_training_free_preset_needs_no_backward_weights(models, encoded):
     plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
     assert torch.equal(

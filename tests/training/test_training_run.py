@@ -171,6 +171,7 @@ def test_ctrl_c_saves_and_resume_finishes_the_same_run(straight, options, tmp_pa
     assert same_tensors(checkpoint(straight, 6), checkpoint(tmp_path, 6))
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_previous_checkpoint_and_the_run(straight, options, tmp_path, caplog):
     resource = pytest.importorskip("resource", reason="no limit on file sizes here")
     assert main(options(tmp_path, steps=3)) == 0
@@ -248,6 +249,7 @@ def test_clips_are_encoded_once(options, tmp_path, cache, svd):
     assert read_backward_motion(tmp_path / "backward_motion.safetensors")[1]["temporal_attention"] == "own"
 
 
+@pytest.mark.slow
 def test_half_precision_accumulation_and_recomputation_run_together(options, tmp_path):
     changed = {"accumulation": 2, "mixed-precision": "bf16", "lr-schedule": "cosine", "steps": 2, "batch-size": 1}
     assert main([*options(tmp_path, **changed), "--gradient-checkpointing"]) == 0
@@ -294,6 +296,7 @@ def test_two_processes_see_what_one_with_two_passes_sees(options, tmp_path):
         assert (two[key] - value).abs().max() <= (2e-4 if "trained" in key else 0.02 * value.abs().max()), key
 
 
+@pytest.mark.slow
 def test_the_memory_estimate_counts_what_a_real_step_keeps():
     """The count without data against the same count on real tensors."""
     unet = {**tiny_unet().config, "layers_per_block": 1}
@@ -357,6 +360,7 @@ def test_broken_and_short_videos_are_counted_and_left_out(options, videos, tmp_p
     assert "1 clips from 1 of 5 videos; skipped: 1 too short, 3 unreadable" in caplog.text
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_models_and_other_files(straight, options, svd, tmp_path, caplog):
     other = save_tiny_svd(tmp_path / "other", seed=7)
     resume = f"--resume={checkpoint(straight, 6)}"
