@@ -40,7 +40,10 @@ class InbetweenEncodeKeyframes(Node):
                     min=0,
                     max=inputs.LARGEST_SEED,
                     control_after_generate=True,
-                    tooltip=("Seed of that noise. It changes details only; the sampler's seed changes the video."),
+                    tooltip=(
+                        "Seed of the noise on the keyframes. It changes details only; the sampler's seed changes the "
+                        "video."
+                    ),
                 ),
                 inputs.fit(),
             ],

@@ -13,7 +13,7 @@ from .schema import schema
 
 def _both_directions() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="Stable Video Diffusion with backward-motion weights."),
+        io.Model.Input("model", tooltip=inputs.MODEL),
         io.Conditioning.Input("positive", tooltip="Both keyframes, from Encode Keyframes."),
         io.Conditioning.Input("negative", tooltip="The negative output of the same Encode Keyframes."),
     ]
@@ -29,7 +29,7 @@ class InbetweenDualDirectionKSampler(Node):
             display_name="Dual-Direction KSampler",
             search_aliases=["generative inbetweening", "keyframe interpolation"],
             description="Samples the video between two keyframes: forward from the first, backward from the last, "
-            "both fused at every step. The defaults are the authors' settings.",
+            "joined into one video. The defaults are the authors' settings.",
             inputs=[
                 *_both_directions(),
                 io.Latent.Input(
@@ -54,7 +54,7 @@ class InbetweenDualDirectionKSampler(Node):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip=("1: from pure noise. Lower: keeps that much of the latent's own video."),
+                    tooltip="1: from pure noise. Lower keeps more of the latent's own video; 0 keeps all of it.",
                 ),
                 *inputs.reinjection(),
                 *inputs.method(),

@@ -22,7 +22,7 @@ class InbetweenKeyframeSequence(Node):
             description="The whole video through many keyframes, or a seamless loop. Finished segments are kept: "
             "queued again after an interruption, it goes on where it stopped.",
             inputs=[
-                io.Model.Input("model", tooltip="Stable Video Diffusion with backward-motion weights."),
+                io.Model.Input("model", tooltip=inputs.MODEL),
                 io.ClipVision.Input("clip_vision", tooltip="The CLIP image encoder, from Load SVD Model."),
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
                 io.Image.Input(
