@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from generative_inbetweening.nodes import NODES
+from generative_inbetweening.sampler.settings import DEFAULTS, PRESETS, chosen_settings
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 
 register_backward_motion_folder()
@@ -119,6 +120,23 @@ def test_widgets_are_those_of_the_nodes(graph):
         assert [item["name"] for item in node["outputs"]] == [
             item.display_name or item.get_io_type() for item in SCHEMAS[node["type"]].outputs
         ]
+
+
+def test_every_preset_can_be_chosen_as_the_graph_ships(graph):
+    """What the README and the notes advise contradicts no other widget."""
+    for node in graph["nodes"]:
+        widgets = []
+        for item in node["inputs"] if node["type"] in SCHEMAS else []:
+            if "widget" in item:
+                widgets += [item["name"], "control"] if item["name"] == "seed" else [item["name"]]
+        if "preset" in widgets:
+            # A seed that does not change by itself has no second widget.
+            if len(widgets) > len(node["widgets_values"]):
+                widgets.remove("control")
+            values = dict(zip(widgets, node["widgets_values"], strict=True))
+            for preset in PRESETS:
+                sampler, _ = chosen_settings(preset, **{name: values[name] for name in DEFAULTS})
+                assert sampler.steps == PRESETS[preset]["steps"]
 
 
 def test_missing_models_are_offered_and_named(graph):
