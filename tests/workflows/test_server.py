@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from generative_inbetweening.sampler.settings import PRESETS
 from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from helpers.server import BASE_UNET, FINE_TUNED_UNET, Server, api_workflow, inputs_of, node_of
 
@@ -83,6 +84,14 @@ def test_workflow_gives_a_video(server, name):
     size = inputs_of(workflow, "InbetweenEncodeKeyframes")
     assert rate == inputs_of(workflow, "CreateVideo")["fps"]
     assert np.stack(frames).shape == (size["frames"], size["height"], size["width"], 3)
+
+
+def test_training_free_workflow_runs_by_its_preset(server):
+    workflow = server.fresh(api_workflow("training_free"))
+    run = server.run(workflow)
+    steps = PRESETS["training-free"]["steps"]
+    assert run.progress[node_of(workflow, "InbetweenDualDirectionKSampler")][-1] == (steps, steps)
+    assert run.file(node_of(workflow, "SaveVideo"))["filename"].endswith(".mp4")
 
 
 def test_same_seed_gives_the_same_video_and_another_seed_another(server, first_result):
