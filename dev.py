@@ -1,6 +1,7 @@
 """The development door: python dev.py demo | test | check | serve | benchmark.
 
-Everything is made inside this checkout: `.venv`, `.comfyui`, `.dev`, `demo_output`. The work is done in `tools/`;
+Everything is made inside this checkout: `.venv`, `.comfyui`, `.dev`, `demo_output`,
+`benchmark_output`. The work is done in `tools/`;
 this file stays readable by every Python, so that one that is too old gets a sentence instead of a syntax error.
 """
 

@@ -66,7 +66,7 @@ def run_demo(host: Host, options: Namespace) -> None:
 
 
 def prepare_run(run: Path, options: Namespace) -> Path:
-    """Fill the run's folder: the keyframes in its input, the workflow with the user's settings (None: its own)."""
+    """Fill the run's folder: the keyframes in its input, and the workflow with the settings that the user gave."""
     for kind in ("input", "output", "temp"):
         (run / kind).mkdir()
     workflow = json.loads(DEMO_WORKFLOW.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ DEMO_OUTPUT = CHECKOUT / "demo_output"
 DEMO_WORKFLOW = CHECKOUT / "workflows" / "api" / "generative_inbetweening.json"
 SERVE_TEMPLATE = "generative_inbetweening"
 BENCHMARKS = CHECKOUT / "benchmarks"
+BENCHMARK_OUTPUT = CHECKOUT / "benchmark_output"
 
 ENVIRONMENT = CHECKOUT / ".venv"
 COMFYUI = CHECKOUT / ".comfyui"

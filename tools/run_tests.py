@@ -47,7 +47,10 @@ def run_tests(host: Host, arguments: list[str], fast: bool = False) -> int:
 
 
 def run_checks(host: Host) -> int:
-    """Formatter, linter and type checker over the whole checkout; 0 when none of them finds anything."""
+    """Formatter and linter over the whole checkout, the type checker over the folders that pyproject.toml names.
+
+    0 when none of them finds anything.
+    """
     python = str(developer_python(host))
     found = 0
     for tool in (["ruff", "format", "--check"], ["ruff", "check"], ["pyright", "--pythonpath", python]):

@@ -30,7 +30,12 @@ def option(default: object, text: str, choices: tuple[str, ...] | None = None) -
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run; defaults are the authors' (arXiv 2408.15239 and their released training script)."""
+    """All settings of a run.
+
+    Defaults are the authors' (arXiv 2408.15239 and their released training script), but for three: frames are cropped
+    instead of stretched, the frozen network stays in float32, and activations are kept. `configs/svd_authors.json` has
+    the authors' own.
+    """
 
     base: str = option("", "diffusers folder of the SVD model to start from (unet/, vae/, image_encoder/)")
     data: str = option("", "folder of videos, or of folders of frames")

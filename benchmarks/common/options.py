@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ...tools.paths import DEMO
+from ...tools.paths import BENCHMARK_OUTPUT, DEMO
 
 
 class OptionError(ValueError):
@@ -20,8 +20,10 @@ def benchmark_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    folder = Path("benchmark_output") / name
-    parser.add_argument("--out", type=Path, default=folder, help=f"folder for the results (default: {folder})")
+    default = f"{BENCHMARK_OUTPUT.name}/{name} in the checkout"
+    parser.add_argument(
+        "--out", type=Path, default=BENCHMARK_OUTPUT / name, help=f"folder for the results (default: {default})"
+    )
     return parser
 
 

@@ -3,7 +3,7 @@
 An evaluation is four videos: two directions, each with and without conditioning. Four ways to compute them, on the
 same random weights and inputs, interleaved in one run, medians:
 
-    ours             one UNet, paired calls, shared temporal attention
+    ours             one UNet, two videos a call, shared temporal attention
     ours_one_video   the same, one video a call, as chosen where memory is short
     host             the same four videos through the host's unpatched model
     two_unets        as the released method has it, on diffusers: the forward UNet stores its 16 attention maps, the

@@ -27,7 +27,7 @@ FRAMES, HEIGHT, WIDTH, DTYPE = 25, 72, 128, torch.float16
 CARDS = (8, 12, 16, 24)
 # The fine-tuned matrices beside the UNet: 16 × 2.
 BACKWARD_MOTION_BYTES = 24_780_800 * DTYPE.itemsize
-_CALLS = {"paired": [["forward", "backward"]], "one video": [["forward"], ["backward"]]}
+_CALLS = {"two_videos": [["forward", "backward"]], "one_video": [["forward"], ["backward"]]}
 # What the host reads from a checkpoint's keys, beside what it knows of SVD.
 _UNET = {
     "image_size": 32,
@@ -51,9 +51,9 @@ def counted_memory() -> dict:
     """GiB of the weights and of the activations of each way, whether they fit a card, and the ratios to two UNets."""
     unet = host_unet()
     weights = parameter_bytes(unet) + BACKWARD_MOTION_BYTES
-    ways = {order: (weights, activations(lambda call=call: ours(unet, call), unet)) for order, call in _CALLS.items()}
+    ways = {way: (weights, activations(lambda calls=calls: ours(unet, calls), unet)) for way, calls in _CALLS.items()}
     networks = two_unets()
-    ways["two UNets"] = (
+    ways["two_unets"] = (
         sum(parameter_bytes(each) for each in networks),
         activations(lambda: released(networks), *networks),
     )
@@ -74,7 +74,7 @@ def counted_memory() -> dict:
         "counted": counted,
         "largest_layer_gib": largest / GIB,
         "refused_below_gib": least_bytes(FRAMES, HEIGHT, WIDTH, unet.model_channels, DTYPE) / GIB,
-        **{f"{way}_over_two_unets": total[way] / total["two UNets"] for way in _CALLS},
+        **{f"{way}_over_two_unets": total[way] / total["two_unets"] for way in _CALLS},
     }
 
 
@@ -91,13 +91,13 @@ def host_unet() -> torch.nn.Module:
     return UNetModel(**config, dtype=DTYPE, device="meta", operations=comfy.ops.disable_weight_init).to("meta")
 
 
-def ours(unet: torch.nn.Module, order: list[list[str]]) -> None:
+def ours(unet: torch.nn.Module, calls: list[list[str]]) -> None:
     """One guidance half in both directions; with one video a call the maps live from call to call."""
     maps: dict = {}
     network = torch.nn.ModuleDict({"diffusion_model": unet})
     patcher = comfy.model_patcher.ModelPatcher(network, torch.device("meta"), torch.device("meta"))
     with injected(patcher, dual_direction_injections(lambda layer: None)):
-        for directions in order:
+        for directions in calls:
             call, videos = (
                 UNetCall([VideoInBatch(each, 0) for each in directions], "rotated", maps),
                 len(directions) * FRAMES,

@@ -14,6 +14,7 @@ RATIOS = {
     "report_share": "the report, as a share of the sampling",
     "sheet_share": "the contact sheet, as a share of the sampling",
 }
+WAYS = {"two_videos": "two videos a call", "one_video": "one video a call", "two_unets": "two UNets"}
 MIB = 2**20
 
 
@@ -63,8 +64,10 @@ def _print_full_size(full: dict) -> None:
     print("| | weights, GiB | activations, GiB | fits cards of, GB | with weights offloaded |\n|---|---|---|---|---|")
     for way, counted in full["counted"].items():
         fits, offloaded = (", ".join(map(str, counted[key])) or "none" for key in ("fits", "fits_with_offloading"))
-        print(f"| {way} | {counted['weights_gib']:.2f} | {counted['activations_gib']:.2f} | {fits} | {offloaded} |")
+        print(
+            f"| {WAYS[way]} | {counted['weights_gib']:.2f} | {counted['activations_gib']:.2f} | {fits} | {offloaded} |"
+        )
     print(
-        f"\nOver two UNets': paired {full['paired_over_two_unets']:.2f}, one video a call "
-        f"{full['one video_over_two_unets']:.2f}."
+        f"\nOver two UNets': two videos a call {full['two_videos_over_two_unets']:.2f}, one video a call "
+        f"{full['one_video_over_two_unets']:.2f}."
     )

@@ -4,7 +4,7 @@ Cut-outs with a head and a tail fly head first over backgrounds made of photogra
 does not tell how fast. Read backward, a clip shows things that speed up tail first, which the world never does. A
 minority of the clips falls, turns, approaches, passes behind a post, has a second object, or pans its background.
 
-A clip is a function of its split and seed alone. The splits share neither photographs nor seeds.
+A clip is a function of its split and seed alone. The splits share neither photographs nor random numbers.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def sample_case(
     positive,
     negative,
     latent,
-    order: str = "2",
+    videos_per_call: str = "2",
     strategy: str = "dual-direction",
     temporal_attention: str = "rotated",
     sigmas: torch.Tensor | None = None,
@@ -119,7 +119,7 @@ def sample_case(
         fusion="weighted" if s["weighted_average"] else "average",
         strategy=strategy,
         temporal_attention=temporal_attention,
-        videos_per_call=order,
+        videos_per_call=videos_per_call,
     ).args
     (sampler,) = KSamplerSelect.execute("euler").args
     (sampler,) = InbetweenReinjectionSampler.execute(sampler, s["inject_steps"], s["inject_ratio"]).args

@@ -124,7 +124,10 @@ def two_unet_dual_direction(directions: TwoUNets, x: torch.Tensor, sigmas: list[
 
 
 def two_unet_endpoint_correction(directions: TwoUNets, x: torch.Tensor, sigmas: list[float]) -> torch.Tensor:
-    """Euler steps on the forward direction and on its motion led to the last keyframe (arXiv 2602.12679)."""
+    """Euler steps on the forward direction and on its motion led to the last keyframe.
+
+    Derived from arXiv 2602.12679, not that paper's algorithm.
+    """
     last = directions.keyframe("backward")
     for sigma, following in itertools.pairwise(sigmas):
         halves = directions(x, sigma, "forward")

@@ -110,10 +110,10 @@ def test_the_hosts_schedule_is_the_authors(case, models):
 
 
 @pytest.mark.parametrize(
-    "order", [order if order == "2" else pytest.param(order, marks=pytest.mark.slow) for order in VIDEOS_PER_CALL]
+    "videos", [videos if videos == "2" else pytest.param(videos, marks=pytest.mark.slow) for videos in VIDEOS_PER_CALL]
 )
-def test_video_is_the_authors_in_every_videos_per_call(case, encoded, models, order):
-    found = sample_case(case, models[0], *encoded, order=order).tensors
+def test_video_is_the_authors_in_every_videos_per_call(case, encoded, models, videos):
+    found = sample_case(case, models[0], *encoded, videos_per_call=videos).tensors
     assert_the_authors(case, **{name: tensor for name, tensor in found.items() if name in case.tensors})
 
 

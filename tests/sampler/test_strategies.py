@@ -12,7 +12,7 @@ from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 ENDPOINT_CORRECTION = "endpoint-correction"
-SEQUENTIAL = [name for name in STRATEGIES if name.startswith("alternating")]
+ALTERNATING = [name for name in STRATEGIES if name.startswith("alternating")]
 
 
 def untouched() -> dict:
@@ -21,7 +21,7 @@ def untouched() -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", SEQUENTIAL)
+@pytest.mark.parametrize("strategy", ALTERNATING)
 def test_alternating_strategies_end_at_both_keyframes_in_every_videos_per_call(models, encoded, strategy):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
@@ -39,7 +39,7 @@ def test_alternating_strategies_end_at_both_keyframes_in_every_videos_per_call(m
     assert torch.isfinite(results["2"]).all()
 
 
-@pytest.mark.parametrize("strategy", SEQUENTIAL)
+@pytest.mark.parametrize("strategy", ALTERNATING)
 def test_alternating_strategies_keep_what_a_noise_mask_keeps(models, encoded, strategy):
     """The first and the last frame, too, which without a mask end at the keyframes."""
     positive, negative, latent = encoded
