@@ -1,9 +1,12 @@
-"""Writes a file so that its name never stands for half of it: under another name first, renamed when it is on the disk.
+"""Writes a file so that its name never stands for half of it.
+
+It is written under another name, and renamed when it is on the disk.
 
 What a killed process leaves half-written is a folder `.<name>.<8 hex digits>.partial` beside the file. A living writer
 holds a lock on its folder, so the next write there knows which ones are abandoned, and removes them.
 """
 
+import json
 import os
 import re
 import secrets
@@ -53,6 +56,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _remove(folder)
         if lock is not None:
             os.close(lock)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Readable JSON, whole or not at all. Raises ValueError for NaN and infinity, which JSON has not."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _new_folder(path: Path) -> tuple[Path, int | None]:

@@ -1,4 +1,4 @@
-"""The one exception that files raise when they are not what they should be, and names as its messages show them."""
+"""The exception for weights files that cannot be used, and how its messages quote names and values."""
 
 _LONGEST = 120
 

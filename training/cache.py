@@ -20,7 +20,7 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder
 from tqdm.auto import tqdm
 
-from ..common.atomic_write import atomic_write
+from ..common.atomic_write import write_json
 from ..weights.files import read_tensors, save_tensors
 from .data import IMAGE_SUFFIXES, ClipShape, NoVideos, Unreadable, read_clips
 from .svd import ImageEmbedder, encode_images
@@ -175,9 +175,3 @@ def file_identity(path: Path) -> list[object]:
     """What tells a file from another version of it: place, size and time of change."""
     stat = path.stat()
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON; its name never stands for half of it."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")

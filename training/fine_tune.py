@@ -69,8 +69,8 @@ def _train(settings, parsed: argparse.Namespace) -> int:
     from ..common.errors import WeightsError
     from .checkpoint import CheckpointError
     from .data import NoVideos
+    from .run import Diverged, Interrupted, fine_tune
     from .svd import NotAnSVDModel
-    from .train import Diverged, Interrupted, fine_tune
 
     try:
         fine_tune(settings, parsed.resume, parsed.overwrite)

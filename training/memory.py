@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -17,44 +16,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from ..common.latents import latent_shape
+from ..common.live_bytes import GIB, LiveBytes
 from .model import BackwardMotionModel, enable_gradient_checkpointing
 from .settings import PRECISIONS, Settings
 from .svd import check_is_svd, encode_images, read_config
 
-GIB = 2**30
 CARDS = (24, 48, 80)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Bytes of all tensors made inside that are still alive, and their peak; those made before do not count."""
-
-    def __init__(self, made_before: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
-        self.now = 0
-        self.peak = 0
-        self._known = {tensor.untyped_storage()._cdata: 0 for tensor in made_before}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self._known:
-            return
-        self._known[storage._cdata] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, storage._cdata)
-
-    def _forget(self, key: int) -> None:
-        self.now -= self._known.pop(key, 0)
 
 
 class _FusedAttention(torch.autograd.Function):

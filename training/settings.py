@@ -16,6 +16,7 @@ import torch
 
 from ..common.latents import LATENT_PIXELS
 
+# By accelerate's names; those of files are in weights/convert.py.
 PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -89,11 +90,6 @@ class Settings:
     def result(self) -> Path:
         """The backward-motion file that the run ends with."""
         return Path(self.out) / "backward_motion.safetensors"
-
-    @property
-    def span(self) -> int:
-        """Frames of a video that one clip covers."""
-        return (self.frames - 1) * self.stride + 1
 
     def check(self) -> None:
         """Raise SettingsError naming the first option that cannot be used."""

@@ -17,7 +17,6 @@ from .keys import unet as unet_keys
 FORMAT = "backward-motion"
 VERSION = "1"
 PREFIX = "diffusion_model."
-METADATA_KEYS = ("format", "version", "base", "other_base", "frames", "source", "license", "temporal_attention")
 # {number format of a file: the one it is used in}. Nothing is lost: fp16 holds every number of fp8.
 _USED_AS = {
     "F16": torch.float16,

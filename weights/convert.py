@@ -57,9 +57,8 @@ class UNetTensors:
             self._stored = self._named([self._open.enter_context(SafetensorsFile(file)) for file in self._paths()])
             if not self.backward_motion_keys():
                 raise WeightsError(
-                    f"Expected a Stable Video Diffusion UNet in {model_name(self.path)}, found no "
-                    "temporal attention. Choose the model's folder, its unet folder, or its checkpoint "
-                    "file."
+                    f"Expected a Stable Video Diffusion UNet in {model_name(self.path)}, found no temporal attention. "
+                    "Choose the model's folder, its unet folder, or its checkpoint file."
                 )
         except WeightsError as error:
             self._open.close()

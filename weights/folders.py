@@ -1,4 +1,4 @@
-"""The user's files by the names that the host lists: their paths, the SVD models in diffusers folders, their state.
+"""The user's model files and diffusers folders, found by the names that the host lists.
 
 - No name from a workflow leads out of the host's folders; a link in them is its user's own word and is followed.
 - diffusers folders are searched once, and again when one of them changes.
@@ -68,9 +68,8 @@ def new_backward_motion_path(name: object) -> Path:
     plain = name.strip().removesuffix(".safetensors") if isinstance(name, str) else ""
     if not re.fullmatch(r"\w[\w .()-]*", plain) or _DEVICES.fullmatch(plain) or len(plain.encode()) > _LONGEST_NAME:
         raise WeightsError(
-            "file_name: expected a plain name such as svd_backward_motion, at most "
-            f"{_LONGEST_NAME} bytes long and no device of Windows, found {quoted(name)}. The "
-            "file is written to models/backward_motion."
+            f"file_name: expected a plain name such as svd_backward_motion, at most {_LONGEST_NAME} bytes long and no "
+            f"device of Windows, found {quoted(name)}. The file is written to models/backward_motion."
         )
     return Path(folder_paths.get_folder_paths(BACKWARD_MOTION)[0], f"{plain}.safetensors")
 

@@ -12,10 +12,10 @@ from ..common.errors import WeightsError, plain_name, quoted
 from .attach import attach
 from .backward_motion import read_backward_motion
 from .convert import OTHER_BASE, PRECISIONS, convert
+from .decoding import build_vae
 from .folders import backward_motion_path, model_path, new_backward_motion_path, remember_output
 from .host import build_image_encoder, build_unet, check_layout, layout_of, remember_factory
 from .svd import read_folder, read_single_file
-from .vae import build_vae
 
 logger = logging.getLogger(__name__)
 

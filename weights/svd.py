@@ -71,8 +71,8 @@ class SVDParts:
         config, by_level = self.config, self.config.num_head_channels == -1
         if config.image_encoder_activation not in ACTIVATIONS:
             raise WeightsError(
-                f"Expected {', '.join(ACTIVATIONS)} as the image encoder's activation in {source}, "
-                f"found {quoted(config.image_encoder_activation)}: ComfyUI has no other."
+                f"Expected {', '.join(ACTIVATIONS)} as the image encoder's activation in {source}, found "
+                f"{quoted(config.image_encoder_activation)}: ComfyUI has no other."
             )
         attention = [tensor for key, tensor in self.unet.items() if key.endswith(".attn1.to_q.weight")]
         encoder = [tensor for key, tensor in self.image_encoder.items() if key == "vision_model.pre_layrnorm.weight"]
@@ -84,8 +84,7 @@ class SVDParts:
             if type(number) is not int or number < 1 or any(width % number for width in widths):
                 raise WeightsError(
                     f"Expected as {name} in {source} a whole number that divides the attention's "
-                    f"{', '.join(map(str, widths))} channels, found {quoted(number)}. Get the model "
-                    "again."
+                    f"{', '.join(map(str, widths))} channels, found {quoted(number)}. Get the model again."
                 )
 
 

@@ -12,6 +12,7 @@ import argparse
 import sys
 from functools import partial
 
+from ...common.atomic_write import write_json
 from ...common.errors import WeightsError
 from ..common.clips import FIRST_SEED, world_clips
 from ..common.options import (
@@ -21,7 +22,6 @@ from ..common.options import (
     benchmark_parser,
     chosen_methods,
     keep_settings,
-    write_json,
 )
 from ..common.packages import PackageMissing, check_installed
 from ..common.processes import share_out

@@ -1,4 +1,4 @@
-"""The options that several benchmarks share, and the folder that keeps a run's results."""
+"""Command-line options that several benchmarks share."""
 
 import argparse
 import hashlib
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ...common.atomic_write import write_json
 from ...tools.paths import BENCHMARK_OUTPUT, DEMO
 
 
@@ -75,12 +76,6 @@ def keep_settings(out: Path, settings: dict, files: dict[str, Path]) -> None:
         if kept.setdefault(name, value) != value:
             raise OptionError(f"--out: {out} holds results of another {name}. Choose another folder.")
     write_json(path, kept)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Readable JSON without NaN."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _digest(path: Path) -> str:

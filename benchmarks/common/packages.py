@@ -1,4 +1,4 @@
-"""Packages that only benchmarks need, and files that lie in them."""
+"""Files in packages that only benchmarks need."""
 
 import importlib.metadata
 import importlib.util

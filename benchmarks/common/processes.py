@@ -1,4 +1,4 @@
-"""Work in other processes: clips shared out among single-threaded ones, and a measurement in one of its own.
+"""Runs work in other processes: shared out among several, or alone in one.
 
 What runs there is handed over by name, so that it must stand in another module than a `__main__`.
 """

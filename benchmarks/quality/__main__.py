@@ -12,6 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from ...common.atomic_write import write_json
 from ...common.errors import WeightsError
 from ...weights.files import read_metadata
 from ..common.clips import FIRST_SEED, footage_clips, footage_names, world_clips
@@ -23,7 +24,6 @@ from ..common.options import (
     benchmark_parser,
     chosen_methods,
     keep_settings,
-    write_json,
 )
 from ..common.packages import PackageMissing, check_installed, package_file
 from ..common.processes import share_out

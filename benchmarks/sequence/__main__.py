@@ -8,8 +8,9 @@ sequence.md (a table with means and 95 % intervals) and sequence.json.
 
 import argparse
 
+from ...common.atomic_write import write_json
 from ..common.clips import FIRST_SEQUENCE_SEED
-from ..common.options import add_model_and_clips, benchmark_parser, write_json
+from ..common.options import add_model_and_clips, benchmark_parser
 from .segments import markdown, measured_clips, summary
 
 

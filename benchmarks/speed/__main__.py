@@ -27,8 +27,9 @@ import sys
 import comfy.model_management
 import torch
 
+from ...common.atomic_write import write_json
 from ...tools.paths import CHECKOUT
-from ..common.options import benchmark_parser, write_json
+from ..common.options import benchmark_parser
 from .contestants import CONTESTANTS, middle_size_unet, timed, timed_in_turn
 from .cuda import on_cuda
 from .full_size import counted_memory

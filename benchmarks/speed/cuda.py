@@ -11,12 +11,14 @@ import comfy.model_management
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
+from ...common.live_bytes import GIB
 from ...sampler.conditioning import keyframe_conditioning
 from ...sampler.guider import DualDirectionGuider
 from ...sampler.settings import GuiderSettings
-from ...training.memory import GIB, configurations
-from ...training.settings import PRECISIONS, Settings
+from ...training.memory import configurations
+from ...training.settings import Settings
 from ...weights.attach import attach
+from ...weights.convert import PRECISIONS
 from ...weights.host import build_unet
 from ...weights.keys import unet as unet_keys
 from ...weights.svd import SVDConfig

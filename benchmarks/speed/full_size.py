@@ -16,10 +16,11 @@ from comfy.ldm.modules import attention as host_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from diffusers import UNetSpatioTemporalConditionModel
 
+from ...common.live_bytes import GIB, LiveBytes
 from ...sampler.memory_limit import least_bytes
 from ...sampler.method.attention import UNetCall, VideoInBatch
 from ...sampler.unet_patches import UNET_CALL, dual_direction_injections, injected
-from ...training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes
+from ...training.memory import configurations, fused_attention, parameter_bytes
 from ...training.settings import Settings
 from ..common.two_unets import share_maps
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ...training.memory import LiveBytes
+from ...common.live_bytes import LiveBytes
 from ..common.processes import in_own_process
 from .contestants import CONTESTANTS, middle_size_unet
 

@@ -8,7 +8,8 @@ training_memory.json and training_memory.md to DIR.
     python dev.py benchmark training_memory [--full-size] [--out DIR]
 """
 
-from ..common.options import benchmark_parser, write_json
+from ...common.atomic_write import write_json
+from ..common.options import benchmark_parser
 from ..common.processes import in_own_process
 from ..common.report import table
 from .steps import VARIANTS, count_full_size, measure

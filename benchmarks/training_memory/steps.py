@@ -8,8 +8,9 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import nn
 
+from ...common.live_bytes import GIB, LiveBytes
 from ...training import edm
-from ...training.memory import GIB, LiveBytes, configurations, fused_attention, parameter_bytes, step_inputs
+from ...training.memory import configurations, fused_attention, parameter_bytes, step_inputs
 from ...training.model import BackwardMotionModel, enable_gradient_checkpointing
 from ...training.settings import Settings
 from ...training.svd import temporal_self_attentions

@@ -5,6 +5,7 @@ import gc
 import comfy.sample
 import comfy.samplers
 import torch
+from generative_inbetweening.common.live_bytes import LiveBytes
 from generative_inbetweening.nodes import (
     InbetweenConvertBackwardMotion,
     InbetweenDualDirectionKSampler,
@@ -12,7 +13,6 @@ from generative_inbetweening.nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
 )
-from generative_inbetweening.training.memory import LiveBytes
 
 from helpers.model_folders import base_folder, folder, use_folders
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from generative_inbetweening.common.atomic_write import write_json
 from generative_inbetweening.training import cache as module_of_the_cache
-from generative_inbetweening.training.cache import ClipCache, write_json
+from generative_inbetweening.training.cache import ClipCache
 from generative_inbetweening.training.data import ClipShape
 from generative_inbetweening.training.fine_tune import main
 from generative_inbetweening.training.log import RunLog
@@ -308,7 +309,8 @@ def test_the_memory_estimate_counts_what_a_real_step_keeps():
 
 def test_the_authors_setting_is_the_papers():
     settings = Settings(**read_configuration(ROOT / "training" / "configs" / "svd_authors.json"))
-    assert (settings.width, settings.height, settings.frames, settings.stride, settings.span) == (1024, 576, 14, 2, 27)
+    assert (settings.width, settings.height, settings.frames, settings.stride) == (1024, 576, 14, 2)
+    assert ClipShape(settings.frames, settings.stride, settings.width, settings.height).span == 27
     assert (settings.lr, settings.sigma_mean, settings.sigma_std, settings.noise_augmentation) == (1e-4, 0.7, 1.6, 0.02)
     assert (settings.fps - 1, settings.motion_bucket, settings.maps) == (6, 127, "rotated")
 

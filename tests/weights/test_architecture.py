@@ -8,9 +8,9 @@ import pytest
 import torch
 from generative_inbetweening.common.errors import WeightsError
 from generative_inbetweening.nodes import InbetweenLoadSVD
+from generative_inbetweening.weights.decoding import build_vae
 from generative_inbetweening.weights.host import build_image_encoder, build_unet
 from generative_inbetweening.weights.svd import PARTS, read_folder, write_single_file
-from generative_inbetweening.weights.vae import build_vae
 from helpers.model_folders import REFERENCE, folder
 
 # Those from which the host, and this pack, read the network's numbers.

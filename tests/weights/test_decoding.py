@@ -6,8 +6,8 @@ import comfy.model_management
 import comfy.sd
 import pytest
 import torch
-from generative_inbetweening.training.memory import LiveBytes
-from generative_inbetweening.weights.vae import decode_in_chunks, kept_bytes
+from generative_inbetweening.common.live_bytes import LiveBytes
+from generative_inbetweening.weights.decoding import decode_in_chunks, kept_bytes
 from helpers.small_model import encode, load
 
 from nodes import VAEDecode
@@ -145,7 +145,7 @@ def test_keyframes_are_encoded_where_memory_is_short(models, encoded, error, mon
 
 def test_the_host_decodes_when_ordinary_memory_is_short_too(vae, latents, monkeypatch, caplog):
     free_frames(vae, latents, 2.5, monkeypatch)
-    monkeypatch.setattr("generative_inbetweening.weights.vae.kept_bytes", lambda *_: 2**60)
+    monkeypatch.setattr("generative_inbetweening.weights.decoding.kept_bytes", lambda *_: 2**60)
     (frames,) = VAEDecode().decode(vae, {"samples": latents})
     assert torch.equal(frames, VAEDecode().decode(as_host(vae), {"samples": latents})[0])
     assert "each as a clip of its own" in caplog.text

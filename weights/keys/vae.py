@@ -56,31 +56,31 @@ def tensors_to_comfy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
 
     Raises WeightsError when they are no such VAE's, or when one that is to be folded is missing.
     """
-    renamed = {}
+    result = {}
     for key, name in diffusers_to_comfy(tensors).items():
         tensor = tensors[key]
-        renamed[name] = tensor[..., None, None] if _CONVOLUTION_AS_MATRIX.search(name) else tensor
+        result[name] = tensor[..., None, None] if _CONVOLUTION_AS_MATRIX.search(name) else tensor
     folded = ("quant_conv.weight", "quant_conv.bias", "encoder.conv_out.weight", "encoder.conv_out.bias")
     if any(key in tensors for key in folded[:2]):
         if missing := [key for key in folded if key not in tensors]:
             raise WeightsError(
-                f"Expected every tensor of SVD's VAE, found none for {missing[0]}. The file is "
-                "incomplete: get it again."
+                f"Expected every tensor of SVD's VAE, found none for {missing[0]}. The file is incomplete: get it "
+                "again."
             )
-        _fold_quant_conv(renamed, *(tensors[key] for key in folded))
-    return renamed
+        _fold_quant_conv(result, *(tensors[key] for key in folded))
+    return result
 
 
 def tensors_to_diffusers(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A ComfyUI SVD VAE's tensors as diffusers': renamed, reshaped, with `quant_conv` the identity."""
-    renamed = {}
+    result = {}
     for key, name in comfy_to_diffusers(tensors).items():
         tensor = tensors[key]
-        renamed[name] = tensor[..., 0, 0] if _CONVOLUTION_AS_MATRIX.search(key) else tensor
+        result[name] = tensor[..., 0, 0] if _CONVOLUTION_AS_MATRIX.search(key) else tensor
     bias = tensors["encoder.conv_out.bias"]
-    renamed["quant_conv.weight"] = torch.eye(len(bias), dtype=bias.dtype)[..., None, None]
-    renamed["quant_conv.bias"] = torch.zeros_like(bias)
-    return renamed
+    result["quant_conv.weight"] = torch.eye(len(bias), dtype=bias.dtype)[..., None, None]
+    result["quant_conv.bias"] = torch.zeros_like(bias)
+    return result
 
 
 def _fold_quant_conv(

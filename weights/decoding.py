@@ -28,6 +28,11 @@ from .host import core_patcher, free_memory, is_dynamic
 
 logger = logging.getLogger(__name__)
 
+Layer = Callable[[torch.Tensor], torch.Tensor]
+# The host's VideoDecoder and its residual blocks: as modules they do not tell the types of their layers.
+Decoder = Any
+Block = Any
+
 
 def build_vae(tensors: dict[str, torch.Tensor], disable_dynamic: bool = False) -> comfy.sd.VAE:
     """The temporal-decoder VAE as the host's VAE; `tensors` in ComfyUI's names without prefix.
@@ -66,9 +71,10 @@ def _with_quantisation(tensors: dict[str, torch.Tensor], channels: int) -> dict[
 
 
 class ClipVAE(comfy.sd.VAE):
-    """SVD's VAE. The host's own cuts a clip into as many batches as memory demands, each then a clip of its own to the
-    temporal decoder, and on running out of memory it decodes every frame alone; here the result is always that of the
-    whole clip, up to rounding.
+    """SVD's VAE, whose result is always that of the whole clip, up to rounding.
+
+    The host's own cuts a clip into as many batches as memory demands, each then a clip of its own to the temporal
+    decoder, and on running out of memory it decodes every frame alone.
     """
 
     first_stage_model: Any
@@ -120,9 +126,9 @@ class ClipVAE(comfy.sd.VAE):
         free: Any = comfy.model_management.get_free_memory(torch.device("cpu"))
         if needed > free:
             logger.warning(
-                "SVD's VAE: decoding %d frames as one clip keeps %.1f GiB in ordinary memory, found %.1f "
-                "GiB free. ComfyUI decodes them in pieces, each as a clip of its own: fine detail may "
-                "change where two pieces meet.",
+                "SVD's VAE: decoding %d frames as one clip keeps %.1f GiB in ordinary memory, found %.1f GiB free. "
+                "ComfyUI decodes them in pieces, each as a clip of its own: fine detail may change where two pieces "
+                "meet.",
                 frames,
                 needed / 2**30,
                 free / 2**30,
@@ -164,12 +170,6 @@ class ClipVAE(comfy.sd.VAE):
 def _current(device: torch.device) -> contextlib.AbstractContextManager:
     """Makes the device torch's current one where the host has several."""
     return getattr(comfy.model_management, "cuda_device_context", lambda _: contextlib.nullcontext())(device)
-
-
-Layer = Callable[[torch.Tensor], torch.Tensor]
-# The host's VideoDecoder and its residual blocks: as modules they do not tell the types of their layers.
-Decoder = Any
-Block = Any
 
 
 @torch.no_grad()
