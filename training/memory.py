@@ -23,6 +23,7 @@ from .model import BackwardMotionModel, enable_gradient_checkpointing
 from .settings import PRECISIONS, Settings
 from .svd import check_is_svd, encode_images, read_config
 
+# GB of graphics memory, of cards that training is done on.
 CARDS = (24, 48, 80)
 
 

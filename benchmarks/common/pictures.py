@@ -11,7 +11,10 @@ ZOOM, CAPTION, DPI = 2, 20, 100
 
 
 def contact_sheet(path: Path, rows: dict[str, Path]) -> None:
-    """Strips of frames below each other, {caption: strip}; those that there are not are left out."""
+    """Strips of frames below each other, {caption: strip}; those that there are not are left out.
+
+    `inspection/`'s contact sheet numbers the frames of one video; this one captions the videos of many methods.
+    """
     strips = {caption: Image.open(strip) for caption, strip in rows.items() if strip.exists()}
     if not strips:
         return

@@ -13,6 +13,7 @@ from ...common.latents import latent_shape
 from ...sampler.conditioning import keyframe_conditioning
 from ...sampler.guider import DualDirectionGuider
 from ...sampler.settings import GuiderSettings
+from ...training import edm
 from ...weights.attach import attach
 from ...weights.backward_motion import PREFIX, is_backward_motion_key
 from ...weights.host import build_unet
@@ -162,6 +163,7 @@ def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable
         network.load_state_dict(weights, assign=True)
         unets.append(network)
     share_maps(*unets)
+    sigma = torch.full((2,), SIGMA, device=device, dtype=dtype)
     time_ids = torch.tensor([[6.0, 127.0, 0.02]], device=device).repeat(2, 1)
     x, embeddings, latents = (
         x.to(device, dtype),
@@ -172,10 +174,10 @@ def two_unets(unet: dict[str, torch.Tensor], frames: int, size: int) -> Callable
     def evaluate():
         results = []
         for network, embedding, latent, noisy in zip(unets, embeddings, latents, (x, x.flip(0))):
-            picture = torch.stack([torch.zeros_like(latent), latent]).expand(-1, frames, -1, -1, -1)
-            sample = torch.cat([(noisy / (SIGMA**2 + 1) ** 0.5).expand(2, -1, -1, -1, -1), picture], dim=2)
+            pictures = torch.cat([torch.zeros_like(latent), latent])
+            sample = edm.network_input(noisy.expand(2, -1, -1, -1, -1), sigma, pictures)
             context = torch.cat([torch.zeros_like(embedding), embedding])
-            uncond, cond = network(sample, 0.25 * torch.tensor(SIGMA).log(), context, time_ids).sample
+            uncond, cond = network(sample, edm.network_time(sigma.float()), context, time_ids).sample
             results.append(uncond + GUIDANCE * (cond - uncond))
         return (results[0] + results[1].flip(0)) / 2
 

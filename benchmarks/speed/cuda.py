@@ -24,10 +24,9 @@ from ...weights.keys import unet as unet_keys
 from ...weights.svd import SVDConfig
 from ..common.processes import in_own_process
 from .contestants import SIGMA, guider_within_sampling, random_differences, timed
+from .full_size import CARDS, FRAMES, LATENT_HEIGHT, LATENT_WIDTH
 
 FORMATS = {name: PRECISIONS[name] for name in ("fp16", "bf16")}
-CARDS = (8, 12, 16, 24)
-FRAMES, HEIGHT, WIDTH = 25, 72, 128
 
 
 def on_cuda() -> list[dict]:
@@ -62,7 +61,7 @@ def evaluation_here(number_format: str, card: float, repeats: int = 3) -> dict:
     tensors = full_size_unet(FORMATS[number_format])
     model = attach(build_unet(tensors, SVDConfig()), random_differences(tensors), 1.0, "random")
     del tensors
-    keyframes = [torch.randn(2, 1, 1, 1024), torch.randn(2, 1, 4, HEIGHT, WIDTH)]
+    keyframes = [torch.randn(2, 1, 1, 1024), torch.randn(2, 1, 4, LATENT_HEIGHT, LATENT_WIDTH)]
     conditioning = keyframe_conditioning(*(tuple(each) for each in keyframes), FRAMES, 7, 127, 0.02)
     videos = []
 
@@ -72,7 +71,7 @@ def evaluation_here(number_format: str, card: float, repeats: int = 3) -> dict:
 
     model.set_model_unet_function_wrapper(count)
     guider = DualDirectionGuider(model, *conditioning, GuiderSettings())
-    evaluate = guider_within_sampling(guider, SIGMA * torch.randn(FRAMES, 4, HEIGHT, WIDTH))
+    evaluate = guider_within_sampling(guider, SIGMA * torch.randn(FRAMES, 4, LATENT_HEIGHT, LATENT_WIDTH))
     evaluate()
     torch.cuda.reset_peak_memory_stats()
     seconds = statistics.median(timed(evaluate) for _ in range(repeats))

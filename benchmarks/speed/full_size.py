@@ -24,7 +24,10 @@ from ...training.memory import configurations, fused_attention, parameter_bytes
 from ...training.settings import Settings
 from ..common.two_unets import share_maps
 
-FRAMES, HEIGHT, WIDTH, DTYPE = 25, 72, 128, torch.float16
+FRAMES, DTYPE = 25, torch.float16
+# Of the latents, for 1024×576.
+LATENT_HEIGHT, LATENT_WIDTH = 72, 128
+# GB of graphics memory.
 CARDS = (8, 12, 16, 24)
 # The fine-tuned matrices beside the UNet: 16 × 2.
 BACKWARD_MOTION_BYTES = 24_780_800 * DTYPE.itemsize
@@ -74,7 +77,7 @@ def counted_memory() -> dict:
         "parameters": sum(each.numel() for each in unet.parameters()),
         "counted": counted,
         "largest_layer_gib": largest / GIB,
-        "refused_below_gib": least_bytes(FRAMES, HEIGHT, WIDTH, unet.model_channels, DTYPE) / GIB,
+        "refused_below_gib": least_bytes(FRAMES, LATENT_HEIGHT, LATENT_WIDTH, unet.model_channels, DTYPE) / GIB,
         **{f"{way}_over_two_unets": total[way] / total["two_unets"] for way in _CALLS},
     }
 
@@ -104,7 +107,7 @@ def ours(unet: torch.nn.Module, calls: list[list[str]]) -> None:
                 len(directions) * FRAMES,
             )
             unet(
-                torch.empty(videos, 8, HEIGHT, WIDTH, dtype=DTYPE),
+                torch.empty(videos, 8, LATENT_HEIGHT, LATENT_WIDTH, dtype=DTYPE),
                 torch.empty(videos),
                 context=torch.empty(videos, 1, 1024, dtype=DTYPE),
                 y=torch.empty(videos, 768, dtype=DTYPE),
@@ -127,7 +130,7 @@ def released(networks: list[torch.nn.Module]) -> None:
     """Both guidance halves in one call of the forward UNet, then of the backward one."""
     for network in networks:
         network(
-            torch.empty(2, FRAMES, 8, HEIGHT, WIDTH, dtype=DTYPE),
+            torch.empty(2, FRAMES, 8, LATENT_HEIGHT, LATENT_WIDTH, dtype=DTYPE),
             torch.empty(()),
             torch.empty(2, 1, 1024, dtype=DTYPE),
             torch.empty(2, 3),

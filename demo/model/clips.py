@@ -1,7 +1,9 @@
-"""Clips of the small world: encoded for the demo model's training, or written as folders of frames for `fine_tune.py`.
+"""Clips of the small world, prepared for training.
 
-python -m generative_inbetweening.demo.model.clips --out CLIPS --clips 256
-python -m generative_inbetweening.demo.model.clips --out HELD_OUT --clips 32 --split test
+They are encoded for the demo model, or written as folders of frames, the data of `training/fine_tune.py`:
+
+    python -m generative_inbetweening.demo.model.clips --out CLIPS --clips 256
+    python -m generative_inbetweening.demo.model.clips --out HELD_OUT --clips 32 --split test
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from ...weights.files import save_tensors
 from ..world.world import Clip, make_clips
 from .parallel import barrier, rank, size
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 NOISE_AUGMENTATION = 0.02
 # The base model's clips to train on start at seed 0.
@@ -34,14 +36,15 @@ _CLIPS_AT_ONCE = 32
 
 
 def frames_of(clips: list[Clip]) -> torch.Tensor:
-    """``[clips, frames, 3, h, w]`` in [-1, 1]."""
+    """`[clips, frames, 3, h, w]` in [-1, 1]."""
     return torch.stack([clip.frames for clip in clips]) * 2 - 1
 
 
 def clip_pixels(images: torch.Tensor) -> torch.Tensor:
     """What the CLIP image encoder sees: the whole image at 224x224, antialiased, then CLIP mean and std.
 
-    ``images`` in [-1, 1], ``[n, 3, h, w]``; the resize is done in [-1, 1] as in the released pipeline.
+    `images` in [-1, 1], `[n, 3, h, w]`. The released pipeline blurs before its resize (`training/svd.py`); here torch's
+    own antialiasing does it, with which the shipped image encoder was trained.
     """
     resized = F.interpolate(images, (224, 224), mode="bicubic", antialias=True, align_corners=False)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
@@ -57,10 +60,8 @@ def encode_clips(
 ) -> dict[str, torch.Tensor]:
     """Everything a training step of the UNet needs from these clips.
 
-    Returns:
-        ``latents`` scaled by the VAE's factor ``[n, frames, 4, h, w]``; ``first`` and ``last``: unscaled latents of
-        the first and last frame with noise augmentation ``[n, 4, h, w]``; ``embed_first``, ``embed_last`` of the
-        clean frames ``[n, c]``.
+    `latents` scaled by the VAE's factor, `[n, frames, 4, h, w]`; `first` and `last`: unscaled latents of the first and
+    last frame with noise augmentation, `[n, 4, h, w]`; `embed_first`, `embed_last` of the clean frames, `[n, c]`.
     """
     frames = frames_of(clips)
     n, count = frames.shape[:2]
@@ -82,7 +83,7 @@ def cached_pool(
     count: int,
     part: int = 128,
 ) -> dict[str, torch.Tensor]:
-    """Encodings of ``count`` clips, computed in parts that are kept in ``folder`` and taken up again.
+    """Encodings of `count` clips, computed in parts that are kept in `folder` and taken up again.
 
     In a group of processes each computes its share of the parts, and all get the whole.
     """
@@ -96,7 +97,7 @@ def cached_pool(
         generator = torch.Generator().manual_seed(offset + start)
         pieces = [encode_clips(vae, image_encoder, clips[i : i + 16], generator) for i in range(0, len(clips), 16)]
         save_tensors(path, {k: torch.cat([p[k] for p in pieces]) for k in pieces[0]}, {}, overwrite=True)
-        log.info("latents: %s %d of %d, %.0f s", split, start + len(clips), count, time.time() - began)
+        logger.info("latents: %s %d of %d, %.0f s", split, start + len(clips), count, time.time() - began)
     barrier()
     parts = [load_file(path) for path in paths]
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}

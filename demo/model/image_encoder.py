@@ -30,8 +30,10 @@ TEMPERATURE = 0.1
 
 
 def attributes(clips: list[Clip], frames: torch.Tensor) -> torch.Tensor:
-    """What the embedding must tell about one frame of each clip: place, heading and colours of the main object, and
-    the mean colour of the ground; each about unit size, ``[clips, 13]``."""
+    """What the embedding must tell about one frame of each clip, each number about unit size, `[clips, 13]`.
+
+    Place, heading and colours of the main object, and the mean colour of the ground.
+    """
     rows = []
     for clip, frame in zip(clips, frames.tolist(), strict=True):
         size = clip.frames.shape[-1]
@@ -52,7 +54,7 @@ def contrastive_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def train_image_encoder(
     folder: Path, minutes: float, learning_rate: float = 1e-3, log_path: Path | None = None, seed: int = 1
 ) -> CLIPVisionModelWithProjection:
-    """Trains the image encoder for so many minutes and saves it in ``folder``."""
+    """Trains the image encoder for so many minutes and saves it in `folder`."""
     torch.manual_seed(seed)
     encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**CONFIG))
     reader = nn.Linear(CONFIG["projection_dim"], 13)

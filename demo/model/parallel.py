@@ -1,4 +1,4 @@
-"""Training processes that share the cores and average their gradients once a step; their log.
+"""Training in several processes that share the cores and average their gradients once a step.
 
 For small networks on a CPU this is faster than threads inside each operation, as long as the arithmetic of a step
 outweighs the averaging.
@@ -23,10 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 def launch(worker: Callable[..., None], processes: int, *arguments: object) -> None:
-    """Runs ``worker(*arguments)`` in so many processes that form one group; returns when all have finished.
+    """Runs `worker(*arguments)` in so many processes that form one group; returns when all have finished.
 
-    Raises:
-        torch.multiprocessing.ProcessRaisedException: with the error of the process that failed.
+    Raises torch.multiprocessing.ProcessRaisedException with the error of the process that failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_enter, (worker, processes, str(Path(folder) / "meeting"), arguments), nprocs=processes)
@@ -58,7 +57,7 @@ def barrier() -> None:
 
 
 def average_gradients(parameters: list[torch.nn.Parameter], *numbers: float) -> list[float]:
-    """Averages the gradients over the group, in place, and returns the averages of ``numbers``.
+    """Averages the gradients over the group, in place, and returns the averages of `numbers`.
 
     Decisions that all processes must take alike (is the time over?) are taken on averaged numbers.
     """

@@ -28,7 +28,7 @@ from .parallel import launch
 from .unet import sample_forward, train_unet
 from .vae import train_decoder, train_vae, use_layers
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STAGES = ("vae", "image_encoder", "latents", "unet", "decoder", "preview")
 FEATURE_EXTRACTOR = {
@@ -48,7 +48,7 @@ FEATURE_EXTRACTOR = {
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; see ``--help``."""
+    """The command line; see `--help`."""
     parser = argparse.ArgumentParser(
         prog="python -m generative_inbetweening.demo.model.train",
         description="Trains the demo model from scratch, in stages that can be taken up again.",
@@ -122,19 +122,16 @@ def pools(out: Path, options: argparse.Namespace) -> tuple[dict, dict]:
 
 @torch.no_grad()
 def decode(vae: AutoencoderKLTemporalDecoder, latents: torch.Tensor) -> torch.Tensor:
-    """Frames in [0, 1], ``[n, frames, 3, h, w]``, of scaled latents ``[n, frames, 4, h, w]``."""
+    """Frames in [0, 1], `[n, frames, 3, h, w]`, of scaled latents `[n, frames, 4, h, w]`."""
     n, frames = latents.shape[:2]
     decoded = vae.decode(latents.flatten(0, 1) / vae.config.scaling_factor, num_frames=frames).sample
     return ((decoded + 1) / 2).clamp(0, 1).unflatten(0, (n, frames))
 
 
 def write_preview(model: Path, path: Path, clips: int = 8, guidance: tuple[float, ...] = (1.0, 2.0)) -> Path:
-    """A picture with the frames of a clip in each row: for each held-out clip truth, reconstruction, and samples.
+    """A PNG with the frames of a clip in each row: for each held-out clip truth, reconstruction, and samples.
 
-    Args:
-        model: diffusers folder.
-        path: the PNG to write.
-        guidance: one sample for each.
+    `model`: diffusers folder; `guidance`: one sample for each. Runs without the host, so without `inspection/`'s sheet.
     """
     vae, image_encoder = load_parts(model)
     unet = UNetSpatioTemporalConditionModel.from_pretrained(model / "unet").eval()
@@ -186,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "decoder" in options.stages:
         parallel("decoder", options)
     if "preview" in options.stages:
-        log.info("preview: %s", write_preview(model, options.out / "preview.png"))
+        logger.info("preview: %s", write_preview(model, options.out / "preview.png"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from ...training.svd import use_original_group_norm
 from ...weights.files import save_tensors
 from .parallel import average_gradients, rank, report, size
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CONFIG = {
     "block_out_channels": (64, 64, 64, 64),
@@ -99,13 +99,9 @@ def denoise(
     image: torch.Tensor,
     embed: torch.Tensor,
 ) -> torch.Tensor:
-    """The denoised latents.
+    """The denoised latents of `noisy`, `[n, frames, 4, h, w]`, at `sigma`, `[n]`.
 
-    Args:
-        noisy: ``[n, frames, 4, h, w]``.
-        sigma: ``[n]``.
-        image: unscaled latents of the conditioning picture, ``[n, 4, h, w]``.
-        embed: its image embedding, ``[n, c]``.
+    `image`: unscaled latents of the conditioning picture, `[n, 4, h, w]`; `embed`: its image embedding, `[n, c]`.
     """
     sample = edm.network_input(noisy, sigma, image)
     time_ids = torch.tensor(TIME_IDS).expand(len(noisy), 3)
@@ -142,7 +138,7 @@ def sample_forward(
     sigma_min: float = 0.01,
     seed: int = 0,
 ) -> torch.Tensor:
-    """Euler steps on Karras noise levels (ρ = 7) from pure noise; scaled latents ``[n, frames, 4, h, w]``."""
+    """Euler steps on Karras noise levels (ρ = 7) from pure noise; scaled latents `[n, frames, 4, h, w]`."""
     ramp = torch.linspace(0, 1, steps)
     sigmas = (sigma_max ** (1 / 7) + ramp * (sigma_min ** (1 / 7) - sigma_max ** (1 / 7))) ** 7
     sigmas = torch.cat((sigmas, torch.zeros(1)))
@@ -209,6 +205,7 @@ def export(folder: Path, unet: UNetSpatioTemporalConditionModel, ema: dict[str, 
     """Saves the averaged weights as a diffusers folder."""
     averaged = UNetSpatioTemporalConditionModel(**CONFIG)
     averaged.load_state_dict(ema)
+    # By hand: diffusers writes a folder of several files, which `atomic_write` cannot.
     temporary = folder.with_name(folder.name + ".part")
     averaged.save_pretrained(temporary)
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,11 +257,11 @@ def train_unet(
 ) -> None:
     """Trains the UNet until it has had so many minutes, over all the runs that took up its checkpoint.
 
-    ``batch``: clips a step, shared out among the processes.
+    `batch`: clips a step, shared out among the processes.
 
-    The learning rate follows the time: a short warm-up, then a cosine to zero. ``work`` gets ``unet.safetensors``
-    (the state to go on from) and log lines in ``log.jsonl``; ``folder`` the averaged weights, both every
-    ``save_every`` seconds.
+    The learning rate follows the time: a short warm-up, then a cosine to zero. `work` gets `unet.safetensors`
+    (the state to go on from) and log lines in `log.jsonl`; `folder` the averaged weights, both every
+    `save_every` seconds.
     """
     torch.manual_seed(seed)
     unet = UNetSpatioTemporalConditionModel(**CONFIG)
@@ -278,8 +275,8 @@ def train_unet(
     step, spent, checkpoint = 0, 0.0, work / "unet.safetensors"
     if checkpoint.exists():
         step, spent = _load_checkpoint(checkpoint, unet, ema, optimisers)
-        log.info("unet: taken up at step %d", step)
-    log.info("unet: %.2f M parameters", sum(p.numel() for p in parameters) / 1e6)
+        logger.info("unet: taken up at step %d", step)
+    logger.info("unet: %.2f M parameters", sum(p.numel() for p in parameters) / 1e6)
     torch.manual_seed(seed + 1000 * step + rank())
     began, saved, losses = time.time() - spent, spent, []
     elapsed = spent

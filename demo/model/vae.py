@@ -18,7 +18,7 @@ from ..world.world import make_clips
 from .clips import frames_of
 from .parallel import average_gradients, rank, report
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CONFIG = {
     "block_out_channels": (64, 64, 64, 128),
@@ -42,9 +42,7 @@ SPATIAL_SHARE = 0.8
 def use_layers(vae: AutoencoderKLTemporalDecoder, fine: bool, temporal: bool) -> None:
     """Leaves out layers that start as the identity and cost most, or puts them back.
 
-    Args:
-        fine: use the resnets at full and, in the encoder, half resolution.
-        temporal: use the decoder's temporal layers.
+    `fine`: use the resnets at full and, in the encoder, half resolution; `temporal`: the decoder's temporal layers.
     """
     blocks = [*vae.encoder.down_blocks[:2], vae.decoder.up_blocks[3], *vae.decoder.up_blocks[2].resnets[1:]]
     fine_resnets = {m for block in blocks for m in block.modules() if isinstance(m, ResnetBlock2D)}
@@ -89,8 +87,10 @@ def start_as_identity(model: AutoencoderKLTemporalDecoder) -> None:
 
 
 def reconstruction_loss(decoded: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """L1 + 2 MSE + the L1 of horizontal and vertical differences + the L1 of 4x4 means; pictures ``[n, 3, h, w]`` in
-    [-1, 1]."""
+    """L1 + 2 MSE + the L1 of horizontal and vertical differences + the L1 of 4x4 means.
+
+    Pictures `[n, 3, h, w]` in [-1, 1].
+    """
     error = decoded - frames
     edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
     # Few pixels are as colourful as an object, and four latent channels have to be told that colour matters.
@@ -116,14 +116,14 @@ class SketchDecoder(torch.nn.Module):
         self.linear = torch.nn.Sequential(torch.nn.Conv2d(4, 192, 3, padding=1), torch.nn.PixelShuffle(8))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """``[n, 4, h, w]`` to ``[n, 3, 8h, 8w]``."""
+        """`[n, 4, h, w]` to `[n, 3, 8h, 8w]`."""
         return self.layers(latents) + self.linear(latents)
 
 
 def _encoder_step(
     vae: AutoencoderKLTemporalDecoder, sketch: SketchDecoder, frames: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and reconstruction error of pictures ``[n, 3, h, w]`` through the stand-in decoder."""
+    """Loss and reconstruction error of pictures `[n, 3, h, w]` through the stand-in decoder."""
     distribution = vae.encode(frames).latent_dist
     mean = distribution.mean
     decoded = sketch(mean + LATENT_NOISE * torch.randn_like(mean))
@@ -136,7 +136,7 @@ def _encoder_step(
 def _decoder_step(
     vae: AutoencoderKLTemporalDecoder, frames: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same through SVD's decoder, with the encoder fixed; ``[clips * count, 3, h, w]``."""
+    """The same through SVD's decoder, with the encoder fixed; `[clips * count, 3, h, w]`."""
     with torch.no_grad():
         latents = vae.encode(frames).latent_dist.mode()
         latents = latents + LATENT_NOISE / vae.config.scaling_factor * torch.randn_like(latents)
@@ -179,7 +179,7 @@ class FrameSource:
         self.left -= needed
 
     def crops(self, count: int, side: int = 32, jitter: int = 9) -> torch.Tensor:
-        """``[count, 3, side, side]`` around the main object, give or take ``jitter`` pixels."""
+        """`[count, 3, side, side]` around the main object, give or take `jitter` pixels."""
         self._refresh(count)
         clip, frame = torch.randint(self.pool, (count,)), torch.randint(self.frames.shape[1], (count,))
         corner = self.centres[clip, frame].round().long() - side // 2 + torch.randint(-jitter, jitter + 1, (count, 2))
@@ -192,12 +192,12 @@ class FrameSource:
         )
 
     def clips(self, count: int) -> torch.Tensor:
-        """``[count * frames, 3, h, w]``."""
+        """`[count * frames, 3, h, w]`."""
         self._refresh(4 * count)
         return self.frames[torch.randint(self.pool, (count,))].flatten(0, 1)
 
     def single_frames(self, count: int) -> torch.Tensor:
-        """``[count, 3, h, w]``."""
+        """`[count, 3, h, w]`."""
         self._refresh(count)
         return self.frames[torch.randint(self.pool, (count,)), torch.randint(self.frames.shape[1], (count,))]
 
@@ -205,9 +205,9 @@ class FrameSource:
 def train_vae(
     folder: Path, minutes: float, learning_rate: float = 2e-3, log_path: Path | None = None, seed: int = 0
 ) -> None:
-    """Trains the encoder, with a stand-in for the decoder, and saves the VAE in ``folder``.
+    """Trains the encoder, with a stand-in for the decoder, and saves the VAE in `folder`.
 
-    Runs alone or in every process of ``parallel.launch``.
+    Runs alone or in every process of `parallel.launch`.
     """
     torch.manual_seed(seed)
     vae, sketch = AutoencoderKLTemporalDecoder(**CONFIG), SketchDecoder()
@@ -224,14 +224,14 @@ def train_vae(
     if rank() == 0:
         use_layers(vae, fine=True, temporal=True)
         factor = normalise_latents(vae.eval(), source.frames[:32].flatten(0, 1))
-        log.info("vae: latents scaled by %.3f", factor)
+        logger.info("vae: latents scaled by %.3f", factor)
         vae.save_pretrained(folder)
 
 
 def train_decoder(
     folder: Path, minutes: float, learning_rate: float = 2e-3, log_path: Path | None = None, seed: int = 10
 ) -> None:
-    """Trains SVD's decoder on the fixed encoder's latents; goes on from what ``folder`` holds, and replaces it.
+    """Trains SVD's decoder on the fixed encoder's latents; goes on from what `folder` holds, and replaces it.
 
     The latents stay as they are, so this may run before, after or beside the training of the UNet.
     """

@@ -18,11 +18,8 @@ SHAPES = ("dart", "drop", "arrow", "fish")
 class Cutout:
     """Appearance of one object per clip.
 
-    Args:
-        shape: index into ``SHAPES``, ``[n]``.
-        length: tip to tail at scale 1, in pixels, ``[n]``.
-        head, tail: colours in [0, 1], ``[n, 3]``.
-        texture: a square of a photograph with zero mean, ``[n, 3, t, t]``, added to the colours.
+    `shape`: index into `SHAPES`, `[n]`; `length`: tip to tail at scale 1, in pixels, `[n]`; `head`, `tail`: colours in
+    [0, 1], `[n, 3]`; `texture`: a square of a photograph with zero mean, `[n, 3, t, t]`, added to the colours.
     """
 
     shape: torch.Tensor
@@ -33,9 +30,9 @@ class Cutout:
 
 
 def half_widths(u: torch.Tensor) -> list[torch.Tensor]:
-    """Half the width of each shape at position ``u`` along its axis; both in units of half the length.
+    """Half the width of each shape at position `u` along its axis; both in units of half the length.
 
-    ``u`` runs from -1 (tail) to 1 (tip). Negative means outside. One tensor per entry of ``SHAPES``.
+    `u` runs from -1 (tail) to 1 (tip). Negative means outside. One tensor per entry of `SHAPES`.
     """
     dart = 0.29 * (1 - u)
     head_centre, radius = 0.5, 0.5
@@ -51,16 +48,10 @@ def half_widths(u: torch.Tensor) -> list[torch.Tensor]:
 def cutout_mask(
     cutout: Cutout, centre: torch.Tensor, heading: torch.Tensor, scale: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Opacity and colour of the objects in every frame.
+    """Opacity `[n, frames, 1, size, size]` and colour `[n, frames, 3, size, size]` of the objects, both in [0, 1].
 
-    Args:
-        centre: pixels, ``[n, frames, 2]`` (x, y).
-        heading: radians, 0 to the right, growing clockwise on the screen, ``[n, frames]``.
-        scale: factor on the length, ``[n, frames]``.
-        size: picture side in pixels.
-
-    Returns:
-        opacity ``[n, frames, 1, size, size]`` and colour ``[n, frames, 3, size, size]``, both in [0, 1].
+    `centre`: pixels, `[n, frames, 2]` (x, y); `heading`: radians, 0 to the right, growing clockwise on the screen,
+    `[n, frames]`; `scale`: factor on the length, `[n, frames]`; `size`: picture side in pixels.
     """
     axis = torch.arange(size, dtype=centre.dtype)
     dx = axis.view(1, 1, 1, size) - centre[..., 0, None, None]
@@ -91,15 +82,10 @@ def _texture(texture: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.T
 
 
 def pan_and_zoom(pictures: torch.Tensor, shift: torch.Tensor, zoom: torch.Tensor, size: int) -> torch.Tensor:
-    """A window of each picture that moves over the frames.
+    """A window of each picture that moves over the frames, `[n, frames, 3, size, size]`.
 
-    Args:
-        pictures: larger than the window, in [0, 1], ``[n, 3, s, s]``.
-        shift: pixels by which the picture's content moves, ``[n, frames, 2]``.
-        zoom: factor by which the content grows, ``[n, frames]``.
-
-    Returns:
-        ``[n, frames, 3, size, size]``.
+    `pictures`: larger than the window, in [0, 1], `[n, 3, s, s]`; `shift`: pixels by which the picture's content moves,
+    `[n, frames, 2]`; `zoom`: factor by which the content grows, `[n, frames]`.
     """
     n, frames = zoom.shape
     axis = torch.arange(size, dtype=pictures.dtype) - (size - 1) / 2
@@ -113,5 +99,5 @@ def pan_and_zoom(pictures: torch.Tensor, shift: torch.Tensor, zoom: torch.Tensor
 
 
 def paste(below: torch.Tensor, opacity: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-    """``colour`` over ``below`` with ``opacity``; shapes broadcast."""
+    """`colour` over `below` with `opacity`; shapes broadcast."""
     return below + opacity * (colour - below)

@@ -23,16 +23,20 @@ VISIBLE_ENERGY = 0.15
 
 @dataclass(frozen=True)
 class Track:
-    """``centre`` of the main object, pixels ``[frames, 2]``; ``explained``: share of the frame's difference to the
-    ground that the object there explains, in [0, 1], ``[frames]``."""
+    """Where the main object was found: `centre` in pixels, `[frames, 2]`.
+
+    `explained`: share of the frame's difference to the ground that the object there explains, in [0, 1], `[frames]`.
+    """
 
     centre: torch.Tensor
     explained: torch.Tensor
 
 
 def object_templates(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """The main object of each frame, cut out with its centre in the middle pixel: opacity ``[frames, 1, s, s]`` and
-    colour ``[frames, 3, s, s]``, s odd."""
+    """The main object of each frame, cut out with its centre in the middle pixel.
+
+    Opacity `[frames, 1, s, s]` and colour `[frames, 3, s, s]`, s odd.
+    """
     motion = clip.motion
     frames = motion.heading.shape[1]
     side = int(clip.cutout.length.max() * motion.scale[0].max()) // 2 * 2 + 5
@@ -43,20 +47,22 @@ def object_templates(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Fit:
-    """``gain``: squared error that the object explains when put at each pixel of each frame, ``[frames, h, w]``, and
-    the ``strength`` in [0, 1] that it has there."""
+    """`gain`: squared error that the object explains when put at each pixel of each frame, `[frames, h, w]`.
+
+    `strength` in [0, 1]: what it has there.
+    """
 
     gain: torch.Tensor
     strength: torch.Tensor
 
     def best(self) -> torch.Tensor:
-        """Row and column of the pixel that explains most of each frame, ``[frames, 2]``."""
+        """Row and column of the pixel that explains most of each frame, `[frames, 2]`."""
         width = self.gain.shape[-1]
         best = self.gain.flatten(1).argmax(1)
         return torch.stack((best // width, best % width), 1)
 
     def strength_at(self, place: torch.Tensor) -> torch.Tensor:
-        """The strength at one pixel of each frame, ``[frames]``."""
+        """The strength at one pixel of each frame, `[frames]`."""
         return self.strength[torch.arange(len(place)), place[:, 0], place[:, 1]]
 
 
@@ -70,9 +76,9 @@ def fit(
 ) -> Fit:
     """How well the object explains the residual r = (frame − ground b) w at each pixel; w = 1 − post.
 
-    With opacity m, colour c and d = m (c − b), the object at strength a explains ``2 a Σ r d − a² Σ w d²``. The best a
+    With opacity m, colour c and d = m (c − b), the object at strength a explains `2 a Σ r d − a² Σ w d²`. The best a
     in [0, 1] is taken: a pale or blurred object is found as well as a perfect one. Every sum is a correlation of the
-    frame with a template. Places that show less than ``least_energy`` of the largest Σ w d² count for nothing: a little
+    frame with a template. Places that show less than `least_energy` of the largest Σ w d² count for nothing: a little
     noise would do as a match there.
     """
     m, m2 = opacity.expand_as(colour), opacity.square().expand_as(colour)
@@ -89,7 +95,7 @@ def fit(
 
 
 def _correlate(pictures: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
-    """Sum over the channels of each frame's correlation with its own template, ``[frames, h, w]``."""
+    """Sum over the channels of each frame's correlation with its own template, `[frames, h, w]`."""
     padded = F.pad(pictures, (templates.shape[-1] // 2,) * 4)
     return F.conv2d(padded.flatten(0, 1)[None], templates, groups=len(pictures))[0]
 
@@ -104,10 +110,9 @@ def _refine(values: torch.Tensor, best: int) -> float:
 
 
 def track(frames: torch.Tensor, clip: Clip) -> Track:
-    """Finds the clip's main object in ``frames`` (true or generated), in [0, 1], ``[frames, 3, h, w]``.
+    """Finds the clip's main object in `frames` (true or generated), in [0, 1], `[frames, 3, h, w]`.
 
-    Raises:
-        ValueError: if the shape is not that of the clip's own frames.
+    Raises ValueError if the shape is not that of the clip's own frames.
     """
     if frames.shape != clip.frames.shape:
         raise ValueError(f"frames: expected the clip's shape {tuple(clip.frames.shape)}, found {tuple(frames.shape)}.")
@@ -122,12 +127,14 @@ def track(frames: torch.Tensor, clip: Clip) -> Track:
 
 
 def motion_errors(centres: torch.Tensor, clip: Clip) -> torch.Tensor:
-    """Pixels between where the main object was found and where it truly is, ``[frames]``; NaN where less than half of
-    it can be seen."""
+    """Pixels between where the main object was found and where it truly is, `[frames]`.
+
+    NaN where less than half of it can be seen.
+    """
     return seen((centres - clip.motion.centre[0]).norm(dim=-1), clip)
 
 
 def seen(values: torch.Tensor, clip: Clip) -> torch.Tensor:
-    """``[frames, …]`` with NaN for the frames in which less than half of the main object can be seen."""
+    """`[frames, …]` with NaN for the frames in which less than half of the main object can be seen."""
     visible = clip.motion.visibility[0] >= SEEN
     return torch.where(visible.view(-1, *[1] * (values.dim() - 1)), values, torch.nan)

@@ -40,8 +40,8 @@ _MARGIN = 9.0
 class Motion:
     """Where the objects of one clip are; object 0 is the main one.
 
-    ``centre`` pixels ``[objects, frames, 2]``; ``heading`` radians ``[objects, frames]``; ``scale`` factor on the
-    length ``[objects, frames]``; ``visibility`` share of the object not hidden, in [0, 1], ``[objects, frames]``.
+    `centre` pixels `[objects, frames, 2]`; `heading` radians `[objects, frames]`; `scale` factor on the
+    length `[objects, frames]`; `visibility` share of the object not hidden, in [0, 1], `[objects, frames]`.
     """
 
     centre: torch.Tensor
@@ -54,9 +54,9 @@ class Motion:
 class Clip:
     """One clip with its truth.
 
-    ``frames`` in [0, 1], ``[frames, 3, size, size]``; ``background`` the same without objects (posts included);
-    ``opacity`` and ``colour`` of the main object in each frame, ``[frames, 1 or 3, size, size]``; ``post``: opacity of
-    what stands in front, ``[frames, 1, size, size]``; ``kind`` one of ``MOTIONS``.
+    `frames` in [0, 1], `[frames, 3, size, size]`; `background` the same without objects (posts included);
+    `opacity` and `colour` of the main object in each frame, `[frames, 1 or 3, size, size]`; `post`: opacity of
+    what stands in front, `[frames, 1, size, size]`; `kind` one of `MOTIONS`.
     """
 
     frames: torch.Tensor
@@ -73,7 +73,7 @@ class Clip:
 
 @cache
 def _photographs(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The split's photographs as they are and smoothed, ``[n, 3, 160, 160]`` in [0, 1]."""
+    """The split's photographs as they are and smoothed, `[n, 3, 160, 160]` in [0, 1]."""
     folder = Path(__file__).parents[1] / "photographs"
     pictures = [np.asarray(Image.open(folder / f"{name}.png").convert("RGB")) for name in PHOTOGRAPHS[split]]
     sharp = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
@@ -86,14 +86,14 @@ def _photographs(split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _progress(frames: int) -> np.ndarray:
-    """Share of the way covered at each frame, from 0 to 1, for a thing that slows down by ``SLOWING``."""
+    """Share of the way covered at each frame, from 0 to 1, for a thing that slows down by `SLOWING`."""
     # The whole clip lasts as long as eight frames whatever the frame count, so that the speeds stay comparable.
     time = np.arange(frames) * 7 / (frames - 1)
     return (1 - SLOWING**time) / (1 - SLOWING**7)
 
 
 def _path(rng: np.random.Generator, kind: str, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre relative to the first frame ``[frames, 2]``, heading and scale ``[frames]``, at 64x64."""
+    """Centre relative to the first frame `[frames, 2]`, heading and scale `[frames]`, at 64x64."""
     heading = rng.uniform(0, 2 * math.pi)
     travel, progress = rng.uniform(*TRAVEL), _progress(frames)
     scale = np.ones(frames)
@@ -122,7 +122,7 @@ def _place(rng: np.random.Generator, centre: np.ndarray) -> np.ndarray:
 
 
 def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """A random colour, ``[3]``, by hue, saturation and value."""
+    """A random colour, `[3]`, by hue, saturation and value."""
     hue, s, v = rng.uniform(0, 6), rng.uniform(*saturation), rng.uniform(*value)
     return v * (1 - s * np.clip(np.array([min(abs(hue - c) % 6, 6 - abs(hue - c) % 6) - 1 for c in (0, 2, 4)]), 0, 1))
 
@@ -179,7 +179,7 @@ def _put_post_on_the_way(choice: dict) -> None:
 
 
 def _backgrounds(choices: list[dict], split: str, size: int) -> torch.Tensor:
-    """Recoloured, smooth windows of the photographs with a border to pan over, ``[n, frames, 3, size, size]``."""
+    """Recoloured, smooth windows of the photographs with a border to pan over, `[n, frames, 3, size, size]`."""
     smooth = _photographs(split)[1]
     reach = int(size * 1.3)
     pictures = []
@@ -198,7 +198,7 @@ def _backgrounds(choices: list[dict], split: str, size: int) -> torch.Tensor:
 
 
 def _cutouts(choices: list[dict], index: int, split: str, size: int) -> tuple[Cutout, Motion]:
-    """Object ``index`` of every clip, batched over the clips; ``visibility`` is filled in later."""
+    """Object `index` of every clip, batched over the clips; `visibility` is filled in later."""
     sharp, objects, side = _photographs(split)[0], [c["objects"][index] for c in choices], 24
     textures = []
     for o in objects:
@@ -222,7 +222,7 @@ def _cutouts(choices: list[dict], index: int, split: str, size: int) -> tuple[Cu
 
 
 def _posts(choices: list[dict], size: int) -> torch.Tensor:
-    """Opacity of the posts, ``[n, frames, 1, size, size]``; a post is nearer, so it pans half as much again."""
+    """Opacity of the posts, `[n, frames, 1, size, size]`; a post is nearer, so it pans half as much again."""
     axis = (torch.arange(size).float() + 0.5) * (_BASE / size) - 0.5
     masks = []
     for c in choices:
@@ -239,14 +239,8 @@ def _posts(choices: list[dict], size: int) -> torch.Tensor:
 def make_clips(seeds: list[int], split: str = "train", frames: int = 8, size: int = 64) -> list[Clip]:
     """The clips with these seeds.
 
-    Args:
-        seeds: non-negative whole numbers.
-        split: ``train`` or ``test``.
-        frames: at least 2.
-        size: picture side in pixels.
-
-    Raises:
-        ValueError: for an unknown split, or fewer than two frames.
+    `seeds`: non-negative whole numbers; `split`: `train` or `test`; `frames`: at least 2; `size`: side in pixels.
+    Raises ValueError for an unknown split, or fewer than two frames.
     """
     if split not in PHOTOGRAPHS:
         raise ValueError(f"split: expected one of {', '.join(PHOTOGRAPHS)}, found {split!r}.")
@@ -300,5 +294,5 @@ def make_clips(seeds: list[int], split: str = "train", frames: int = 8, size: in
 
 
 def make_clip(seed: int, split: str = "train", frames: int = 8, size: int = 64) -> Clip:
-    """The clip with this seed; see ``make_clips``."""
+    """The clip with this seed; see `make_clips`."""
     return make_clips([seed], split, frames, size)[0]

@@ -1,4 +1,4 @@
-"""Where the host looks for models in a test: in tests/reference, or in new and empty folders."""
+"""For tests in the host: the folders in which it looks for models, those of tests/reference or new and empty ones."""
 
 import copy
 import os

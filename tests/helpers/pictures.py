@@ -1,4 +1,4 @@
-"""A picture of another size than the videos, two encoded for one, and an image encoder that is not the model's."""
+"""Unusual input for Encode Keyframes: a picture of another size than the video, an image encoder of another width."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A small SVD model loaded through the nodes, and short sampling runs with it."""
+"""For tests in the host: the stored small model loaded through the nodes, and short sampling runs with it."""
 
 import gc
 

@@ -1,4 +1,7 @@
-"""A tiny SVD folder and tiny videos, made by code, for the training tests."""
+"""For the training tests: diffusers' own networks with random weights, and videos to train on. No host is needed.
+
+`small_model.py` is for sampling tests in the host, `wide_models.py` writes the models of the recordings.
+"""
 
 from __future__ import annotations
 

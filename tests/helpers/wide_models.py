@@ -1,4 +1,4 @@
-"""Small random SVD models whose output depends on everything that SVD's does, made from a seed.
+"""For the comparison with the authors' recordings: models twice as wide as the stored ones, written from a seed.
 
 The models in reference/ are 32 channels wide: each of GroupNorm's 32 groups holds one channel there and takes out again
 what the time embedding adds to it, so that their output hardly depends on noise level, fps, motion bucket and

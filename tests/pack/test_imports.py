@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PACK = "generative_inbetweening"
 MAY_IMPORT = {
     "nodes": {"sequence", "inspection", "sampler", "weights", "common"},
     "sequence": {"sampler", "weights", "common"},
@@ -16,24 +17,34 @@ MAY_IMPORT = {
     "weights": {"common"},
     "common": set(),
     "training": {"weights", "common"},
+    "demo": {"training", "weights", "common"},
+    "tools": {"nodes", "weights", "common"},
+    "benchmarks": {
+        *("nodes", "sequence", "inspection", "sampler", "weights", "common"),
+        *("training", "demo", "tools"),
+    },
 }
 
 
 def imports(path: Path) -> Iterator[tuple[str, ...]]:
-    """What a file imports: a path from the pack's folder, or a top-level module with `!` before it."""
+    """What a file imports: a path from the pack's folder, empty for the whole pack, or `!` and a module of others."""
     folder = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [(node.level, node.module)] if node.module else [(node.level, alias.name) for alias in node.names]
+            module = f"{node.module}." if node.module else ""
+            within = not node.module or node.module == PACK
+            names = (
+                [(node.level, module + alias.name) for alias in node.names] if within else [(node.level, module[:-1])]
+            )
         else:
             continue
         for level, name in names:
             parts = tuple(name.split("."))
             if level:
                 yield (*folder[: len(folder) + 1 - level], *parts)
-            elif parts[0] == "generative_inbetweening":
+            elif parts[0] == PACK:
                 yield parts[1:]
             else:
                 yield "!", parts[0]
@@ -45,12 +56,14 @@ def test_imports_go_down(floor: str) -> None:
     assert files
     for path in files:
         for imported in imports(path):
-            if imported and imported[0] != "!":
-                assert imported[0] in {floor, *MAY_IMPORT[floor]}, f"{path.relative_to(ROOT)}: {'.'.join(imported)}"
+            allowed = imported[:1] == ("!",) or (imported and imported[0] in {floor, *MAY_IMPORT[floor]})
+            assert allowed, f"{path.relative_to(ROOT)}: {'.'.join(imported) or PACK}"
 
 
 def test_the_method_is_torch_alone() -> None:
     for path in (ROOT / "sampler" / "method").rglob("*.py"):
         for imported in imports(path):
-            allowed = imported[:2] == ("sampler", "method") or imported[1] in {"torch", *sys.stdlib_module_names}
-            assert allowed, f"{path.relative_to(ROOT)}: {'.'.join(imported)}"
+            plain = imported[:1] == ("!",) and imported[1] in {"torch", *sys.stdlib_module_names}
+            assert plain or imported[:2] == ("sampler", "method"), (
+                f"{path.relative_to(ROOT)}: {'.'.join(imported) or PACK}"
+            )
