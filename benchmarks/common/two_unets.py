@@ -1,4 +1,8 @@
-"""The released method's two UNets in diffusers: one keeps its temporal attention maps, the other applies them."""
+"""The released method's two UNets in diffusers: one keeps its temporal attention maps, the other applies them.
+
+What they share is `share_maps`. Each benchmark makes its own two: with the weights of ours (`speed/contestants.py`), on
+the meta device (`speed/full_size.py`), or as one frozen and one trained (`training_memory/steps.py`).
+"""
 
 from collections.abc import Callable
 
