@@ -200,10 +200,10 @@ PAGES = [
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_name_files_that_there_are(page):
-    """Links, and tests in commands."""
+    """Links, tests in commands, and modules."""
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http", "#")):
             assert page.parent.joinpath(target.partition("#")[0]).exists(), target
-    for path in re.findall(r"\btests/[\w/]+\.py\b", text):
+    for path in [*re.findall(r"\btests/[\w/]+\.py\b", text), *re.findall(r"`((?:[a-z_]+/)+\w+\.py)`", text)]:
         assert (ROOT / path).exists(), path
