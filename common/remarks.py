@@ -17,7 +17,13 @@ _shown: set[str] = set()
 
 @contextmanager
 def remarks_on_node() -> Iterator[None]:
-    """While a node runs: each remark is made once, and those of its last run are taken from it."""
+    """While a node runs: each remark is made once, and those of its last run are taken from it.
+
+    Inside another such block it does nothing.
+    """
+    if _made.get() is not None:
+        yield
+        return
     token = _made.set([])
     try:
         yield

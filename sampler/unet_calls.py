@@ -8,11 +8,14 @@ branch is one video through the UNet. By `videos_per_call`:
     1   a call for each branch; the forward direction's attention maps are kept until the backward one has used them
 
 When the device runs out of memory, or another node changes the calls so that a map is missing, the evaluation is
-computed anew in another way, and so is the rest of the run.
+computed anew in another way, and so is the rest of the run. The next run starts with the number that was chosen: each
+clip of a Keyframe Sequence is a run, so `auto` looks at the free memory again.
 """
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
 
 import comfy.model_base
 import comfy.model_management
@@ -23,6 +26,7 @@ import torch
 from comfy.model_patcher import ModelPatcher, create_model_options_clone
 
 from ..common.out_of_memory import is_out_of_memory
+from ..common.remarks import remark
 from ..weights.host import free_memory
 from .host_nodes import call_wrappers, nodes_behind, patches_of_nodes, wrapping_nodes
 from .memory_limit import no_room
@@ -50,15 +54,32 @@ _CALLS: dict[int, list[list[Branch]]] = {
         [("positive", "backward")],
     ],
 }
-_FEWER = {4: 2, 2: 1}
 # The host's own margin on its estimate before it puts videos into one call.
 _MEMORY_MARGIN = 1.5
 _CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
-# Why an evaluation is computed anew.
-_OUT_OF_MEMORY = "the device ran out of memory"
-_BACKWARD_FIRST = "the host computed the backward direction first"
-_CALLED_TWICE = "another node makes a UNet call twice"
-_DIVIDED = "another node divides the UNet's calls"
+
+
+class Failure(Enum):
+    """Why an evaluation is computed anew."""
+
+    OUT_OF_MEMORY = "the device ran out of memory"
+    BACKWARD_FIRST = "the host computed the backward direction first"
+    CALLED_TWICE = "another node makes a UNet call twice"
+    DIVIDED = "another node divides the UNet's calls"
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What one evaluation is computed from: the host's conditionings by branch, noisy latents, σ and model options."""
+
+    conditionings: Mapping[Branch, list]
+    x: torch.Tensor
+    timestep: torch.Tensor
+    options: dict
+
+    @property
+    def directions(self) -> set[str]:
+        return {direction for _, direction in self.conditionings}
 
 
 def calls(videos_per_call: int, branches: Collection[Branch], one_direction_a_call: bool = False) -> list[list[Branch]]:
@@ -73,6 +94,15 @@ def calls(videos_per_call: int, branches: Collection[Branch], one_direction_a_ca
         table = _CALLS[videos_per_call]
     wanted = [[branch for branch in call if branch in branches] for call in table]
     return [call for call in wanted if call]
+
+
+def fewer_videos_per_call(
+    videos_per_call: int, branches: Collection[Branch], one_direction_a_call: bool = False
+) -> int | None:
+    """The largest smaller number of videos a call that changes the calls of these branches; None: there is none."""
+    present = calls(videos_per_call, branches, one_direction_a_call)
+    smaller = [number for number in sorted(_CALLS, reverse=True) if number < videos_per_call]
+    return next((number for number in smaller if calls(number, branches, one_direction_a_call) != present), None)
 
 
 def videos_that_fit(memory_of_videos: Callable[[int], float], free: float, many_kernels: bool) -> int:
@@ -114,7 +144,7 @@ class UNetCalls:
         # Whether a map is kept for further use after the backward direction has used it.
         self._keeps_maps = False
         self._computed: set[VideoInBatch] = set()
-        self._forward_half_step: tuple | None = None
+        self._forward_half_step: _Evaluation | None = None
         self.videos_per_call = self._fitting(shape) if videos_per_call == "auto" else int(videos_per_call)
         self._warn_of_single_videos()
 
@@ -149,18 +179,21 @@ class UNetCalls:
     ) -> Callable:
         """The host's hook around the model calls that other nodes' functions make in a direction, all in its own time.
 
+        Such a call is made once. When the device runs out of memory in it, the error ends the run: what the function
+        has done by then cannot be taken back.
+
         `previous`: the hook that was there; `from_forward`: what makes the backward estimate of the forward one, where
         the UNet computes the forward direction only.
         """
-        made: dict[object, int] = {}
+        count: dict[object, int] = {}
 
         def wrapper(apply_model: Callable, arguments: dict) -> torch.Tensor:
             videos = []
             for identity in self._identities(arguments):
                 # A function may call the model several times: each call belongs to one in the other direction.
-                made[identity] = made.get(identity, 0) + 1
+                count[identity] = count.get(identity, 0) + 1
                 computed = "forward" if from_forward or direction == "forward" else "backward"
-                videos.append(VideoInBatch(computed, (identity, made[identity])))
+                videos.append(VideoInBatch(computed, (identity, count[identity])))
             # Such a call is not made anew, so it is ready for a wrapper of another node that makes it twice.
             keeps_maps = bool(call_wrappers(arguments["c"]["transformer_options"], previous))
             call = self._call_of(videos, arguments, self._maps_of_functions, keeps_maps)
@@ -182,70 +215,79 @@ class UNetCalls:
         model_options: dict,
     ) -> dict[Branch, torch.Tensor]:
         """The estimates in forward time; where computing them fails, again with fewer videos a call, or maps kept."""
-        options = create_model_options_clone(model_options)
-        # Clones on other GPUs would run without the shared attention; one GPU computes all videos.
-        options.pop("multigpu_clones", None)
-        # They run around this already, as they do around the host's one call.
-        options.get("transformer_options", {}).get("wrappers", {}).pop(_CALC_COND_BATCH, None)
-        arguments = conditionings, x, timestep, options
-        directions = {direction for _, direction in conditionings}
-        if directions == {"forward"}:
-            self._forward_half_step = arguments
+        evaluation = _Evaluation(conditionings, x, timestep, _options_of_calls(model_options))
+        if evaluation.directions == {"forward"}:
+            self._forward_half_step = evaluation
         failure = None
         while True:
             try:
-                if failure is not None and directions == {"backward"} and self._forward_half_step is not None:
+                if failure is not None and evaluation.directions == {"backward"} and self._forward_half_step:
                     # What failed has used up the maps of the forward half-step, an evaluation of its own.
-                    self._in_calls(*self._forward_half_step)
-                return self._in_calls(*arguments)
+                    self._in_calls(self._forward_half_step)
+                return self._in_calls(evaluation)
             except Exception as error:
-                failure = self._failure(error, directions)
+                failure = self._failure(error, evaluation)
                 if failure is None:
                     raise
-                keeps_maps = self._keeps_maps or failure == _CALLED_TWICE
-                again = self.videos_per_call if keeps_maps != self._keeps_maps else _FEWER.get(self.videos_per_call)
-                if again is None and failure == _OUT_OF_MEMORY:
-                    logger.error("Dual-direction sampling: %s.", no_room(x.shape))
+                if not self._change_calls(failure, evaluation):
+                    if failure is not Failure.OUT_OF_MEMORY:
+                        raise _divided_for_good(evaluation.options) from error
+                    # The error stays torch's; what to do about it is shown on the node.
+                    remark(f"Dual-direction sampling: {no_room(x.shape)}.")
                     raise
-                if again is None:
-                    raise _divided_for_good(options) from error
             # Outside the handler: the exception holds on to the tensors of the failed call.
-            logger.warning("Dual-direction sampling: %s, going on with %s video(s) a call.", failure, again)
-            self.videos_per_call, self._keeps_maps = again, keeps_maps
-            self._warn_of_single_videos()
-            self._maps.clear()
-            comfy.model_management.soft_empty_cache()
+            self._start_anew(failure)
 
-    def _in_calls(
-        self,
-        conditionings: Mapping[Branch, list],
-        x: torch.Tensor,
-        timestep: torch.Tensor,
-        options: dict,
-    ) -> dict[Branch, torch.Tensor]:
+    def _in_calls(self, evaluation: _Evaluation) -> dict[Branch, torch.Tensor]:
         estimates = {}
-        for call in calls(self.videos_per_call, conditionings, bool(self._patches)):
+        for call in calls(self.videos_per_call, evaluation.conditionings, bool(self._patches)):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            wrapper = self._wrapper_in_forward_time(call, options.get("model_function_wrapper"))
+            wrapper = self._wrapper_in_forward_time(call, evaluation.options.get("model_function_wrapper"))
             results = comfy.samplers.calc_cond_batch(
                 self._model,
-                [conditionings[branch] for branch in call],
-                x,
-                timestep,
-                {**options, "model_function_wrapper": wrapper},
+                [evaluation.conditionings[branch] for branch in call],
+                evaluation.x,
+                evaluation.timestep,
+                {**evaluation.options, "model_function_wrapper": wrapper},
             )
             estimates.update(zip(call, results, strict=True))
         return estimates
 
-    def _failure(self, error: Exception, directions: set[str]) -> str | None:
-        """Why an evaluation has to be computed anew, if it can be."""
+    def _failure(self, error: Exception, evaluation: _Evaluation) -> Failure | None:
+        """Why the evaluation has to be computed anew, if it can be.
+
+        Raises RuntimeError when a backward direction alone has never had a forward one.
+        """
         if isinstance(error, ForwardMapMissing):
+            alone = evaluation.directions == {"backward"}
+            if alone and self._forward_half_step is None:
+                raise RuntimeError(
+                    "The backward direction alone was evaluated before the forward one, whose attention maps it uses "
+                    "with temporal_attention rotated. Evaluate the forward direction first, or use temporal_attention "
+                    "own."
+                ) from error
             # With a call of its own the backward direction always finds the maps, the first time.
-            alone = self.videos_per_call == 1 or directions == {"backward"}
-            return _CALLED_TWICE if alone else _BACKWARD_FIRST
+            return Failure.CALLED_TWICE if alone or self.videos_per_call == 1 else Failure.BACKWARD_FIRST
         if isinstance(error, VideosDivided):
-            return _DIVIDED
-        return _OUT_OF_MEMORY if is_out_of_memory(error) else None
+            return Failure.DIVIDED
+        return Failure.OUT_OF_MEMORY if is_out_of_memory(error) else None
+
+    def _change_calls(self, failure: Failure, evaluation: _Evaluation) -> bool:
+        """Keeps maps for a call that is made twice, else goes to fewer videos a call; False: nothing is left to try."""
+        if failure is Failure.CALLED_TWICE and not self._keeps_maps:
+            self._keeps_maps = True
+            return True
+        fewer = fewer_videos_per_call(self.videos_per_call, evaluation.conditionings, bool(self._patches))
+        self.videos_per_call = fewer or self.videos_per_call
+        return fewer is not None
+
+    def _start_anew(self, failure: Failure) -> None:
+        logger.warning(
+            "Dual-direction sampling: %s, going on with %s video(s) a call.", failure.value, self.videos_per_call
+        )
+        self._warn_of_single_videos()
+        self._maps.clear()
+        comfy.model_management.soft_empty_cache()
 
     def _fitting(self, shape: torch.Size) -> int:
         """How many videos a call the free memory allows."""
@@ -333,11 +375,21 @@ class UNetCalls:
         self._patcher.pre_run()
 
 
+def _options_of_calls(model_options: dict) -> dict:
+    """The model options for the UNet calls inside an evaluation."""
+    options = create_model_options_clone(model_options)
+    # Clones on other GPUs would run without the shared attention; one GPU computes all videos.
+    options.pop("multigpu_clones", None)
+    # They run around the evaluation already, as they do around the host's one call.
+    options.get("transformer_options", {}).get("wrappers", {}).pop(_CALC_COND_BATCH, None)
+    return options
+
+
 def _divided_for_good(options: dict) -> ValueError:
     found = wrapping_nodes(options.get("transformer_options", {}), options.get("model_function_wrapper"))
     return ValueError(
-        "model: expected each UNet call with whole videos, as it was made, found it "
-        f"divided by another node{found}. Disconnect that node from the model."
+        f"model: expected whole videos in each UNet call, found them divided by another node{found}. Disconnect that "
+        "node from the model."
     )
 
 

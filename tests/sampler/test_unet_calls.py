@@ -7,8 +7,9 @@ import comfy.model_management
 import comfy.patcher_extension
 import pytest
 import torch
+from generative_inbetweening.sampler.method.alternating import ONE_DIRECTION
 from generative_inbetweening.sampler.settings import STRATEGIES, VIDEOS_PER_CALL
-from generative_inbetweening.sampler.unet_calls import calls, videos_that_fit
+from generative_inbetweening.sampler.unet_calls import calls, fewer_videos_per_call, videos_that_fit
 from generative_inbetweening.sampler.unet_patches import UNET_CALL
 from helpers.small_model import FRAMES, calling, counting, sample, unpatched, watched
 
@@ -40,6 +41,39 @@ def test_one_direction_a_call_is_the_hosts_ordinary_step():
     assert calls(4, BRANCHES, one_direction_a_call=True) == [BRANCHES[:2], BRANCHES[2:]]
     assert calls(2, BRANCHES[2:]) == [BRANCHES[2:]]
     assert calls(1, BRANCHES[2:], one_direction_a_call=True) == [BRANCHES[3:], BRANCHES[2:3]]
+
+
+def test_stepping_down_never_repeats_the_same_calls():
+    assert [fewer_videos_per_call(number, BRANCHES) for number in (4, 2, 1)] == [2, 1, None]
+    # Without guidance, with one direction, and with one direction a call, 4 and 2 make the same calls.
+    assert fewer_videos_per_call(4, BRANCHES[::2]) == 1
+    assert fewer_videos_per_call(4, BRANCHES[2:]) == 1
+    assert fewer_videos_per_call(4, BRANCHES, one_direction_a_call=True) == 1
+    assert fewer_videos_per_call(4, BRANCHES[:1]) is None
+
+
+@pytest.mark.parametrize("changes", [{"guidance_max": 1.0}, {"strategy": "endpoint-correction"}], ids=str)
+def test_a_call_that_ran_out_of_memory_is_not_made_again(models, encoded, changes):
+    sizes = []
+
+    def too_large(videos):
+        sizes.append(videos)
+        if videos > 1:
+            raise comfy.model_management.OOM_EXCEPTION("out of memory")
+
+    sample(calling(models[0], too_large), encoded, videos_per_call="4", steps=1, reinjections=0, **changes)
+    assert sizes == [2, 1, 1]
+
+
+def test_the_backward_direction_alone_has_no_map_to_use(models, encoded):
+    def backward_only(executor, x, timestep, model_options, seed):
+        return executor(x, timestep, {**model_options, ONE_DIRECTION: "backward"}, seed)
+
+    model = models[0].clone()
+    model.add_wrapper(WRAPPERS.PREDICT_NOISE, backward_only)
+    with pytest.raises(RuntimeError, match=r"^The backward direction alone was evaluated before the forward one"):
+        sample(model, encoded, steps=1)
+    sample(model, encoded, steps=1, temporal_attention="own")
 
 
 def test_the_choice_follows_memory():
