@@ -66,9 +66,8 @@ class InbetweenDualDirectionKSampler(Node):
 
     @classmethod
     def execute(cls, model, positive, negative, latent_image, seed, denoise, **chosen):
-        sampler, guider = chosen_settings(**chosen)
         return io.NodeOutput(
-            dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, sampler, guider)
+            dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, *chosen_settings(**chosen))
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import comfy.samplers
 import torch
 
-from .method.fusion import changes_nothing, guidance_scales
+from .method.fusion import FUSIONS, changes_nothing, guidance_scales
 
 _CFG, _PRE_CFG, _POST_CFG = "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"
 
@@ -28,7 +28,7 @@ class Guidance:
 
     `scales`: one number, or one for each frame in the direction's own time, `[frames, 1, 1, 1]`; `scale`: the one
     number that functions of other nodes are made for; `needed`: whether the unconditional half counts at all;
-    `combines`: whether a function in guidance's place is asked, which the host does at a scale of 1, too.
+    `combines`: whether a custom CFG function is called, which the host does at a scale of 1, too.
     """
 
     scales: torch.Tensor | float
@@ -48,7 +48,7 @@ class Guidance:
 
     @classmethod
     def of_settings(cls, fusion: str, frames: int, minimum: float, maximum: float, device) -> "Guidance":
-        """The scales of a fusion. Decided on the CPU: reading a tensor of the device would wait for it."""
+        """The scales of a fusion. Decided on the CPU: reading a device tensor would force a sync."""
         scales = guidance_scales(fusion, frames, minimum, maximum)
         return cls(scales.to(device), far_scale(fusion, minimum, maximum), not changes_nothing(scales))
 
@@ -58,11 +58,11 @@ def far_scale(fusion: str, minimum: float, maximum: float) -> OwnScale:
 
     A host's function that ramps guidance over the frames, as SVD's own do, ramps up to the number that it is given.
     """
-    return OwnScale(maximum if fusion == "weighted" else (minimum + maximum) / 2)
+    return OwnScale(FUSIONS[fusion].far_scale(minimum, maximum))
 
 
 @dataclass(frozen=True)
-class Direction:
+class GuidanceContext:
     """What the host's functions are shown: model, conditioning (its unconditional half None where not computed),
     noisy latents in the direction's own time, their noise level, and options by which they can call the model."""
 
@@ -92,15 +92,15 @@ class Direction:
 
 
 def guide(
-    direction: Direction,
+    context: GuidanceContext,
     conditional: torch.Tensor,
     unconditional: torch.Tensor | None,
     guidance: Guidance,
     post_functions: list[Callable],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """(guided estimate, [conditional, unconditional] as guidance used them), all `[frames, 4, h, w]`."""
-    options, computed = direction.model_options, unconditional is not None
-    conds = [direction.positive, direction.negative]
+    options, computed = context.model_options, unconditional is not None
+    conds = [context.positive, context.negative]
     halves = [conditional, unconditional if computed else torch.zeros_like(conditional)]
     for function in options.get(_PRE_CFG, []):
         halves = function(
@@ -108,32 +108,32 @@ def guide(
                 "conds": conds,
                 "conds_out": halves,
                 "cond_scale": guidance.scale,
-                "timestep": direction.timestep,
-                "input": direction.x,
-                "sigma": direction.timestep,
-                "model": direction.model,
+                "timestep": context.timestep,
+                "input": context.x,
+                "sigma": context.timestep,
+                "model": context.model,
                 "model_options": options,
             }
         )
     combined = computed or (guidance.combines and _CFG in options)
-    denoised = _combined(direction, halves, guidance) if combined else halves[0]
+    denoised = _combined(context, halves, guidance) if combined else halves[0]
     for function in post_functions:
-        denoised = direction.after(function, denoised, halves, guidance.scale)
+        denoised = context.after(function, denoised, halves, guidance.scale)
     return denoised, halves
 
 
-def _combined(direction: Direction, halves: list[torch.Tensor], guidance: Guidance) -> torch.Tensor:
-    options = {**direction.model_options, _POST_CFG: []}
+def _combined(context: GuidanceContext, halves: list[torch.Tensor], guidance: Guidance) -> torch.Tensor:
+    options = {**context.model_options, _POST_CFG: []}
     return comfy.samplers.cfg_function(
-        direction.model,
+        context.model,
         halves[0],
         halves[1],
         guidance.scale if _CFG in options else guidance.scales,
-        direction.x,
-        direction.timestep,
+        context.x,
+        context.timestep,
         model_options=options,
-        cond=direction.positive,
-        uncond=direction.negative,
+        cond=context.positive,
+        uncond=context.negative,
     )
 
 
@@ -142,8 +142,10 @@ def functions_of_nodes(model_options: dict) -> list[Callable]:
     return list(model_options.get(_POST_CFG, []))
 
 
-def functions_of_sampler(model_options: dict, of_nodes: list[Callable]) -> list[Callable]:
+def functions_of_sampler(model_options: dict, node_functions: list[Callable]) -> list[Callable]:
     """Those that the sampler added for itself, such as the host's CFG++ samplers, to see both directions as one."""
     return [
-        function for function in model_options.get(_POST_CFG, []) if not any(function is other for other in of_nodes)
+        function
+        for function in model_options.get(_POST_CFG, [])
+        if not any(function is other for other in node_functions)
     ]

@@ -16,6 +16,7 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher, create_model_options_clone
 
+from ..common.remarks import remarks_on_node
 from ..weights.attach import ATTACHMENT, beside_its_weights
 from .conditioning import (
     Conditioning,
@@ -28,13 +29,13 @@ from .conditioning import (
     embedding_width,
     keyframe_latents,
 )
-from .guidance import Direction, Guidance, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
+from .guidance import Guidance, GuidanceContext, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
 from .host_nodes import check_additions, naming_failures, nodes_behind
 from .memory_limit import check_one_video_fits
 from .method.alternating import ONE_DIRECTION, KeyframeLatents
 from .method.attention import BackwardProjections
-from .method.fusion import endpoint_correction, fuse, fusion_weights, reverse_time
-from .method.reinjection import stream_seed
+from .method.fusion import FUSIONS, endpoint_correction, fuse, fusion_weights, reverse_time
+from .method.noise import stream_seed
 from .progress import Callback, EvaluationProgress
 from .samplers import AlternatingSampler
 from .settings import TRAINING_FREE, GuiderSettings
@@ -94,8 +95,6 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self.model_patcher = beside_its_weights(self.model_patcher)
         self._running: Run | None = None
 
-    # 1. A run.
-
     def sample(
         self,
         noise: torch.Tensor,
@@ -121,7 +120,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         if self.settings.alternating:
             sampler = AlternatingSampler(sampler, self._keyframe_latents())
         seed = stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas))
-        with naming_failures(self.model_options):
+        # In the host's SamplerCustomAdvanced no node of ours runs.
+        with remarks_on_node(), naming_failures(self.model_options):
             return super().sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
 
     def inner_sample(
@@ -177,8 +177,6 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             raise RuntimeError("The dual-direction guider evaluates only while it samples.")
         return self._running
 
-    # 2. An evaluation.
-
     def predict_noise(
         self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict | None = None, seed: int | None = None
     ) -> torch.Tensor:
@@ -188,33 +186,33 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         """
         run, model_options = self.run, model_options or {}
         # 1. Which directions, and how strongly each is guided at this noise level.
-        one = model_options.get(ONE_DIRECTION)
-        directions = (one,) if one else ("forward", "backward")
+        only = model_options.get(ONE_DIRECTION)
+        directions = (only,) if only else ("forward", "backward")
         guidance = self._guidance_at(timestep)
         guided = guidance.needed or model_options.get("disable_cfg1_optimization", False)
         # 2. D_c and D_u of each direction in its own time, each [frames, 4, h, w].
         estimates = self._unguided(x, timestep, model_options, guided, directions)
         # 3. D_f and D_b = D_u + g (D_c − D_u), with what other nodes do about guidance.
-        of_nodes = functions_of_nodes(self.model_options)
-        shown = {
-            direction: self._shown(direction, x, timestep, model_options, guided)
+        node_functions = functions_of_nodes(self.model_options)
+        contexts = {
+            direction: self._context(direction, x, timestep, model_options, guided)
             for direction in {"forward", *directions}
         }
         denoised, halves = {}, {}
         for direction in directions:
             conditional, unconditional = estimates["positive", direction], estimates.get(("negative", direction))
             denoised[direction], halves[direction] = guide(
-                shown[direction], conditional, unconditional, guidance, of_nodes
+                contexts[direction], conditional, unconditional, guidance, node_functions
             )
         # 4. D = w · D_f + (1 − w) · reverse_time(D_b), in forward time.
         result = self._in_forward_time(denoised)
         # 5. What the sampler itself adds to guidance, such as CFG++, sees both directions as one.
-        of_sampler = functions_of_sampler(model_options, of_nodes)
-        if of_sampler:
-            both = replace(shown["forward"], model_options=model_options)
+        sampler_functions = functions_of_sampler(model_options, node_functions)
+        if sampler_functions:
+            context = replace(contexts["forward"], model_options=model_options)
             joined = [self._in_forward_time({each: halves[each][half] for each in directions}) for half in (0, 1)]
-            for function in of_sampler:
-                result = both.after(function, result, joined, guidance.scale)
+            for function in sampler_functions:
+                result = context.after(function, result, joined, guidance.scale)
         run.progress.evaluated(result, x)
         return result
 
@@ -239,7 +237,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         return estimates
 
     def _in_forward_time(self, estimates: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Both directions fused, or the one that there is; each is given in its own time."""
+        """Both directions fused, or the only one given; each is given in its own time."""
         if len(estimates) == 2:
             return fuse(estimates["forward"], estimates["backward"], self.run.weights)
         return estimates["forward"] if "forward" in estimates else reverse_time(estimates["backward"])
@@ -250,6 +248,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             # A node such as CFGOverride has set another number for this evaluation.
             return Guidance.constant(self.cfg)
         lowest, highest = self.run.guided_sigmas
+        # For the whole range the device tensor is not read: that would force a sync at every evaluation.
         if (lowest == 0 and highest == math.inf) or lowest <= float(timestep.max()) <= highest:
             return self.run.guidance
         return Guidance.off()
@@ -261,11 +260,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         lowest = sampling.percent_to_sigma(settings.guidance_end) if settings.guidance_end < 1 else 0.0
         return float(lowest), float(highest)
 
-    # 3. What an evaluation needs from the host.
-
-    def _shown(
+    def _context(
         self, direction: str, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, guided: bool
-    ) -> Direction:
+    ) -> GuidanceContext:
         """What the functions of other nodes are shown of one direction."""
         # With endpoint correction the model computes the forward direction only.
         corrected = direction == "backward" and self.settings.endpoint_correction
@@ -276,7 +273,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         wrapper = self.run.unet_calls.wrapper_in_own_time(
             direction, model_options.get("model_function_wrapper"), from_forward
         )
-        return Direction(
+        return GuidanceContext(
             self.inner_model,
             self.conds[_name("positive", computed)],
             self.conds[_name("negative", computed)] if guided else None,
@@ -307,7 +304,11 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
     def _say_what_takes_over(self) -> None:
         settings, function = self.settings, self.model_options.get("sampler_cfg_function")
-        if function is not None and settings.fusion == "weighted" and settings.guidance_min != settings.guidance_max:
+        if (
+            function is not None
+            and FUSIONS[settings.fusion].ramps_guidance
+            and settings.guidance_min != settings.guidance_max
+        ):
             logger.info(
                 "Dual-direction sampling: %s takes the place of guidance that rises from guidance_min to "
                 "guidance_max. It gets one scale, guidance_max.",

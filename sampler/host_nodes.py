@@ -1,4 +1,4 @@
-"""What the host's nodes left on a MODEL: which node it was, and what has no meaning in two directions."""
+"""Other nodes' patches on the MODEL: which node left them, and which have no meaning in two directions."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -123,7 +123,7 @@ def _failed(error: Exception, options: dict) -> list[Callable]:
         passed.append(trace.tb_frame.f_code)
         trace = trace.tb_next
     inside = [function for function in [*patches, *guidance_functions(options)] if _code(function) in passed]
-    # Every error below it passes through a wrapper: its own are those that end in its file.
+    # Any inner error passes through a wrapper; only tracebacks that end in its file are its own.
     inside += [
         wrapper
         for wrapper in _wrappers(transformer_options)

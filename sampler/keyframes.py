@@ -17,7 +17,7 @@ from ..common.intermediate import handed_on
 from ..common.latents import LATENT_PIXELS, latent_shape
 from ..common.out_of_memory import is_out_of_memory
 from .conditioning import Conditioning, keyframe_conditioning
-from .method.reinjection import seeded_noise, stream_seed
+from .method.noise import seeded_noise, stream_seed
 from .settings import check_choice
 
 logger = logging.getLogger(__name__)

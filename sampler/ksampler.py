@@ -35,7 +35,7 @@ def align_your_steps(steps: int) -> torch.Tensor:
 
 
 def check_sampler(sampler_name: str, scheduler: str, alternating: bool) -> None:
-    """Raises ValueError, naming the input, for a sampler or scheduler that there is not, or not for this strategy."""
+    """Raises ValueError, naming the input, for an unknown sampler or scheduler, or one that the strategy cannot use."""
     check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
     if alternating and sampler_name != "euler":
         raise ValueError(
@@ -72,8 +72,8 @@ def dual_direction_ksampler(
     latent: dict,
     seed: int,
     denoise: float,
-    settings: SamplerSettings,
-    directions: GuiderSettings,
+    sampler_settings: SamplerSettings,
+    guider_settings: GuiderSettings,
     callback: Callback | None = None,
 ) -> dict:
     """The LATENT between the keyframes; `latent` itself is not changed.
@@ -81,12 +81,14 @@ def dual_direction_ksampler(
     Alternating strategies add noise by themselves, so they have no re-injections. `callback(evaluation, x0, x,
     evaluations)`: the host's bar and preview by default. Raises ValueError as the guider does.
     """
-    check_sampler(settings.sampler_name, settings.scheduler, directions.alternating)
-    guider = DualDirectionGuider(model, positive, negative, directions)
-    sigmas = noise_levels(model, settings.sampler_name, settings.scheduler, settings.steps, denoise)
-    sampler = comfy.samplers.sampler_object(settings.sampler_name)
-    if not directions.alternating:
-        sampler = ReinjectionSampler(sampler, settings.reinjections, settings.reinjection_share)
+    check_sampler(sampler_settings.sampler_name, sampler_settings.scheduler, guider_settings.alternating)
+    guider = DualDirectionGuider(model, positive, negative, guider_settings)
+    sigmas = noise_levels(
+        model, sampler_settings.sampler_name, sampler_settings.scheduler, sampler_settings.steps, denoise
+    )
+    sampler = comfy.samplers.sampler_object(sampler_settings.sampler_name)
+    if not guider_settings.alternating:
+        sampler = ReinjectionSampler(sampler, sampler_settings.reinjections, sampler_settings.reinjection_share)
     check_samples(latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     check_batch_index(latent.get("batch_index"), len(samples))

@@ -1,7 +1,7 @@
 """Whether one video fits into a device at all, told before the first step instead of by running out of memory.
 
 The host's own estimate decides nothing here: it is several times what a video takes, and the host goes on below it.
-Refused is only what cannot work whatever is offloaded.
+Only sizes that cannot fit, however much is offloaded, are refused.
 """
 
 import platform

@@ -40,7 +40,7 @@ class EvaluationProgress:
         self._report(x0, x)
 
     def stepped(self, x0: torch.Tensor, x: torch.Tensor) -> None:
-        """After every sampler step: the sampler's own estimate replaces ours, and the expectation is renewed."""
+        """After every sampler step: the sampler's own estimate replaces ours, and the estimate is updated."""
         self._steps_done += 1
         self._per_step = max(self._in_this_step, 1)
         self._in_this_step = 0

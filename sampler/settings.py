@@ -34,7 +34,7 @@ STRATEGIES = {
     "alternating-backward-motion": {**_ALTERNATING, "backward_motion": True},
 }
 """What each strategy fixes of the guider's settings."""
-TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed["backward_motion"]]
+TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed.get("backward_motion", True)]
 
 CUSTOM = "custom"
 # Wang et al.'s release.
@@ -68,7 +68,7 @@ PRESETS = {
     "fast": {**_FEW_STEPS, "steps": 7},
     "training-free": {**_FEW_STEPS, "steps": 14, "strategy": "endpoint-correction", "temporal_attention": "own"},
 }
-"""Quality for work: all but `paper` were chosen by benchmarks/budget."""
+"""Quality against work: all but `paper` were chosen by benchmarks/budget."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class GuiderSettings:
 
     `guidance_min`, `guidance_max`: scale at a direction's own first and last frame (`average` fusion uses their mean);
     `guidance_start`, `guidance_end`: the part of the noise range, 0 (all noise) to 1 (none), with guidance; outside it
-    the unconditional half is not computed. `backward_motion`: whether fine-tuned weights are used;
-    `temporal_attention`: `rotated` or `own` maps backward; `alternating`: one direction after the other;
-    `endpoint_correction`: the backward direction follows from the forward one and is not computed.
+    the unconditional half is computed only for samplers that use it (alternating and CFG++). `backward_motion`: whether
+    fine-tuned weights are used; `temporal_attention`: `rotated` or `own` maps backward; `alternating`: one direction
+    after the other; `endpoint_correction`: the backward direction follows from the forward one and is not computed.
     """
 
     guidance_min: float = 1.0
@@ -112,9 +112,9 @@ class SamplerSettings:
     reinjections: int
     reinjection_share: float
 
-    def sampler_steps(self, guider: GuiderSettings) -> int:
+    def sampler_steps(self, guider_settings: GuiderSettings) -> int:
         """How many sampler steps run in all, re-injections included; alternating steps are made twice."""
-        if guider.alternating:
+        if guider_settings.alternating:
             return 2 * self.steps
         return steps_with_reinjections(self.steps, self.reinjections, self.reinjection_share)
 
@@ -150,7 +150,7 @@ def guider_settings(strategy: str, **chosen) -> GuiderSettings:
 
 
 def _with_preset(preset: str, chosen: dict) -> dict:
-    """`chosen` under `custom`, else the preset's settings, which only untouched inputs give way to."""
+    """`chosen` under `custom`, else the preset's settings, which override untouched inputs."""
     check_choice("preset", preset, (CUSTOM, *PRESETS))
     if preset == CUSTOM:
         return dict(chosen)

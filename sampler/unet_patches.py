@@ -31,6 +31,7 @@ UNET_CALL = "inbetween_unet_call"
 """Entry of the transformer options: the UNetCall that a call of ours belongs to."""
 Forwards = Iterable[tuple[torch.nn.Module, Callable]]
 # Enough for a GPU to be busy, little beside the clip: 0.3 GiB in SVD's widest part at the highest resolution, in fp16.
+# The number in method/attention.py bounds another tensor: either may change alone.
 TOKENS_AT_ONCE = 2**15
 _REPLACEMENT = "inbetween_attn1_replacement"
 _TEMPORAL_BLOCK = ".time_stack."
@@ -197,6 +198,11 @@ def _temporal_forward(
 
 
 def _replacement(module: host_attention.CrossAttention, options: dict) -> Callable | None:
+    """Another node's attention for this call, as `replacement` of `dual_direction_attention`.
+
+    Only calls that guidance functions of other nodes make themselves have one (Perturbed-Attention Guidance is such a
+    function): `host_nodes.check_additions` refuses a MODEL that carries one for every call.
+    """
     replacement = options.get(_REPLACEMENT)
     if replacement is None:
         return None

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .reinjection import DrawNoise, reinjection_scale, seeded_noise, stream_seed
+from .noise import DrawNoise, seeded_noise, stream_seed
+from .reinjection import reinjection_scale
 
 ONE_DIRECTION = "inbetween_one_direction"
 """Entry of the model options by which an evaluation of one direction alone is asked for: `forward` or `backward`."""

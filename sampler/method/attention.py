@@ -26,8 +26,6 @@ from typing import Literal, Protocol
 
 import torch
 
-from .fusion import reverse_sequences
-
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Replacement = Callable[..., torch.Tensor]
 QueriesAndKeys = tuple[torch.Tensor, torch.Tensor]
@@ -56,17 +54,20 @@ class BackwardProjections:
 
 @dataclass(frozen=True)
 class VideoInBatch:
-    """One of the videos in a UNet call's batch: its direction, and the conditioning that both directions share."""
+    """One of the videos in a UNet call's batch: its direction, and what it is known by in both directions.
+
+    `identity`: equal for the two videos that share an attention map.
+    """
 
     direction: Literal["forward", "backward"]
-    conditioning: object
+    identity: object
 
 
 @dataclass
 class UNetCall:
     """The videos of one UNet call in their order in the batch, and the maps kept for later calls.
 
-    `maps`: {(layer, conditioning): `[positions, heads, frames, frames]`}, or the queries and keys from which a replaced
+    `maps`: {(layer, identity): `[positions, heads, frames, frames]`}, or the queries and keys from which a replaced
     attention makes its own map. A map is dropped when it has been used, unless `keeps_maps`. `frames`: the length of
     each video, if it is to be checked.
     """
@@ -84,11 +85,12 @@ class UNetCall:
 
     def _other_direction(self, index: int) -> int | None:
         """The index of the other direction of the same conditioning, if it is in this call."""
+        video = self.videos[index]
         return next(
             (
                 other
-                for other, video in enumerate(self.videos)
-                if other != index and video.conditioning == self.videos[index].conditioning
+                for other, candidate in enumerate(self.videos)
+                if candidate.direction != video.direction and candidate.identity == video.identity
             ),
             None,
         )
@@ -131,7 +133,9 @@ def dual_direction_attention(
 
     `tokens`: `[videos · positions, frames, channels]`, backward videos in reversed time; the result has the same
     shape. `attend(q, k, v)`: any attention on `[positions, frames, channels]`; `replacement(q, k, v, video)`: another
-    node's attention instead, given the video's index and its tokens in the video's own time.
+    node's attention instead, given the video's index and its tokens in the video's own time. It is there in the calls
+    that guidance functions of other nodes make, to compare the estimate with one of another
+    attention; a MODEL whose self-attention is replaced in every call is refused before sampling (host_nodes.py).
     Raises ForwardMapMissing when the map of a backward video is neither in the call nor among those kept.
     """
     parts = (tokens if isinstance(tokens, Tokens) else Tokens(tokens, tokens, tokens)).parts(len(call.videos))
@@ -165,7 +169,7 @@ class _Layer:
         """O · softmax(Q Kᵀ / √d) · V x_f"""
         layers = self.projections
         q, k, v = layers.to_q(tokens.query), layers.to_k(tokens.key), layers.to_v(tokens.value)
-        key = self.name, self.call.videos[index].conditioning
+        key = self.name, self.call.videos[index].identity
         if self.call.temporal_attention == "own":
             return layers.to_out(self._attention(index)(q, k, v))
         if self.call.other_direction[index] is not None:
@@ -206,13 +210,18 @@ class _Layer:
         if other is not None and other in self.shared:
             return self.shared[other]
         take = self.call.maps.get if self.call.keeps_maps else self.call.maps.pop
-        kept = take((self.name, self.call.videos[index].conditioning), None)
+        kept = take((self.name, self.call.videos[index].identity), None)
         if kept is None:
             raise ForwardMapMissing(self.name)
         return kept
 
     def _attention(self, index: int) -> Attend:
         return self.attend if self.replacement is None else partial(self.replacement, video=index)
+
+
+def reverse_sequences(sequences: torch.Tensor) -> torch.Tensor:
+    """The tokens of temporal attention in reversed time; `[positions, frames, channels]`."""
+    return sequences.flip(1)
 
 
 def compute_map(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:

@@ -9,9 +9,7 @@ direction counts most, and is guided least, near its own keyframe.
 The fusion is linear and its weights add up to 1, so it may be applied to denoised estimates D as well as to v.
 
 A video model runs backward when its input is reversed in time and its result reversed back. The strategy
-`time-reversal` fuses the base model run both ways (Feng et al., "Explorative Inbetweening of Time and Space",
-arXiv 2403.14611). Their release repeats early steps in another way: it jumps back over five levels at once, never to
-the first, and scales the new noise.
+`time-reversal` fuses the base model run both ways.
 
 The strategy `endpoint-correction` does not compute the backward direction. Its estimate is the forward one, moved as a
 whole so that it ends at the last keyframe:
@@ -22,29 +20,55 @@ Without guidance, weighted fusion then gives
 
     D[i] = D_f[i] + (1 − w_i) (z_last − D_f[last])
 
-the forward video with the error at its end spread linearly over the frames. It is derived from Jeon et al., "Motion
-Prior Distillation", arXiv 2602.12679, but is not their algorithm: they use such an estimate only in the backward half
-of an alternating sampler's steps, and only in the first tenth of the steps.
+the forward video with the error at its end spread linearly over the frames. `settings.py` names the papers behind both.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
-FUSIONS = ("average", "weighted")
+
+@dataclass(frozen=True)
+class Fusion:
+    """How both directions become one, and how each is guided for it.
+
+    `weights(frames)`: w, the forward direction's share in each frame, in 0…1; `scales(frames, minimum, maximum)`: the
+    guidance scale of each frame in a direction's own time; `far_scale(minimum, maximum)`: the scale at a direction's
+    far end; `ramps_guidance`: whether the scale changes over the frames.
+    """
+
+    weights: Callable[[int], torch.Tensor]
+    scales: Callable[[int, float, float], torch.Tensor]
+    far_scale: Callable[[float, float], float]
+    ramps_guidance: bool
+
+
+FUSIONS = {
+    "average": Fusion(
+        weights=lambda frames: torch.full((frames,), 0.5),
+        scales=lambda frames, minimum, maximum: torch.full((frames,), (minimum + maximum) / 2),
+        far_scale=lambda minimum, maximum: (minimum + maximum) / 2,
+        ramps_guidance=False,
+    ),
+    "weighted": Fusion(
+        weights=lambda frames: torch.linspace(1, 0, frames),
+        scales=lambda frames, minimum, maximum: torch.linspace(minimum, maximum, frames),
+        far_scale=lambda minimum, maximum: maximum,
+        ramps_guidance=True,
+    ),
+}
 
 
 def fusion_weights(fusion: str, frames: int) -> torch.Tensor:
-    """w: the forward direction's share in each frame, `[frames, 1, 1, 1]`, in 0…1."""
-    weights = torch.linspace(1, 0, frames) if fusion == "weighted" else torch.full((frames,), 0.5)
-    return weights.reshape(frames, 1, 1, 1)
+    """w of a fusion, `[frames, 1, 1, 1]`. Raises KeyError for an unknown one."""
+    return FUSIONS[fusion].weights(frames).reshape(frames, 1, 1, 1)
 
 
 def guidance_scales(fusion: str, frames: int, minimum: float, maximum: float) -> torch.Tensor:
-    """g: the guidance scale of each frame in a direction's own time, `[frames, 1, 1, 1]`."""
-    if fusion == "weighted":
-        return torch.linspace(minimum, maximum, frames).reshape(frames, 1, 1, 1)
-    return torch.full((frames, 1, 1, 1), (minimum + maximum) / 2)
+    """g of a fusion in a direction's own time, `[frames, 1, 1, 1]`. Raises KeyError for an unknown one."""
+    return FUSIONS[fusion].scales(frames, minimum, maximum).reshape(frames, 1, 1, 1)
 
 
 def changes_nothing(scales: torch.Tensor) -> bool:
@@ -64,11 +88,6 @@ def fuse(forward: torch.Tensor, backward: torch.Tensor, weights: torch.Tensor) -
 def reverse_time(frames: torch.Tensor) -> torch.Tensor:
     """The same clip from its last frame to its first; `[frames, …]`. Twice is the identity."""
     return frames.flip(0)
-
-
-def reverse_sequences(sequences: torch.Tensor) -> torch.Tensor:
-    """The tokens of temporal attention in reversed time; `[positions, frames, channels]`."""
-    return sequences.flip(1)
 
 
 def endpoint_correction(forward: torch.Tensor, last_keyframe: torch.Tensor) -> torch.Tensor:

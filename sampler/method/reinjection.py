@@ -6,25 +6,23 @@ After the step σ_t → σ_{t−1}, n times over (five times in the release):
     x ← step(x, σ_t → σ_{t−1})
 
 on the first `share` of the steps. It removes the mismatch of the two directions in the middle frames.
-
-The noise comes from independent streams. A run draws its first latents, re-injections, a stochastic sampler's own
-steps and the keyframes' augmentation, all from one seed. Generators that start from the same number, or count up from
-it, repeat one another's noise, and equal noise added twice has √2 times the level that the sampler expects. So each
-stream has a generator and a seed of its own. The first latents are the host's (`comfy.sample.prepare_noise`, seeded
-with the run's seed itself).
 """
 
-import hashlib
 from collections.abc import Callable
 
 import torch
 
+from .noise import DrawNoise, seeded_noise, stream_seed
+
 SamplerFunction = Callable[..., torch.Tensor]
-DrawNoise = Callable[[torch.Size, int], torch.Tensor]
 
 
 def reinjected_steps(steps: int, share: float) -> int:
-    """How many steps, counted from the first, are followed by re-injections: int(share · steps) as in the release."""
+    """How many steps, counted from the first, are followed by re-injections: share · steps, rounded down.
+
+    As in the release, save that a product that is whole but for the last digit of a float counts as whole: 0.29 · 100
+    is 28.999999999999996, and 29 steps are meant.
+    """
     return min(steps, int(share * steps + 1e-6))
 
 
@@ -91,18 +89,3 @@ def sample_with_reinjection(
 
 def _shifted(callback: Callable[[dict], None] | None, first: int) -> Callable[[dict], None] | None:
     return callback and (lambda state: callback({**state, "i": state["i"] + first}))
-
-
-def stream_seed(seed: int, *stream: str | int) -> int:
-    """The seed, 0…2⁶² − 1, of one stream of the run's `seed`: SHA-256 of both.
-
-    `stream`: its name and, if there are several of a kind, its number. Every generator of torch takes such a seed, also
-    one to which the host has added something.
-    """
-    digest = hashlib.sha256(",".join(map(str, (seed, *stream))).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 2
-
-
-def seeded_noise(shape: torch.Size | tuple[int, ...], seed: int) -> torch.Tensor:
-    """N(0, 1) of the given shape in float32, drawn on the CPU, so that it is the same for every device."""
-    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))

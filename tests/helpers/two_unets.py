@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import comfy.samplers
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
-from generative_inbetweening.sampler.method.reinjection import seeded_noise, stream_seed
+from generative_inbetweening.sampler.method.noise import seeded_noise, stream_seed
 from generative_inbetweening.weights.files import read_tensors
 
 from helpers.model_folders import backward_motion_folder, folder

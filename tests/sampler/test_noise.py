@@ -21,7 +21,7 @@ from comfy_extras.nodes_custom_sampler import DisableNoise, RandomNoise, Sampler
 from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenReinjectionSampler
 from generative_inbetweening.sampler import keyframes as encoding
 from generative_inbetweening.sampler.method import alternating
-from generative_inbetweening.sampler.method.reinjection import seeded_noise
+from generative_inbetweening.sampler.method.noise import seeded_noise
 from generative_inbetweening.sampler.samplers import ReinjectionSampler
 from helpers.small_model import encode, sample
 

@@ -3,7 +3,7 @@
 import comfy.sample
 import pytest
 import torch
-from generative_inbetweening.sampler.method.reinjection import stream_seed
+from generative_inbetweening.sampler.method.noise import stream_seed
 from generative_inbetweening.sampler.settings import STRATEGIES, VIDEOS_PER_CALL
 from helpers.small_model import DEFAULTS, encode, sample
 from helpers.two_unets import (

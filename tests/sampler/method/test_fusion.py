@@ -29,6 +29,13 @@ def test_fusion_treats_both_directions_alike(name):
     assert torch.allclose(same, forward, atol=1e-6)
 
 
+def test_an_unknown_fusion_is_no_average():
+    with pytest.raises(KeyError):
+        fusion.fusion_weights("mean", FRAMES)
+    with pytest.raises(KeyError):
+        fusion.guidance_scales("mean", FRAMES, 1.0, 3.0)
+
+
 def test_weighted_fusion_trusts_each_direction_at_its_keyframe():
     weights = fusion.fusion_weights("weighted", 5).flatten()
     assert weights.tolist() == [1, 0.75, 0.5, 0.25, 0]
