@@ -1,6 +1,6 @@
-"""Writes a file so that its name never stands for half of it.
+"""Files written whole: readers never see half of one.
 
-It is written under another name, and renamed when it is on the disk.
+Each is written under another name, and renamed when it is on the disk.
 
 What a killed process leaves half-written is a folder `.<name>.<8 hex digits>.partial` beside the file. A living writer
 holds a lock on its folder, so the next write there knows which ones are abandoned, and removes them.

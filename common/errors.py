@@ -10,7 +10,7 @@ class WeightsError(ValueError):
 def quoted(value: object) -> str:
     """A value from outside (a workflow, a file) as a message shows it: its `repr`, cut at 120 characters.
 
-    A lone surrogate would otherwise end whatever writes the message, a huge name would drown it.
+    Writing a lone surrogate to the console would fail, and a huge name would hide the rest of the message.
     """
     # Cut before the repr: that of a text of a gigabyte is a gigabyte, too.
     text = repr(value[: _LONGEST + 1] if isinstance(value, (str, bytes)) else value)

@@ -1,4 +1,4 @@
-"""How the host wants tensors that nodes hand on: on which device, in which number format."""
+"""Device and number format that ComfyUI expects of node outputs."""
 
 import comfy.model_management
 import torch

@@ -1,7 +1,7 @@
 """The size of the latents that Stable Video Diffusion works on."""
 
 LATENT_CHANNELS = 4
-# Each position stands for a square of so many pixels a side.
+# A position of the latents is an 8×8-pixel square.
 LATENT_PIXELS = 8
 
 

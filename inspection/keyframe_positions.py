@@ -19,6 +19,6 @@ def frame_positions(text: str, frames: int, name: str) -> list[int]:
         if not -frames <= position < frames:
             raise ValueError(
                 f"{name}: expected positions from 0 to {frames - 1}, or from -1 back to {-frames}, as the "
-                f"video has {frames} frames, found {quoted(position)}. Name frames that there are."
+                f"video has {frames} frames, found {quoted(position)}. Use positions in that range."
             )
     return sorted({position % frames for position in positions})

@@ -7,7 +7,7 @@ from ..sampler.keyframes import FITS
 from ..sampler.ksampler import schedulers
 from ..sampler.method.attention import TEMPORAL_ATTENTIONS
 from ..sampler.method.fusion import FUSIONS
-from ..sampler.settings import CUSTOM, PRESETS, STRATEGIES, VIDEOS_PER_CALL
+from ..sampler.settings import CUSTOM, DEFAULTS, PRESETS, STRATEGIES, VIDEOS_PER_CALL
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 _LARGEST_SIDE = 16384
@@ -87,7 +87,7 @@ def steps() -> io.Input:
     """The number of sampling steps."""
     return io.Int.Input(
         "steps",
-        default=50,
+        default=DEFAULTS["steps"],
         min=1,
         max=10000,
         tooltip="Sampling steps. 50: as released. 20 to 50 with karras, 7 to 15 with align_your_steps.",
@@ -99,7 +99,7 @@ def guidance_and_fusion() -> list[io.Input]:
     return [
         io.Float.Input(
             "guidance_min",
-            default=1.0,
+            default=DEFAULTS["guidance_min"],
             min=0.0,
             max=100.0,
             step=0.1,
@@ -108,7 +108,7 @@ def guidance_and_fusion() -> list[io.Input]:
         ),
         io.Float.Input(
             "guidance_max",
-            default=3.0,
+            default=DEFAULTS["guidance_max"],
             min=0.0,
             max=100.0,
             step=0.1,
@@ -121,7 +121,7 @@ def guidance_and_fusion() -> list[io.Input]:
         io.Combo.Input(
             "fusion",
             options=list(FUSIONS),
-            default="average",
+            default=DEFAULTS["fusion"],
             tooltip=(
                 "How both directions become one. average: half of each in every frame, as released. weighted: each "
                 "direction counts most near its own keyframe."
@@ -136,13 +136,13 @@ def sampler_and_scheduler() -> list[io.Input]:
         io.Combo.Input(
             "sampler_name",
             options=list(comfy.samplers.KSampler.SAMPLERS),
-            default="euler",
+            default=DEFAULTS["sampler_name"],
             tooltip=("Any of ComfyUI's samplers. euler: as released."),
         ),
         io.Combo.Input(
             "scheduler",
             options=list(schedulers()),
-            default="karras",
+            default=DEFAULTS["scheduler"],
             tooltip=("How the noise levels are spaced. karras: as released; align_your_steps: for 7 to 15 steps."),
         ),
     ]
@@ -153,7 +153,7 @@ def reinjection() -> list[io.Input]:
     return [
         io.Int.Input(
             "reinjections",
-            default=5,
+            default=DEFAULTS["reinjections"],
             min=0,
             max=100,
             tooltip=(
@@ -163,7 +163,7 @@ def reinjection() -> list[io.Input]:
         ),
         io.Float.Input(
             "reinjection_share",
-            default=0.5,
+            default=DEFAULTS["reinjection_share"],
             min=0.0,
             max=1.0,
             step=0.05,
@@ -178,7 +178,7 @@ def method() -> list[io.Input]:
         io.Combo.Input(
             "strategy",
             options=list(STRATEGIES),
-            default="dual-direction",
+            default=DEFAULTS["strategy"],
             tooltip=(
                 "dual-direction: with backward-motion weights, as in the paper. time-reversal, endpoint-correction, "
                 "alternating: training-free, without them. endpoint-correction is the forward video with its end error "
@@ -189,7 +189,7 @@ def method() -> list[io.Input]:
         io.Combo.Input(
             "temporal_attention",
             options=list(TEMPORAL_ATTENTIONS),
-            default="rotated",
+            default=DEFAULTS["temporal_attention"],
             tooltip=(
                 "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as "
                 "in the paper. own: the backward direction's own. The training-free strategies always use it."
@@ -212,7 +212,7 @@ def guidance_interval() -> list[io.Input]:
     return [
         io.Float.Input(
             "guidance_start",
-            default=0.0,
+            default=DEFAULTS["guidance_start"],
             min=0.0,
             max=1.0,
             step=0.01,
@@ -224,7 +224,7 @@ def guidance_interval() -> list[io.Input]:
         ),
         io.Float.Input(
             "guidance_end",
-            default=1.0,
+            default=DEFAULTS["guidance_end"],
             min=0.0,
             max=1.0,
             step=0.01,
@@ -235,7 +235,7 @@ def guidance_interval() -> list[io.Input]:
 
 
 def preset() -> io.Input:
-    """Quality for work."""
+    """Quality against work."""
     return io.Combo.Input(
         "preset",
         options=[CUSTOM, *PRESETS],

@@ -127,8 +127,9 @@ class InbetweenKeyframeSequence(Node):
         guiding_frames=0,
         **chosen,
     ):
-        sampler, guider = chosen_settings(**chosen)
-        settings = ClipSettings(width, height, fps, motion_bucket, noise_augmentation, fit, seed, sampler, guider)
+        settings = ClipSettings(
+            width, height, fps, motion_bucket, noise_augmentation, fit, seed, *chosen_settings(**chosen)
+        )
         return io.NodeOutput(
             *sample_sequence(
                 model,

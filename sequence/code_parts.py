@@ -126,7 +126,7 @@ def _imported(names: set[str], function: types.FunctionType) -> list[types.Modul
 
 
 def _held_by_modules(names: set[str], values: Iterable[object], searched: tuple = ()) -> Iterator[tuple[str, object]]:
-    """What modules of other packs among the values hold under these names: their numbers are known by no version."""
+    """What modules of other packs among the values hold under these names, as no version stands for their content."""
     for module in values:
         if isinstance(module, types.ModuleType) and module not in searched and not _is_known_module(module.__name__):
             for name in sorted(names & vars(module).keys()):

@@ -107,7 +107,7 @@ _NOT_THERE = getattr(comfy.utils, "ATTR_UNSET", object())
 
 
 class CannotBeKnown(Exception):
-    """Something decides on the result and cannot be looked into; the message names it."""
+    """Something affects the result but cannot be inspected; the message names it."""
 
 
 def fingerprint(value: object) -> str:

@@ -12,7 +12,7 @@ Subdivided, each pair of neighbouring frames is a pair of keyframes for a clip o
 from dataclasses import dataclass
 
 from ..common.errors import quoted
-from ..sampler.method.reinjection import stream_seed
+from ..sampler.method.noise import stream_seed
 
 _SHORTEST = 2
 # As Encode Keyframes.

@@ -27,20 +27,20 @@ class ClipSettings:
     noise_augmentation: float
     fit: str
     seed: int
-    sampler: SamplerSettings
-    directions: GuiderSettings
+    sampler_settings: SamplerSettings
+    guider_settings: GuiderSettings
 
 
 def request_fingerprint(model, clip_vision, vae, settings: ClipSettings) -> str:
     """32 hexadecimal digits of everything that all clips of a sequence depend on. Raises CannotBeKnown."""
-    sampler = settings.sampler
+    sampler = settings.sampler_settings
     # However many videos go through the UNet at a time, the result is the same.
-    directions = dataclasses.replace(settings.directions, videos_per_call="")
+    guider_settings = dataclasses.replace(settings.guider_settings, videos_per_call="")
     return fingerprint(
         [
             _VERSION,
             _host_as_started(),
-            dataclasses.replace(settings, directions=directions),
+            dataclasses.replace(settings, guider_settings=guider_settings),
             comfy.samplers.sampler_object(sampler.sampler_name),
             noise_levels(model, sampler.sampler_name, sampler.scheduler, sampler.steps, 1.0),
             model_fingerprint(model, clip_vision, vae),

@@ -1,4 +1,8 @@
-"""Samples a sequence of keyframes: one clip after another with the host's models, finished ones taken from disk."""
+"""Samples a sequence of keyframes: one clip after another with the host's models, finished ones taken from disk.
+
+Each clip is a sampling run of its own: one that runs out of memory takes fewer videos a UNet call, the next one begins
+with `videos_per_call` again.
+"""
 
 import logging
 from itertools import pairwise
@@ -49,8 +53,12 @@ def sample_sequence(
     Raises ValueError, naming the input, for pictures, numbers or models that cannot be used, before it samples
     anything.
     """
-    check_model(model, settings.directions)
-    check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler, settings.directions.alternating)
+    check_model(model, settings.guider_settings)
+    check_sampler(
+        settings.sampler_settings.sampler_name,
+        settings.sampler_settings.scheduler,
+        settings.guider_settings.alternating,
+    )
     pictures = _pictures(keyframes, loop)
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     _check_lengths(model, segments, subdivisions, guiding_frames, loop, settings)
@@ -123,7 +131,7 @@ class _Run:
     ):
         self._model, self._clip_vision, self._vae, self._settings = model, clip_vision, vae, settings
         self._clips = sum(clips_to_sample(segment.frames, subdivisions) for segment in segments)
-        self._steps = self._clips * settings.sampler.sampler_steps(settings.directions)
+        self._steps = self._clips * settings.sampler_settings.sampler_steps(settings.guider_settings)
         self._progress = SequenceProgress(clip_preview(model, self._steps), self._clips)
         self._files, self._request = self._finished_clips() if resume else (None, "")
         if self._files:
@@ -138,7 +146,7 @@ class _Run:
             len(segments),
             self._clips,
             self._steps,
-            self._settings.directions.videos_of_an_evaluation() * self._steps,
+            self._settings.guider_settings.videos_of_an_evaluation() * self._steps,
         )
         if guiding_frames and len(segments) > 1:
             logger.info(
@@ -217,8 +225,8 @@ class _Run:
             guides.held(latent["samples"]),
             seed,
             1.0,
-            settings.sampler,
-            settings.directions,
+            settings.sampler_settings,
+            settings.guider_settings,
             self._progress,
         )
         return guides.without_extra(sampled["samples"])
@@ -229,8 +237,8 @@ class _Run:
             request = request_fingerprint(self._model, self._clip_vision, self._vae, self._settings)
         except CannotBeKnown as error:
             logger.warning(
-                "Keyframe sequence: finished segments are neither kept nor taken up in this run: whether "
-                "the model is the same again cannot be known, because of %s.",
+                "Keyframe sequence: segments are not kept in this run, and finished ones not taken up: whether the "
+                "model is unchanged cannot be known, because of %s.",
                 error,
             )
             return None, ""
@@ -267,7 +275,7 @@ def _check_finite(latents: torch.Tensor, path: tuple[int, ...]) -> None:
     if not latents.isfinite().all():
         raise ValueError(
             f"model: segment {path[0] + 1} came out with NaN or infinite numbers and is not kept. Queue "
-            "again: with resume on, finished segments are taken up. If it comes again, the model or its "
+            "again: with resume on, finished segments are taken up. If it happens again, the model or its "
             "number format is at fault."
         )
 

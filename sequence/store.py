@@ -39,7 +39,7 @@ class FinishedClips:
         try:
             metadata, latents = read_metadata(path), read_tensors(path)["latents"]
         except Exception as error:  # noqa: BLE001
-            # Whoever changed a file can have put anything into it, and another server can be removing it.
+            # A changed file can hold anything, and another server may be removing it.
             logger.debug("%s", error)
         else:
             if _are_latents(latents, shape) and metadata == _metadata(key, latents):
