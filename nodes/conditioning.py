@@ -75,14 +75,14 @@ class InbetweenEncodeKeyframes(Node):
             vae,
             first_keyframe,
             last_keyframe,
-            width,
-            height,
-            frames,
-            fps,
-            motion_bucket,
-            noise_augmentation,
-            seed,
-            fit,
+            width=width,
+            height=height,
+            frames=frames,
+            fps=fps,
+            motion_bucket=motion_bucket,
+            noise_augmentation=noise_augmentation,
+            seed=seed,
+            fit=fit,
         )
         remark_on_keyframes(first_keyframe, last_keyframe, width, height, frames, fit)
         return io.NodeOutput(*encoded)

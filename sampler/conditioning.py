@@ -1,25 +1,20 @@
-"""CONDITIONING that carries both keyframes, and the checks on it and on the LATENT that is sampled with it.
+"""CONDITIONING that carries both keyframes, and the checks on it.
 
 The first keyframe stands where SVD has its picture; the last one rides along for the backward direction.
 """
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ..common.errors import quoted
-from ..common.latents import LATENT_CHANNELS
 from .method.alternating import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
 _UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
-_FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# The host draws the noise of every index up to the largest.
-_LARGEST_INDEX = 100_000
 _NUMBERS = ("fps", "motion_bucket_id", "augmentation_level", "strength")
 
 Conditioning = list[list]
@@ -151,21 +146,6 @@ def embedding_width(model) -> int:
     return model.model.model_config.unet_config["context_dim"]
 
 
-def check_samples(samples: torch.Tensor) -> None:
-    """Raises ValueError for latents that are no batch of frames, or hold NaN or infinity."""
-    if samples.ndim != 4 or min(samples.shape) == 0:
-        raise ValueError(
-            f"latent_image: expected latents of shape (frames, {LATENT_CHANNELS}, height, width), found "
-            f"{tuple(samples.shape)}. Connect the latent of Encode Keyframes."
-        )
-    if samples.dtype not in _FORMATS:
-        raise ValueError(
-            f"latent_image: expected floating-point numbers, found {samples.dtype}. Check the node before it."
-        )
-    if not torch.isfinite(samples).all():
-        raise ValueError("latent_image: expected numbers, found NaN or infinity. Check the node before it.")
-
-
 def check_shape(samples: torch.Tensor, frames: int, keyframe: torch.Tensor, name: str) -> None:
     """Raises ValueError when keyframes were encoded for other latents; `keyframe`: the latent `[1, 4, h, w]` of one."""
     expected, found = (frames, *keyframe.shape[1:]), tuple(samples.shape)
@@ -178,40 +158,4 @@ def check_shape(samples: torch.Tensor, frames: int, keyframe: torch.Tensor, name
         raise ValueError(
             f"latent_image: expected latents of shape {expected}, as {name} was encoded for, found "
             f"{found}. Connect the latent of the same Encode Keyframes."
-        )
-
-
-def checked_mask(mask: Any) -> torch.Tensor | None:
-    """A noise mask in float32, `[…, h, w]`, which the host resizes and repeats as its own sampler does; None: none."""
-    if mask is None:
-        return None
-    right = isinstance(mask, torch.Tensor) and 2 <= mask.ndim <= 4 and min(mask.shape) > 0 and not mask.is_complex()
-    # Resizing goes a little over the edge; another range, such as 0…255, goes far.
-    if not right or not ((mask.float() >= -0.5) & (mask.float() <= 1.5)).all():
-        found = (
-            f"something of type {type(mask).__name__}"
-            if not isinstance(mask, torch.Tensor)
-            else f"one of shape {tuple(mask.shape)}"
-            if not right
-            else "one with NaN or numbers beyond 0…1"
-        )
-        raise ValueError(
-            f"latent_image: expected a noise mask of shape (frames, height, width), found {found}. Check "
-            "Set Latent Noise Mask."
-        )
-    return mask.float()
-
-
-def check_batch_index(index: Sequence[int] | None, frames: int) -> None:
-    """Raises ValueError for a batch_index that does not choose one noise for each frame."""
-    if index is None:
-        return
-    numbers_of = getattr(index, "tolist", lambda: index)()
-    right = isinstance(numbers_of, (list, tuple)) and len(numbers_of) == frames
-    if not right or not all(
-        isinstance(number, numbers.Integral) and 0 <= int(number) <= _LARGEST_INDEX for number in numbers_of
-    ):
-        raise ValueError(
-            f"latent_image: expected a batch_index of {frames} whole numbers from 0 to {_LARGEST_INDEX}, "
-            f"one for each frame, found {quoted(index)}. Connect the latent of Encode Keyframes."
         )

@@ -24,13 +24,12 @@ from .conditioning import (
     check_conditioning,
     check_embedding,
     check_latent,
-    check_samples,
-    checked_mask,
     embedding_width,
     keyframe_latents,
 )
 from .guidance import Guidance, GuidanceContext, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
 from .host_nodes import check_additions, naming_failures, nodes_behind
+from .latent_checks import check_samples, checked_mask
 from .memory_limit import check_one_video_fits
 from .method.alternating import ONE_DIRECTION, KeyframeLatents
 from .method.attention import BackwardProjections

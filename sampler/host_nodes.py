@@ -149,8 +149,8 @@ def _wrappers(transformer_options: dict) -> list[Callable]:
 
 def guidance_functions(options: dict) -> list[Callable]:
     """The functions around guidance, in the order in which the host calls them."""
-    one = [options["sampler_cfg_function"]] if "sampler_cfg_function" in options else []
-    return [*options.get("sampler_pre_cfg_function", []), *one, *options.get("sampler_post_cfg_function", [])]
+    custom_cfg = [options["sampler_cfg_function"]] if "sampler_cfg_function" in options else []
+    return [*options.get("sampler_pre_cfg_function", []), *custom_cfg, *options.get("sampler_post_cfg_function", [])]
 
 
 def _holds_conditioning(function: Callable) -> bool:

@@ -37,12 +37,13 @@ def encode_keyframes(
     vae: comfy.sd.VAE,
     first: torch.Tensor,
     last: torch.Tensor,
+    *,
     width: int,
     height: int,
     frames: int,
     fps: int,
     motion_bucket: int,
-    augmentation: float,
+    noise_augmentation: float,
     seed: int,
     fit: str,
 ) -> tuple[Conditioning, Conditioning, dict]:
@@ -59,9 +60,9 @@ def encode_keyframes(
     ]
     noise = seeded_noise((1, 3, height, width), stream_seed(seed, "augmentation"))
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
-    latents = [_latent(vae, add_augmentation_noise(picture, noise, augmentation)) for picture in pictures]
+    latents = [_latent(vae, add_augmentation_noise(picture, noise, noise_augmentation)) for picture in pictures]
     positive, negative = keyframe_conditioning(
-        (embeddings[0], embeddings[1]), (latents[0], latents[1]), frames, fps, motion_bucket, augmentation
+        (embeddings[0], embeddings[1]), (latents[0], latents[1]), frames, fps, motion_bucket, noise_augmentation
     )
     empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
     return positive, negative, {"samples": empty}

@@ -11,8 +11,9 @@ from comfy_extras.nodes_align_your_steps import AlignYourStepsScheduler
 
 from ..common.intermediate import handed_on
 from ..common.remarks import remark
-from .conditioning import Conditioning, check_batch_index, check_samples
+from .conditioning import Conditioning
 from .guider import DualDirectionGuider
+from .latent_checks import check_batch_index, check_samples
 from .progress import Callback, clip_preview
 from .samplers import ReinjectionSampler
 from .settings import GuiderSettings, SamplerSettings, check_choice

@@ -54,27 +54,17 @@ def sample_sequence(
     anything.
     """
     check_model(model, settings.guider_settings)
-    check_sampler(
-        settings.sampler_settings.sampler_name,
-        settings.sampler_settings.scheduler,
-        settings.guider_settings.alternating,
-    )
+    sampler = settings.sampler_settings
+    check_sampler(sampler.sampler_name, sampler.scheduler, settings.guider_settings.alternating)
     pictures = _pictures(keyframes, loop)
     segments = plan_segments(len(pictures), frames_per_segment, loop)
     _check_lengths(model, segments, subdivisions, guiding_frames, loop, settings)
     _remark_on_input(pictures, segments, settings)
-
     frames = video_frames(segments, subdivisions, loop)
     run = _Run(model, clip_vision, vae, settings, segments, subdivisions, resume)
     run.log_what_is_to_do(frames, segments, guiding_frames)
     video, clips, finished = Video(vae, frames), [], []
     for index, segment in enumerate(segments):
-        logger.info(
-            "Keyframe sequence: segment %d of %d, seed %d.",
-            index + 1,
-            len(segments),
-            clip_seed(settings.seed, (index,)),
-        )
         guides = guides_of(index, finished, len(segments), guiding_frames, loop)
         first, last = pictures[segment.first], pictures[segment.last]
         clip = run.segment(index, first, last, segment.frames, guides)
@@ -89,8 +79,7 @@ def sample_sequence(
         del decoded
     for latents in clips[video.clips :]:
         video.add(latents)
-    latents = torch.cat([clip[min(index, 1) :] for index, clip in enumerate(clips)])[:frames]
-    return video.images, {"samples": latents}
+    return video.images, {"samples": _joined(clips)[:frames]}
 
 
 class SequenceProgress:
@@ -130,6 +119,7 @@ class _Run:
         resume: bool,
     ):
         self._model, self._clip_vision, self._vae, self._settings = model, clip_vision, vae, settings
+        self._segments = len(segments)
         self._clips = sum(clips_to_sample(segment.frames, subdivisions) for segment in segments)
         self._steps = self._clips * settings.sampler_settings.sampler_steps(settings.guider_settings)
         self._progress = SequenceProgress(clip_preview(model, self._steps), self._clips)
@@ -157,6 +147,8 @@ class _Run:
 
     def segment(self, index: int, first: torch.Tensor, last: torch.Tensor, frames: int, guides: Guides) -> FinishedClip:
         """The clip between two keyframes `[1, height, width, 3]`."""
+        seed = clip_seed(self._settings.seed, (index,))
+        logger.info("Keyframe sequence: segment %d of %d, seed %d.", index + 1, self._segments, seed)
         key = fingerprint([self._request, first, last, frames, index, *guides.keys])
         return self._clip(key, first, last, frames, (index,), guides)
 
@@ -208,14 +200,14 @@ class _Run:
             self._vae,
             first,
             last,
-            settings.width,
-            settings.height,
-            guides.frames(frames),
-            settings.fps,
-            settings.motion_bucket,
-            settings.noise_augmentation,
-            settings.seed,
-            settings.fit,
+            width=settings.width,
+            height=settings.height,
+            frames=guides.frames(frames),
+            fps=settings.fps,
+            motion_bucket=settings.motion_bucket,
+            noise_augmentation=settings.noise_augmentation,
+            seed=settings.seed,
+            fit=settings.fit,
         )
         check_embedding(positive, "clip_vision", embedding_width(self._model))
         sampled = dual_direction_ksampler(
@@ -243,6 +235,11 @@ class _Run:
             )
             return None, ""
         return FinishedClips(Path(folder_paths.get_output_directory(), FOLDER)), request
+
+
+def _joined(clips: list[torch.Tensor]) -> torch.Tensor:
+    """The latents of neighbouring clips as one; the frame that two have in common stands in it once."""
+    return torch.cat([clip[min(index, 1) :] for index, clip in enumerate(clips)])
 
 
 def _pictures(keyframes: torch.Tensor, loop: bool) -> list[torch.Tensor]:

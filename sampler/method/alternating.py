@@ -9,6 +9,9 @@ again in the backward direction. With one direction's estimates, D_c with condit
 
 and between the directions  x ← x + sqrt(σ² − σ′²) · N(0, 1).
 
+With backward-motion weights the backward half-step uses the attention maps of the forward half-step, which looked at
+the latents before the re-noising.
+
 DDS solves a least-squares problem for one known frame; for a whole frame its solution is that frame.
 
 Two things differ from the authors' release, both in what is fed in: their DDS leads to keyframes encoded without
@@ -25,6 +28,7 @@ from .reinjection import reinjection_scale
 
 ONE_DIRECTION = "inbetween_one_direction"
 """Entry of the model options by which an evaluation of one direction alone is asked for: `forward` or `backward`."""
+# The host's name, as in guidance.py: this folder imports nothing of it.
 _POST_CFG = "sampler_post_cfg_function"
 
 

@@ -19,6 +19,8 @@ is O · V · context for every query, exactly; `to_q`, `to_k` and the attention 
 Tokens are `[positions, frames, channels]`: one sequence of all frames for each spatial position.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,93 +33,6 @@ Replacement = Callable[..., torch.Tensor]
 QueriesAndKeys = tuple[torch.Tensor, torch.Tensor]
 TEMPORAL_ATTENTIONS = ("rotated", "own")
 _TOKENS_AT_ONCE = 2**15
-
-
-class Projections(Protocol):
-    """The four linear layers of one attention, as ComfyUI's CrossAttention has them."""
-
-    to_q: Callable[[torch.Tensor], torch.Tensor]
-    to_k: Callable[[torch.Tensor], torch.Tensor]
-    to_v: Callable[[torch.Tensor], torch.Tensor]
-    to_out: Callable[[torch.Tensor], torch.Tensor]
-    heads: int
-
-
-@dataclass
-class BackwardProjections:
-    """What the backward direction adds: ΔV and ΔO of one layer, and how much of them (0…1)."""
-
-    to_v: Callable[[torch.Tensor], torch.Tensor]
-    to_out: Callable[[torch.Tensor], torch.Tensor]
-    strength: float = 1.0
-
-
-@dataclass(frozen=True)
-class VideoInBatch:
-    """One of the videos in a UNet call's batch: its direction, and what it is known by in both directions.
-
-    `identity`: equal for the two videos that share an attention map.
-    """
-
-    direction: Literal["forward", "backward"]
-    identity: object
-
-
-@dataclass
-class UNetCall:
-    """The videos of one UNet call in their order in the batch, and the maps kept for later calls.
-
-    `maps`: {(layer, identity): `[positions, heads, frames, frames]`}, or the queries and keys from which a replaced
-    attention makes its own map. A map is dropped when it has been used, unless `keeps_maps`. `frames`: the length of
-    each video, if it is to be checked.
-    """
-
-    videos: list[VideoInBatch]
-    temporal_attention: str = "rotated"
-    maps: dict[tuple[str, object], torch.Tensor | QueriesAndKeys] = field(default_factory=dict)
-    keeps_maps: bool = False
-    frames: int | None = None
-    layers_done: int = 0
-
-    def __post_init__(self):
-        # Once a call, so that what a compiler reads in the layers does not change from one conditioning to the next.
-        self.other_direction = [self._other_direction(index) for index in range(len(self.videos))]
-
-    def _other_direction(self, index: int) -> int | None:
-        """The index of the other direction of the same conditioning, if it is in this call."""
-        video = self.videos[index]
-        return next(
-            (
-                other
-                for other, candidate in enumerate(self.videos)
-                if candidate.direction != video.direction and candidate.identity == video.identity
-            ),
-            None,
-        )
-
-
-class ForwardMapMissing(RuntimeError):
-    """A backward video came before the forward video whose attention map it needs, or came twice."""
-
-
-class VideosDivided(RuntimeError):
-    """The UNet was given other videos than those of the call that it belongs to."""
-
-
-@dataclass
-class Tokens:
-    """The tokens of queries, keys and values, `[videos · positions, frames, channels]`.
-
-    They are one and the same tensor unless another node's attention patches have changed them.
-    """
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-
-    def parts(self, count: int) -> list["Tokens"]:
-        """The tokens of each video."""
-        return [Tokens(*part) for part in zip(*(x.chunk(count) for x in (self.query, self.key, self.value)))]
 
 
 def dual_direction_attention(
@@ -133,9 +48,9 @@ def dual_direction_attention(
 
     `tokens`: `[videos · positions, frames, channels]`, backward videos in reversed time; the result has the same
     shape. `attend(q, k, v)`: any attention on `[positions, frames, channels]`; `replacement(q, k, v, video)`: another
-    node's attention instead, given the video's index and its tokens in the video's own time. It is there in the calls
-    that guidance functions of other nodes make, to compare the estimate with one of another
-    attention; a MODEL whose self-attention is replaced in every call is refused before sampling (host_nodes.py).
+    node's attention instead, given the video's index and its tokens in the video's own time. Only calls that other nodes'
+    guidance functions make themselves have one, to compare the estimate with that of another attention. A MODEL that
+    replaces the attention of every call is refused before sampling (host_nodes.py).
     Raises ForwardMapMissing when the map of a backward video is neither in the call nor among those kept.
     """
     parts = (tokens if isinstance(tokens, Tokens) else Tokens(tokens, tokens, tokens)).parts(len(call.videos))
@@ -253,3 +168,90 @@ def single_token_attention(projections: Projections, tokens: torch.Tensor, conte
     `tokens`: `[batch, length, channels]`; `context`: `[batch, 1, context channels]`; result as `tokens`.
     """
     return projections.to_out(projections.to_v(context)).expand(-1, tokens.shape[1], -1)
+
+
+class Projections(Protocol):
+    """The four linear layers of one attention, as ComfyUI's CrossAttention has them."""
+
+    to_q: Callable[[torch.Tensor], torch.Tensor]
+    to_k: Callable[[torch.Tensor], torch.Tensor]
+    to_v: Callable[[torch.Tensor], torch.Tensor]
+    to_out: Callable[[torch.Tensor], torch.Tensor]
+    heads: int
+
+
+@dataclass
+class BackwardProjections:
+    """What the backward direction adds: ΔV and ΔO of one layer, and how much of them (0…1)."""
+
+    to_v: Callable[[torch.Tensor], torch.Tensor]
+    to_out: Callable[[torch.Tensor], torch.Tensor]
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class VideoInBatch:
+    """One of the videos in a UNet call's batch: its direction, and what it is known by in both directions.
+
+    `identity`: equal for the two videos that share an attention map.
+    """
+
+    direction: Literal["forward", "backward"]
+    identity: object
+
+
+@dataclass
+class UNetCall:
+    """The videos of one UNet call in their order in the batch, and the maps kept for later calls.
+
+    `maps`: {(layer, identity): `[positions, heads, frames, frames]`}, or the queries and keys from which a replaced
+    attention makes its own map. A map is dropped when it has been used, unless `keeps_maps`. `frames`: the length of
+    each video, if it is to be checked.
+    """
+
+    videos: list[VideoInBatch]
+    temporal_attention: str = "rotated"
+    maps: dict[tuple[str, object], torch.Tensor | QueriesAndKeys] = field(default_factory=dict)
+    keeps_maps: bool = False
+    frames: int | None = None
+    layers_done: int = 0
+
+    def __post_init__(self):
+        # Once a call, so that what a compiler reads in the layers does not change from one conditioning to the next.
+        self.other_direction = [self._other_direction(index) for index in range(len(self.videos))]
+
+    def _other_direction(self, index: int) -> int | None:
+        """The index of the other direction of the same conditioning, if it is in this call."""
+        video = self.videos[index]
+        return next(
+            (
+                other
+                for other, candidate in enumerate(self.videos)
+                if candidate.direction != video.direction and candidate.identity == video.identity
+            ),
+            None,
+        )
+
+
+class ForwardMapMissing(RuntimeError):
+    """A backward video came before the forward video whose attention map it needs, or came twice."""
+
+
+class VideosDivided(RuntimeError):
+    """The UNet was given other videos than those of the call that it belongs to."""
+
+
+@dataclass
+class Tokens:
+    """The tokens of queries, keys and values, `[videos · positions, frames, channels]`.
+
+    They are one and the same tensor unless another node's attention patches have changed them.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+
+    def parts(self, count: int) -> list[Tokens]:
+        """The tokens of each video."""
+        return [Tokens(*part) for part in zip(*(x.chunk(count) for x in (self.query, self.key, self.value)))]

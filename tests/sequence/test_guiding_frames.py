@@ -31,9 +31,9 @@ def ends(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The two pictures that every clip was conditioned on."""
     pictures, original = [], sequence_run.encode_keyframes
 
-    def watched(clip_vision, vae, first, last, *rest):
+    def watched(clip_vision, vae, first, last, **settings):
         pictures.append((first, last))
-        return original(clip_vision, vae, first, last, *rest)
+        return original(clip_vision, vae, first, last, **settings)
 
     monkeypatch.setattr(sequence_run, "encode_keyframes", watched)
     return pictures
