@@ -49,8 +49,9 @@ def dual_direction_attention(
     `tokens`: `[videos · positions, frames, channels]`, backward videos in reversed time; the result has the same
     shape. `attend(q, k, v)`: any attention on `[positions, frames, channels]`; `replacement(q, k, v, video)`: another
     node's attention instead, given the video's index and its tokens in the video's own time. Only calls that other
-    nodes' guidance functions make themselves have one, to compare the estimate with that of another attention. A MODEL that
-    replaces the attention of every call is refused before sampling (host_nodes.py).
+    nodes' guidance functions make themselves have one, to compare the estimate with that of another attention. A MODEL
+    that replaces the attention of every call is refused before sampling (host_nodes.py).
+
     Raises ForwardMapMissing when the map of a backward video is neither in the call nor among those kept.
     """
     parts = (tokens if isinstance(tokens, Tokens) else Tokens(tokens, tokens, tokens)).parts(len(call.videos))
