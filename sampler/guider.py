@@ -39,7 +39,7 @@ from .progress import Callback, EvaluationProgress
 from .samplers import AlternatingSampler
 from .settings import TRAINING_FREE, GuiderSettings
 from .unet_calls import Branch, UNetCalls
-from .unet_patches import dual_direction_injections, injected, temporal_attention_layers
+from .unet_patches import DualDirectionInjections, injected, temporal_attention_layers
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         settings: GuiderSettings,
     ):
         check_model(model, settings)
-        # A clone of our own: it carries the method's injections while it samples.
-        super().__init__(model.clone())
+        super().__init__(model)
         self.settings = settings
         for name, conditioning in (("positive", positive), ("negative", negative)):
             check_conditioning(conditioning, name)
@@ -119,9 +118,14 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         if self.settings.alternating:
             sampler = AlternatingSampler(sampler, self._keyframe_latents())
         seed = stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas))
-        # In the host's SamplerCustomAdvanced no node of ours runs.
-        with remarks_on_node(), naming_failures(self.model_options):
-            return super().sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+        # A clone of our own carries the method's injections while it samples.
+        model, self.model_patcher = self.model_patcher, self.model_patcher.clone()
+        try:
+            # In the host's SamplerCustomAdvanced no node of ours runs.
+            with remarks_on_node(), naming_failures(self.model_options):
+                return super().sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+        finally:
+            self.model_patcher = model
 
     def inner_sample(
         self, noise, latent_image, device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, *args, **kwargs
@@ -131,7 +135,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._say_what_takes_over()
         steps = max(len(sigmas) - 1, 0)
         sampler_steps = sampler.sampler_steps(steps) if hasattr(sampler, "sampler_steps") else steps
-        injections = dual_direction_injections(self._backward_projections)
+        injections = DualDirectionInjections.of(self.model_patcher, self._backward_projections)
         with (
             EvaluationProgress(callback, sampler_steps, disable_pbar) as progress,
             injected(self.model_patcher, injections),
@@ -143,6 +147,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                 self._keyframe_latents().last.to(device),
                 UNetCalls(
                     self.model_patcher,
+                    injections,
                     self.model_options,
                     noise.shape,
                     settings.videos_per_call,

@@ -32,7 +32,7 @@ from .host_nodes import call_wrappers, nodes_behind, patches_of_nodes, wrapping_
 from .memory_limit import no_room
 from .method.attention import ForwardMapMissing, UNetCall, VideoInBatch, VideosDivided
 from .method.fusion import reverse_time
-from .unet_patches import UNET_CALL, temporal_attention_layers
+from .unet_patches import UNET_CALL, DualDirectionInjections, temporal_attention_layers
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def videos_that_fit(memory_of_videos: Callable[[int], float], free: float, many_
 class UNetCalls:
     """The UNet calls of one sampling run: how many videos each takes, and the attention maps kept between them.
 
-    `patcher`: the loaded MODEL, with the method's injections in its UNet; `shape`: of the latents,
+    `patcher`: the loaded MODEL, with the method's `injections` in its UNet; `shape`: of the latents,
     `[frames, 4, h, w]`; `videos_per_call`: `auto`, `4`, `2` or `1`; `temporal_attention`: `rotated` or `own`;
     `shared_identities`: {the host's id of a backward conditioning: that of the same one forward}.
     """
@@ -128,13 +128,14 @@ class UNetCalls:
     def __init__(
         self,
         patcher: ModelPatcher,
+        injections: DualDirectionInjections,
         model_options: dict,
         shape: torch.Size,
         videos_per_call: str,
         temporal_attention: str,
         shared_identities: Mapping[object, object],
     ):
-        self._patcher, self._model = patcher, patcher.model
+        self._patcher, self._model, self._injections = patcher, patcher.model, injections
         self._temporal_attention = temporal_attention
         self._shared_identities = shared_identities
         self._attention_layers = len(temporal_attention_layers(self._model))
@@ -145,6 +146,7 @@ class UNetCalls:
         self._keeps_maps = False
         self._computed: set[VideoInBatch] = set()
         self._forward_half_step: _Evaluation | None = None
+        self._evaluation: _Evaluation | None = None
         self.videos_per_call = self._fitting(shape) if videos_per_call == "auto" else int(videos_per_call)
         self._warn_of_single_videos()
 
@@ -158,7 +160,6 @@ class UNetCalls:
         `conditionings`: the host's, by branch; `x`: noisy latents in forward time, `[frames, 4, h, w]`. The host's
         wrappers around a batch of conditioning run once, around all calls together.
         """
-        self._load_again_after_another_run(x.shape, conditionings, model_options)
         branches = list(conditionings)
 
         def batch(model, conditionings: list, x, timestep, options: dict) -> list[torch.Tensor]:
@@ -195,13 +196,15 @@ class UNetCalls:
                 computed = "forward" if from_forward or direction == "forward" else "backward"
                 videos.append(VideoInBatch(computed, (identity, count[identity])))
             # Such a call is not made anew, so it is ready for a wrapper of another node that makes it twice.
+            if self._evaluation is not None:
+                self._load_again_if_taken_out(self._evaluation)
             keeps_maps = bool(call_wrappers(arguments["c"]["transformer_options"], previous))
             call = self._call_of(videos, arguments, self._maps_of_functions, keeps_maps)
             arguments = _with_call(arguments, call, arguments["cond_or_uncond"])
             if from_forward is None:
-                return _apply(apply_model, arguments, previous)
+                return self._apply(apply_model, arguments, previous)
             arguments["input"] = _each(reverse_time, arguments["input"], len(videos))
-            return _each(from_forward, _apply(apply_model, arguments, previous), len(videos))
+            return _each(from_forward, self._apply(apply_model, arguments, previous), len(videos))
 
         return wrapper
 
@@ -215,7 +218,7 @@ class UNetCalls:
         model_options: dict,
     ) -> dict[Branch, torch.Tensor]:
         """The estimates in forward time; where computing them fails, again with fewer videos a call, or maps kept."""
-        evaluation = _Evaluation(conditionings, x, timestep, _options_of_calls(model_options))
+        self._evaluation = evaluation = _Evaluation(conditionings, x, timestep, _options_of_calls(model_options))
         if evaluation.directions == {"forward"}:
             self._forward_half_step = evaluation
         failure = None
@@ -242,6 +245,7 @@ class UNetCalls:
         estimates = {}
         for call in calls(self.videos_per_call, evaluation.conditionings, bool(self._patches)):
             comfy.model_management.throw_exception_if_processing_interrupted()
+            self._load_again_if_taken_out(evaluation)
             wrapper = self._wrapper_in_forward_time(call, evaluation.options.get("model_function_wrapper"))
             results = comfy.samplers.calc_cond_batch(
                 self._model,
@@ -334,11 +338,17 @@ class UNetCalls:
             # Other patches read 0 as conditional and 1 as unconditional here.
             arguments = _with_call(arguments, call, [int(half == "negative") for half, _ in in_call])
             arguments["input"] = _reversed_where_backward(arguments["input"], videos)
-            result = _apply(apply_model, arguments, previous)
+            result = self._apply(apply_model, arguments, previous)
             self._check_attention_was_used(call, arguments, previous)
             return _reversed_where_backward(result, videos)
 
         return wrapper
+
+    def _apply(self, apply_model: Callable, arguments: dict, previous: Callable | None) -> torch.Tensor:
+        with self._injections.during_call():
+            if previous is not None:
+                return previous(apply_model, arguments)
+            return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
 
     def _call_of(self, videos: list[VideoInBatch], arguments: dict, maps: dict, keeps_maps: bool) -> UNetCall:
         frames = len(arguments["input"]) // len(videos)
@@ -361,17 +371,15 @@ class UNetCalls:
             )
         self._computed |= videos
 
-    def _load_again_after_another_run(
-        self, shape: torch.Size, conditionings: Mapping[Branch, list], model_options: dict
-    ) -> None:
-        """Has the host load the UNet again as this run needs it, where another run meanwhile has taken its place.
+    def _load_again_if_taken_out(self, evaluation: _Evaluation) -> None:
+        """Has the host load the UNet as this run needs it, where something else meanwhile unloaded it or ran in it.
 
-        For a run in a callback or a wrapper the host took our injections out, and nobody puts them back.
+        The host took our injections out for that, and nobody puts them back.
         """
         if self._model.current_patcher is self._patcher and self._patcher.is_injected:
             return
-        halves = {"/".join(branch): conditioning for branch, conditioning in conditionings.items()}
-        comfy.sampler_helpers.prepare_sampling(self._patcher, shape, halves, model_options)
+        halves = {"/".join(branch): conditioning for branch, conditioning in evaluation.conditionings.items()}
+        comfy.sampler_helpers.prepare_sampling(self._patcher, evaluation.x.shape, halves, evaluation.options)
         self._patcher.pre_run()
 
 
@@ -397,12 +405,6 @@ def _with_call(arguments: dict, call: UNetCall, cond_or_uncond: list[int]) -> di
     """The arguments of a UNet call with what the temporal attention has to know among the transformer's options."""
     options = {**arguments["c"]["transformer_options"], UNET_CALL: call, "cond_or_uncond": cond_or_uncond}
     return {**arguments, "c": {**arguments["c"], "transformer_options": options}, "cond_or_uncond": cond_or_uncond}
-
-
-def _apply(apply_model: Callable, arguments: dict, previous: Callable | None) -> torch.Tensor:
-    if previous is not None:
-        return previous(apply_model, arguments)
-    return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
 
 
 def _each(function: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, videos: int) -> torch.Tensor:

@@ -1,15 +1,18 @@
 """The method in the host's UNet: injections that the guider's clone of the MODEL carries while it samples.
 
 The host knows of a patcher's injections. It takes them out while it patches weights (a LoRA, a hook), when it unloads
-the UNet, and when it loads another clone of it; then it puts them back. Two things it leaves to us:
+the UNet, and when it loads another clone of it; then it puts them back. Four things it leaves to us:
 
 - It does not take them out when a run ends, and forgets them when the clone is gone: `injected` takes them out.
-- It takes them out in the order in which it put them in. Where another pack's injection replaced the same `forward`,
-  the other one has restored the module's own by then: a `forward` that is no longer ours is left as it is.
+- It takes them out in the order in which it put them in. Ours are put in last, on top of other packs', so an entry at
+  the first place takes them out first, and each pack finds its own `forward` there.
+- It may unload the UNet in the middle of a call, when a node loads a model there: ours stay in until the call is done.
+- A clone that somebody makes of ours during a run carries them, too: they act for the run's own patcher only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -37,53 +40,40 @@ _REPLACEMENT = "inbetween_attn1_replacement"
 _TEMPORAL_BLOCK = ".time_stack."
 
 
-@contextmanager
-def injected(patcher: ModelPatcher, injections: Mapping[str, PatcherInjection]) -> Iterator[None]:
-    """Within it, the patcher carries the injections and its UNet has them. Afterwards neither has, whatever happened.
+class ForwardReplacement:
+    """Exchanges the `forward` of modules of one patcher's UNet, as often as the host puts it in and takes it out.
 
-    Injections that the patcher has already stay; ours come after them.
+    `forwards(unet)`: the modules with their new ones. A `forward` that is no longer ours is left as it is.
     """
-    with patcher.use_ejected():
-        for key, injection in injections.items():
-            patcher.set_injections(key, [injection])
-    try:
-        patcher.inject_model()
-        yield
-    finally:
-        with patcher.use_ejected():
-            for key in injections:
-                patcher.remove_injections(key)
 
+    def __init__(self, patcher: ModelPatcher, forwards: Callable[[torch.nn.Module], Forwards]):
+        self._patcher, self._forwards = patcher, forwards
+        self._replaced: list[tuple[torch.nn.Module, Callable, Callable | None]] = []
+        self._calls, self._asked = 0, False
 
-def dual_direction_injections(
-    backward_of: Callable[[str], BackwardProjections | None],
-) -> dict[str, PatcherInjection]:
-    """What the method changes in the UNet, by the key under which the host's patcher holds it.
-
-    The attentions act in calls that carry a UNetCall in their transformer options; other calls go through them
-    unchanged. The feed-forward parts come in pieces in every call, which gives the same numbers.
-    `backward_of(layer)`: what the backward direction adds in a temporal attention.
-    """
-    return {
-        "inbetween_attention": _replacing(lambda unet: _attention_forwards(unet, backward_of)),
-        "inbetween_feed_forward": _replacing(_feed_forward_forwards),
-    }
-
-
-def _replacing(forwards: Callable[[torch.nn.Module], Forwards]) -> PatcherInjection:
-    """An injection that exchanges the `forward` of modules; `forwards(unet)`: the modules with their new ones."""
-    # By network: the host gives a patcher's injections to its clones, on other GPUs, too.
-    replaced: dict[torch.nn.Module, list[tuple[torch.nn.Module, Callable, Callable | None]]] = {}
-
-    def inject(patcher: ModelPatcher) -> None:
-        eject(patcher)
-        new = list(forwards(patcher.model.diffusion_model))
-        replaced[patcher.model] = [(module, forward, module.__dict__.get("forward")) for module, forward in new]
+    def inject(self, patcher: ModelPatcher) -> None:
+        """The host puts it in."""
+        if patcher is not self._patcher:
+            return
+        self.take_out()
+        new = list(self._forwards(patcher.model.diffusion_model))
+        self._replaced = [(module, forward, module.__dict__.get("forward")) for module, forward in new]
         for module, forward in new:
             module.forward = forward
 
-    def eject(patcher: ModelPatcher) -> None:
-        for module, forward, previous in replaced.pop(patcher.model, []):
+    def eject(self, patcher: ModelPatcher) -> None:
+        """The host takes it out, or has it taken out when the present call is done."""
+        if patcher is not self._patcher:
+            return
+        if self._calls:
+            self._asked = True
+        else:
+            self.take_out()
+
+    def take_out(self) -> None:
+        """Every `forward` is as it was before."""
+        replaced, self._replaced, self._asked = self._replaced, [], False
+        for module, forward, previous in reversed(replaced):
             if module.__dict__.get("forward") is not forward:
                 continue
             if previous is None:
@@ -91,7 +81,74 @@ def _replacing(forwards: Callable[[torch.nn.Module], Forwards]) -> PatcherInject
             else:
                 module.forward = previous
 
-    return PatcherInjection(inject, eject)
+    @contextmanager
+    def during_call(self) -> Iterator[None]:
+        """Within it, the replacement stays in."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if self._asked and not self._calls:
+                self.take_out()
+
+
+@dataclass(frozen=True)
+class DualDirectionInjections:
+    """What the method changes in the UNet.
+
+    `attention`: acts in calls that carry a UNetCall in their transformer options; other calls go through it unchanged.
+    `feed_forward`: in pieces in every call, which gives the same numbers.
+    """
+
+    attention: ForwardReplacement
+    feed_forward: ForwardReplacement
+
+    @classmethod
+    def of(
+        cls, patcher: ModelPatcher, backward_of: Callable[[str], BackwardProjections | None]
+    ) -> "DualDirectionInjections":
+        """For the UNet of a patcher; `backward_of(layer)`: what the backward direction adds in a temporal attention."""
+        return cls(
+            ForwardReplacement(patcher, lambda unet: _attention_forwards(unet, backward_of)),
+            ForwardReplacement(patcher, _feed_forward_forwards),
+        )
+
+    @contextmanager
+    def during_call(self) -> Iterator[None]:
+        """Within it, both stay in the UNet, even when the host unloads it."""
+        with self.attention.during_call(), self.feed_forward.during_call():
+            yield
+
+    def entries(self, others: Mapping[str, list[PatcherInjection]]) -> dict[str, list[PatcherInjection]]:
+        """The host's table of a patcher's injections: those of `others`, and ours on top of them."""
+        first = [PatcherInjection(_nothing, each.eject) for each in (self.feed_forward, self.attention)]
+        last = {
+            "inbetween_attention": [PatcherInjection(self.attention.inject, self.attention.eject)],
+            "inbetween_feed_forward": [PatcherInjection(self.feed_forward.inject, self.feed_forward.eject)],
+        }
+        return {"inbetween_taken_out_first": first, **others, **last}
+
+
+@contextmanager
+def injected(patcher: ModelPatcher, injections: DualDirectionInjections) -> Iterator[None]:
+    """Within it, the patcher carries the injections and its UNet has them; afterwards neither has, whatever comes."""
+    others = patcher.injections
+    with patcher.use_ejected():
+        patcher.injections = injections.entries(others)
+    try:
+        patcher.inject_model()
+        yield
+    finally:
+        # By hand as well: the host takes out nothing that it believes to be out.
+        injections.feed_forward.take_out()
+        injections.attention.take_out()
+        with patcher.use_ejected():
+            patcher.injections = others
+
+
+def _nothing(patcher: ModelPatcher) -> None:
+    pass
 
 
 def temporal_attention_layers(unet: torch.nn.Module) -> dict[str, host_attention.CrossAttention]:

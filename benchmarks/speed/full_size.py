@@ -19,7 +19,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 from ...common.live_bytes import GIB, LiveBytes
 from ...sampler.memory_limit import least_bytes
 from ...sampler.method.attention import UNetCall, VideoInBatch
-from ...sampler.unet_patches import UNET_CALL, dual_direction_injections, injected
+from ...sampler.unet_patches import UNET_CALL, DualDirectionInjections, injected
 from ...training.memory import configurations, fused_attention, parameter_bytes
 from ...training.settings import Settings
 from ..common.two_unets import share_maps
@@ -100,7 +100,7 @@ def ours(unet: torch.nn.Module, calls: list[list[str]]) -> None:
     maps: dict = {}
     network = torch.nn.ModuleDict({"diffusion_model": unet})
     patcher = comfy.model_patcher.ModelPatcher(network, torch.device("meta"), torch.device("meta"))
-    with injected(patcher, dual_direction_injections(lambda layer: None)):
+    with injected(patcher, DualDirectionInjections.of(patcher, lambda layer: None)):
         for directions in calls:
             call, videos = (
                 UNetCall([VideoInBatch(each, 0) for each in directions], "rotated", maps),

@@ -1,5 +1,6 @@
 """The method in the host's UNet: there while its own run samples, out of it whenever anyone else has it."""
 
+import copy
 from collections.abc import Callable
 
 import comfy.hooks
@@ -9,13 +10,13 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from comfy.patcher_extension import PatcherInjection
+from comfy.patcher_extension import PatcherInjection, WrappersMP
 from generative_inbetweening.sampler import unet_patches
 from generative_inbetweening.sampler.guider import DualDirectionGuider
 from generative_inbetweening.sampler.settings import GuiderSettings
 from helpers.small_model import counting, plain_ksampler, sample, unpatched, watched
 
-OURS = {"inbetween_attention", "inbetween_feed_forward"}
+OURS = {"inbetween_taken_out_first", "inbetween_attention", "inbetween_feed_forward"}
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
 
 
@@ -139,6 +140,97 @@ def test_another_packs_injections_act_beside_ours(models, encoded, expected, nam
     assert torch.equal(plain_ksampler(models[0], encoded), without) and unpatched(models[0])
     assert torch.equal(sample(models[0], encoded), expected)
     assert torch.equal(sample(other, encoded), result)
+
+
+def test_a_pack_that_restores_its_own_forward_only_finds_it(models, encoded, expected):
+    """An injection as careful as ours: it must be out of the UNet when the host takes it out."""
+    other, replaced = models[0].clone(), []
+
+    def inject(patcher):
+        for name, module in patcher.model.diffusion_model.named_modules():
+            if ".time_stack." in name and name.endswith(".attn1"):
+                original, before = module.forward, module.__dict__.get("forward")
+                module.forward = lambda *arguments, original=original, **more: 0.5 * original(*arguments, **more)
+                replaced.append((module, module.forward, before))
+
+    def eject(patcher):
+        for module, forward, before in replaced:
+            if module.__dict__.get("forward") is forward:
+                if before is None:
+                    del module.forward
+                else:
+                    module.forward = before
+        replaced.clear()
+
+    other.set_injections("other", [PatcherInjection(inject, eject)])
+    without, with_other = plain_ksampler(models[0], encoded), plain_ksampler(other, encoded)
+    assert not torch.allclose(with_other, without, rtol=1e-2, atol=1e-2)
+    for _ in range(2):
+        guided(other, encoded)
+    assert torch.equal(plain_ksampler(other, encoded), with_other)
+    assert torch.equal(plain_ksampler(models[0], encoded), without) and unpatched(models[0])
+    assert torch.equal(sample(models[0], encoded), expected)
+
+
+@pytest.mark.parametrize("where", ["call", "model", "evaluation"])
+def test_a_node_that_unloads_the_unet_in_the_middle_of_a_run_changes_nothing(models, encoded, expected, where):
+    model, runs = models[0].clone(), []
+
+    def unloading(execute: Callable, *arguments, **more):
+        runs.append(where)
+        if len(runs) % 2 == 0:
+            comfy.model_management.unload_all_models()
+        return execute(*arguments, **more)
+
+    if where == "call":
+        model.set_model_unet_function_wrapper(
+            lambda apply_model, call: unloading(apply_model, call["input"], call["timestep"], **call["c"])
+        )
+    else:
+        kind = WrappersMP.APPLY_MODEL if where == "model" else WrappersMP.CALC_COND_BATCH
+        model.add_wrapper_with_key(kind, "unloading", unloading)
+    assert torch.equal(sample(model, encoded), expected) and len(runs) > 2
+    assert unpatched(models[0])
+
+
+def test_a_copy_of_a_guider_runs_in_the_others_callback(models, encoded):
+    """Both hold the same MODEL; each has the method in the UNet for itself."""
+    positive, negative, latent = encoded
+    guider = DualDirectionGuider(models[0], positive, negative, GuiderSettings(videos_per_call="1"))
+    noise, found = comfy.sample.prepare_noise(latent["samples"], 1), []
+
+    def run(each, callback=None):
+        sigmas = torch.tensor([20.0, 2.0, 0.0])
+        sampler = comfy.samplers.ksampler("euler")
+        return each.sample(noise, latent["samples"], sampler, sigmas, callback=callback, disable_pbar=True, seed=1)
+
+    alone, other = run(guider), copy.copy(guider)
+    assert torch.equal(run(guider, lambda *state: found.append(run(other))), alone)
+    assert all(torch.equal(each, alone) for each in found) and len(found) >= 2
+
+
+def test_a_model_changed_after_its_guider_was_made_counts(models, encoded):
+    model = models[0].clone()
+    positive, negative, latent = encoded
+    guider = DualDirectionGuider(model, positive, negative, GuiderSettings())
+    model.set_model_sampler_post_cfg_function(lambda arguments: 0 * arguments["denoised"])
+    result = guider.sample(
+        comfy.sample.prepare_noise(latent["samples"], 1),
+        latent["samples"],
+        comfy.samplers.ksampler("euler"),
+        torch.tensor([20.0, 0.0]),
+        disable_pbar=True,
+        seed=1,
+    )
+    assert not result.any()
+
+
+def test_a_clone_made_during_a_run_is_an_ordinary_model(models, encoded):
+    clones, seen = [], []
+    sample(watched(models[0], lambda _: clones.append(models[0].model.current_patcher.clone())), encoded, steps=1)
+    watching = watched(clones[0], lambda arguments: seen.append(unpatched(models[0])))
+    plain_ksampler(watching, encoded)
+    assert all(seen) and seen
 
 
 def test_feed_forward_in_pieces_takes_less_memory(models, monkeypatch):
