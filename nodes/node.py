@@ -6,6 +6,7 @@ import inspect
 from comfy_api.latest import io
 
 from ..common.remarks import remarks_on_node
+from .old_names import with_new_name
 from .values import checked_value
 
 
@@ -38,7 +39,7 @@ def _with_checked_inputs(node: type[Node], execute):
             values |= values.pop(together, {})
         for name, item in inputs().items():
             if name in values:
-                values[name] = checked_value(item, values[name])
+                values[name] = checked_value(item, with_new_name(node.__name__, name, values[name]))
         with remarks_on_node():
             return execute(**values)
 

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 OLD_NAMES: dict[str, dict] = json.loads(
     (Path(__file__).parents[1] / "web" / "old_names.json").read_text(encoding="utf-8")
@@ -51,6 +52,16 @@ def _renamed(node: str, content: dict) -> dict:
                 inputs[name] = values[value]
                 _note(node, content, f"{name} {value!r} is now called {values[value]!r}")
     return {**content, "inputs": inputs}
+
+
+def with_new_name(node: str, name: str, value: Any) -> Any:
+    """Today's name of the value that an input of a node got, by a link for instance, which no graph shows."""
+    for change in OLD_NAMES.values():
+        new = change["values"].get(name, {}).get(value) if isinstance(value, str) and node in change["nodes"] else None
+        if new is not None:
+            logger.warning("%s: %s %r is now called %r. Change the node that gives it.", node, name, value, new)
+            return new
+    return value
 
 
 def _note(node: str, content: dict, what: str) -> None:

@@ -8,6 +8,7 @@ from generative_inbetweening.nodes import NODES
 from generative_inbetweening.nodes.old_names import OLD_NAMES, with_new_names
 from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from helpers.server import Server, api_workflow, inputs_of, node_of
+from helpers.small_model import sample
 
 SAMPLER = "InbetweenDualDirectionKSampler"
 
@@ -116,3 +117,13 @@ def test_other_nodes_and_what_is_no_node_stay_as_they_are():
     }
     before = json.dumps(prompt)
     assert with_new_names(prompt) == json.loads(before) and json.dumps(prompt) == before
+
+
+def test_an_old_name_that_comes_by_a_link_counts(models, encoded, caplog):
+    new = sample(models[0], encoded, steps=1, strategy="endpoint-correction", videos_per_call="1")
+    caplog.clear()
+    old = sample(models[0], encoded, steps=1, strategy="motion prior distillation", videos_per_call="sequential")
+    assert torch.equal(old, new)
+    assert "strategy 'motion prior distillation' is now called 'endpoint-correction'" in caplog.text
+    with pytest.raises(ValueError, match="strategy: expected one of .*found 'motion'"):
+        sample(models[0], encoded, steps=1, strategy="motion")
