@@ -189,15 +189,15 @@ def test_running_out_of_memory_steps_down_and_goes_on(models, encoded, expected,
 @pytest.mark.parametrize(
     "error",
     [
-        torch.AcceleratorError("CUDA error: out of memory"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+        lambda: torch.AcceleratorError("CUDA error: out of memory"),
+        lambda: RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
     ],
     ids=["cuda", "mps"],
 )
 def test_running_out_of_memory_steps_down_in_every_strategy(models, encoded, strategy, error):
     def too_large(videos):
         if videos > 1:
-            raise error
+            raise error()
 
     assert torch.allclose(
         sample(calling(models[0], too_large), encoded, strategy=strategy, videos_per_call="4", steps=2),
