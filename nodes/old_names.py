@@ -46,21 +46,26 @@ def _renamed(node: str, content: dict) -> dict:
                 value = inputs.pop(old)
                 inputs.setdefault(new, value)
                 _note(node, content, f"the input {old} is now called {new}")
-        for name, values in change["values"].items():
-            value = inputs.get(name)
-            if isinstance(value, str) and value in values:
-                inputs[name] = values[value]
-                _note(node, content, f"{name} {value!r} is now called {values[value]!r}")
+    for name, value in inputs.items():
+        new = _new_name(content.get("class_type"), name, value)
+        if new is not value:
+            inputs[name] = new
+            _note(node, content, f"{name} {value!r} is now called {new!r}")
     return {**content, "inputs": inputs}
 
 
 def with_new_name(node: str, name: str, value: Any) -> Any:
     """Today's name of the value that an input of a node got, by a link for instance, which no graph shows."""
+    new = _new_name(node, name, value)
+    if new is not value:
+        logger.warning("%s: %s %r is now called %r. Change the node that gives it.", node, name, value, new)
+    return new
+
+
+def _new_name(node: object, name: str, value: Any) -> Any:
     for change in OLD_NAMES.values():
-        new = change["values"].get(name, {}).get(value) if isinstance(value, str) and node in change["nodes"] else None
-        if new is not None:
-            logger.warning("%s: %s %r is now called %r. Change the node that gives it.", node, name, value, new)
-            return new
+        if isinstance(value, str) and node in change["nodes"]:
+            value = change["values"].get(name, {}).get(value, value)
     return value
 
 
