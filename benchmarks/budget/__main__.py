@@ -13,17 +13,15 @@ import sys
 from functools import partial
 
 from ...common.atomic_write import write_json
-from ...common.errors import WeightsError
 from ..common.clips import FIRST_SEED, world_clips
 from ..common.options import (
-    OptionError,
     add_methods,
     add_model_and_clips,
     benchmark_parser,
     chosen_methods,
+    exit_status,
     keep_settings,
 )
-from ..common.packages import PackageMissing, check_installed
 from ..common.processes import share_out
 from ..common.rows import Job
 from . import report
@@ -40,13 +38,7 @@ def main() -> int:
     about = "also the settings among which the presets were chosen"
     parser.add_argument("--candidates", action="store_true", help=about)
     options = parser.parse_args()
-    try:
-        check_installed("matplotlib", *() if options.without_cvvdp else ("pycvvdp",))
-        run(options)
-    except (OptionError, PackageMissing, WeightsError) as error:
-        print(f"budget: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status("budget", run, options)
 
 
 def run(options: argparse.Namespace) -> None:

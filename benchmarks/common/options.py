@@ -4,12 +4,16 @@ import argparse
 import hashlib
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ...common.atomic_write import write_json
+from ...common.errors import WeightsError
 from ...tools.paths import BENCHMARK_OUTPUT, DEMO
+from .packages import PackageMissing, check_installed
 
 
 class OptionError(ValueError):
@@ -26,6 +30,17 @@ def benchmark_parser(name: str, description: str) -> argparse.ArgumentParser:
         "--out", type=Path, default=BENCHMARK_OUTPUT / name, help=f"folder for the results (default: {default})"
     )
     return parser
+
+
+def exit_status(name: str, run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
+    """Runs a benchmark of videos: 0 done, 1 an option, a file or a package that stops it, said in one sentence."""
+    try:
+        check_installed("matplotlib", *() if options.without_cvvdp else ("pycvvdp",))
+        run(options)
+    except (OptionError, PackageMissing, WeightsError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def add_model_and_clips(parser: argparse.ArgumentParser, clips: int, frames: int, first_seed: int) -> None:

@@ -13,19 +13,18 @@ from functools import partial
 from pathlib import Path
 
 from ...common.atomic_write import write_json
-from ...common.errors import WeightsError
 from ...weights.files import read_metadata
 from ..common.clips import FIRST_SEED, footage_clips, footage_names, world_clips
 from ..common.methods import CONTROLS
 from ..common.options import (
-    OptionError,
     add_methods,
     add_model_and_clips,
     benchmark_parser,
     chosen_methods,
+    exit_status,
     keep_settings,
 )
-from ..common.packages import PackageMissing, check_installed, package_file
+from ..common.packages import package_file
 from ..common.processes import share_out
 from ..common.rows import Job
 from . import methods, report
@@ -68,13 +67,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Exit status: 0 done, 1 an option or a package that stops the run."""
     options = parse()
-    try:
-        check_installed("matplotlib", *() if options.without_cvvdp else ("pycvvdp",))
-        run(options)
-    except (OptionError, PackageMissing, WeightsError) as error:
-        print(f"quality: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status("quality", run, options)
 
 
 def run(options: argparse.Namespace) -> None:
