@@ -1,6 +1,6 @@
 """What the user sees: every node of the pack. A node is its schema and one call."""
 
-from .conditioning import InbetweenEncodeKeyframes
+from .conditioning import InbetweenEncodeKeyframes, InbetweenMiddleKeyframe
 from .inspection import InbetweenContactSheet, InbetweenReport
 from .loaders import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
 from .sampling import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenReinjectionSampler
@@ -11,6 +11,7 @@ NODES = [
     InbetweenLoadBackwardMotion,
     InbetweenConvertBackwardMotion,
     InbetweenEncodeKeyframes,
+    InbetweenMiddleKeyframe,
     InbetweenDualDirectionKSampler,
     InbetweenDualDirectionGuider,
     InbetweenReinjectionSampler,

@@ -1,12 +1,59 @@
-"""The node that turns two pictures into conditioning."""
+"""The nodes that turn pictures into conditioning."""
 
 from comfy_api.latest import io
 
-from ..sampler.keyframes import encode_keyframes
-from ..sampler.unusual_input import remark_on_keyframes
+from ..sampler.keyframes import add_middle_keyframe, encode_keyframes
+from ..sampler.unusual_input import remark_on_aspect, remark_on_keyframes
 from . import inputs
 from .node import Node
 from .schema import schema
+
+MiddleKeyframes = io.Custom("INBETWEEN_MIDDLE_KEYFRAMES")
+
+
+class InbetweenMiddleKeyframe(Node):
+    """Middle Keyframe."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="InbetweenMiddleKeyframe",
+            display_name="Middle Keyframe",
+            search_aliases=["guide frame", "keyframe at a frame", "inbetweening"],
+            description="A picture that the video passes through, at a frame between the first and the last, for "
+            "Encode Keyframes. One clip with one motion through all its keyframes.",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture. One picture, of the same scene."),
+                MiddleKeyframes.Input(
+                    "middle_keyframes", optional=True, tooltip="The clip's other middle keyframes, in any order."
+                ),
+                io.Int.Input(
+                    "frame",
+                    default=12,
+                    min=1,
+                    max=1022,
+                    tooltip="The frame that it stands at. The first keyframe is frame 0; of 25 frames the last is 24.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How closely the video follows it. 0: not at all; 1: that frame is the picture.",
+                ),
+            ],
+            outputs=[
+                MiddleKeyframes.Output(
+                    display_name="middle_keyframes",
+                    tooltip="All of them, for Encode Keyframes or one more Middle Keyframe.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, frame, strength, middle_keyframes=()):
+        return io.NodeOutput(add_middle_keyframe(middle_keyframes, image, frame, strength))
 
 
 class InbetweenEncodeKeyframes(Node):
@@ -25,6 +72,11 @@ class InbetweenEncodeKeyframes(Node):
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
                 io.Image.Input("first_keyframe", tooltip="The picture that the video starts with. One picture."),
                 io.Image.Input("last_keyframe", tooltip="The picture that the video ends with. One picture."),
+                MiddleKeyframes.Input(
+                    "middle_keyframes",
+                    optional=True,
+                    tooltip="Pictures that the video passes through between the two keyframes, from Middle Keyframe.",
+                ),
                 *inputs.size(),
                 io.Int.Input(
                     "frames",
@@ -48,7 +100,7 @@ class InbetweenEncodeKeyframes(Node):
                 inputs.fit(),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="Both keyframes."),
+                io.Conditioning.Output(display_name="positive", tooltip="All keyframes."),
                 io.Conditioning.Output(display_name="negative", tooltip="The unconditional counterpart."),
                 io.Latent.Output(display_name="latent", tooltip="An empty latent of the video's size."),
             ],
@@ -69,6 +121,7 @@ class InbetweenEncodeKeyframes(Node):
         noise_augmentation,
         seed,
         fit,
+        middle_keyframes=(),
     ):
         encoded = encode_keyframes(
             clip_vision,
@@ -83,6 +136,9 @@ class InbetweenEncodeKeyframes(Node):
             noise_augmentation=noise_augmentation,
             seed=seed,
             fit=fit,
+            middle=middle_keyframes,
         )
         remark_on_keyframes(first_keyframe, last_keyframe, width, height, frames, fit)
+        for keyframe in middle_keyframes:
+            remark_on_aspect(keyframe.picture, width, height, fit, "middle_keyframes")
         return io.NodeOutput(*encoded)

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..common.errors import quoted
+from ..sampler.keyframes import MiddleKeyframe
 
 _LARGEST_SHOWN = 10**30
 # What a wildcard link may bring instead is known by what we need of it; models and pictures are looked at more closely
@@ -31,6 +32,12 @@ _CONNECTED = {
             )
         ),
         "conditioning",
+    ),
+    "INBETWEEN_MIDDLE_KEYFRAMES": (
+        lambda value: (
+            isinstance(value, tuple) and len(value) > 0 and all(isinstance(each, MiddleKeyframe) for each in value)
+        ),
+        "middle keyframes",
     ),
 }
 

@@ -1,6 +1,7 @@
-"""CONDITIONING that carries both keyframes, and the checks on it.
+"""CONDITIONING that carries the keyframes, and the checks on it.
 
-The first keyframe stands where SVD has its picture; the last one rides along for the backward direction.
+The first keyframe stands where SVD has its picture; the last one rides along for the backward direction, and so do, in
+the positive half, those inside the clip.
 """
 
 import math
@@ -14,6 +15,7 @@ from ..common.errors import quoted
 from .method.alternating import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
+_MIDDLE_KEYFRAMES = "inbetween_middle_keyframes"
 _UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
 _NUMBERS = ("fps", "motion_bucket_id", "augmentation_level", "strength")
 
@@ -32,6 +34,19 @@ class LastKeyframe:
     frames: int
 
 
+@dataclass(frozen=True)
+class MiddleKeyframes:
+    """Keyframes inside the clip, which the estimates of their frames are led to.
+
+    `latents`: `[keyframes, 4, h, w]`, unscaled, of pictures without augmentation noise; `positions`: their frames,
+    counted from 0, each once, rising; `strengths`: above 0 and at most 1.
+    """
+
+    latents: torch.Tensor
+    positions: tuple[int, ...]
+    strengths: tuple[float, ...]
+
+
 def keyframe_conditioning(
     embeddings: tuple[torch.Tensor, torch.Tensor],
     latents: tuple[torch.Tensor, torch.Tensor],
@@ -39,6 +54,7 @@ def keyframe_conditioning(
     fps: int,
     motion_bucket: int,
     augmentation: float,
+    middle: MiddleKeyframes | None = None,
 ) -> tuple[Conditioning, Conditioning]:
     """(positive, negative) for the first and the last keyframe; unconditional is zero embedding and zero latent.
 
@@ -50,7 +66,10 @@ def keyframe_conditioning(
         last = LastKeyframe(scale * embeddings[1], scale * latents[1], frames)
         return [[scale * embeddings[0], {**options, "concat_latent_image": scale * latents[0], _LAST_KEYFRAME: last}]]
 
-    return entry(1.0), entry(0.0)
+    positive, negative = entry(1.0), entry(0.0)
+    if middle is not None:
+        positive[0][1][_MIDDLE_KEYFRAMES] = middle
+    return positive, negative
 
 
 def backward_conditioning(conditioning: Conditioning, name: str) -> Conditioning:
@@ -81,6 +100,11 @@ def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor]
     return KeyframeLatents(scaled(options["concat_latent_image"]), scaled(options[_LAST_KEYFRAME].latent))
 
 
+def middle_keyframes(conditioning: Conditioning) -> MiddleKeyframes | None:
+    """Those that a positive conditioning carries; None: none."""
+    return conditioning[0][1].get(_MIDDLE_KEYFRAMES)
+
+
 def check_conditioning(conditioning: Conditioning, name: str) -> None:
     """Raises ValueError for conditioning whose meaning in the backward direction is not defined, or that another node
     has broken.
@@ -98,10 +122,12 @@ def check_conditioning(conditioning: Conditioning, name: str) -> None:
 
 def _check_numbers(embedding: torch.Tensor, options: dict, name: str) -> None:
     last, latent = options[_LAST_KEYFRAME], options.get("concat_latent_image")
+    middle = options.get(_MIDDLE_KEYFRAMES)
     tensors = [
         (embedding, 3),
         (latent, 4),
         *([(last.embedding, 3), (last.latent, 4)] if isinstance(last, LastKeyframe) else [(None, 3)]),
+        *([] if middle is None else [(middle.latents if isinstance(middle, MiddleKeyframes) else None, 4)]),
     ]
     for tensor, dimensions in tensors:
         if (
@@ -111,7 +137,7 @@ def _check_numbers(embedding: torch.Tensor, options: dict, name: str) -> None:
             or not torch.isfinite(tensor).all()
         ):
             raise ValueError(
-                f"{name}: expected the embeddings and latents of two keyframes, found others, or NaN or "
+                f"{name}: expected the embeddings and latents of keyframes, found others, or NaN or "
                 "infinity in them. Connect Encode Keyframes."
             )
     for key in _NUMBERS:

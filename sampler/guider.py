@@ -7,7 +7,7 @@ for one direction at a time. In which calls the UNet computes them: `unet_calls.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +26,7 @@ from .conditioning import (
     check_latent,
     embedding_width,
     keyframe_latents,
+    middle_keyframes,
 )
 from .guidance import Guidance, GuidanceContext, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
 from .host_nodes import check_additions, naming_failures, nodes_behind
@@ -34,6 +35,7 @@ from .memory_limit import check_one_video_fits
 from .method.alternating import ONE_DIRECTION, KeyframeLatents
 from .method.attention import BackwardProjections
 from .method.fusion import FUSIONS, endpoint_correction, fuse, fusion_weights, reverse_time
+from .method.middle_keyframes import lead, leading_weights
 from .method.noise import stream_seed
 from .progress import Callback, EvaluationProgress
 from .samplers import AlternatingSampler
@@ -49,7 +51,8 @@ class Run:
     """What all evaluations of one sampling run share.
 
     `weights`: w of the fusion, `[frames, 1, 1, 1]`; `guided_sigmas`: the lowest and the highest σ with guidance;
-    `last_keyframe`: `[1, 4, h, w]`, as the sampled latents hold it.
+    `last_keyframe`: `[1, 4, h, w]`, as the sampled latents hold it; `lead`: leads an estimate to the keyframes inside
+    the clip, None where there are none.
     """
 
     weights: torch.Tensor
@@ -58,6 +61,7 @@ class Run:
     last_keyframe: torch.Tensor
     unet_calls: UNetCalls
     progress: EvaluationProgress
+    lead: Callable[[torch.Tensor], torch.Tensor] | None
 
 
 class DualDirectionGuider(comfy.samplers.CFGGuider):
@@ -155,6 +159,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                     self._shared_identities(),
                 ),
                 progress,
+                self._leading(frames, device, denoise_mask),
             )
             try:
                 return super().inner_sample(
@@ -210,7 +215,10 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             )
         # 4. D = w · D_f + (1 − w) · reverse_time(D_b), in forward time.
         result = self._in_forward_time(denoised)
-        # 5. What the sampler itself adds to guidance, such as CFG++, sees both directions as one.
+        # 5. D ← D + W (z − D[m]) for keyframes z inside the clip.
+        if run.lead is not None:
+            result = run.lead(result)
+        # 6. What the sampler itself adds to guidance, such as CFG++, sees both directions as one.
         sampler_functions = functions_of_sampler(model_options, node_functions)
         if sampler_functions:
             context = replace(contexts["forward"], model_options=model_options)
@@ -295,6 +303,22 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
 
     def _keyframe_latents(self) -> KeyframeLatents:
         return keyframe_latents(self._keyframes["positive"], self.model_patcher.model.process_latent_in)
+
+    def _leading(
+        self, frames: int, device: torch.device, mask: torch.Tensor | None
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Leads an estimate in forward time to the keyframes inside the clip; None where there are none."""
+        middle = middle_keyframes(self._keyframes["positive"])
+        if middle is None:
+            return None
+        weights = leading_weights(frames, middle.positions, middle.strengths, ends=(0, frames - 1))
+        return partial(
+            lead,
+            keyframes=self.model_patcher.model.process_latent_in(middle.latents).to(device),
+            positions=middle.positions,
+            weights=weights.float().to(device),
+            mask=mask,
+        )
 
     def _shared_identities(self) -> dict[object, object]:
         """{the host's id of a backward conditioning: that of the same one forward}."""

@@ -1,10 +1,12 @@
-"""Two keyframe pictures as conditioning, encoded by the host's CLIP image encoder and VAE as in the authors' release.
+"""Keyframe pictures as conditioning, encoded by the host's CLIP image encoder and VAE as in the authors' release.
 
 Method in section 3.1 of Wang et al., arXiv 2408.15239. Pictures are `[1, height, width, channels]` in 0…1, as ComfyUI's
 IMAGE.
 """
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import comfy.clip_model
 import comfy.clip_vision
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from ..common.intermediate import handed_on
 from ..common.latents import LATENT_PIXELS, latent_shape
 from ..common.out_of_memory import is_out_of_memory
-from .conditioning import Conditioning, keyframe_conditioning
+from .conditioning import Conditioning, MiddleKeyframes, keyframe_conditioning
 from .method.noise import seeded_noise, stream_seed
 from .settings import check_choice
 
@@ -30,6 +32,29 @@ _SMALLEST_SIDE = 8
 _OVERSHOOT = 0.5
 _SHORTEST_CLIP = 2
 _CLIP = "clip_vision_model"
+
+
+@dataclass(frozen=True)
+class MiddleKeyframe:
+    """A picture inside a clip: `[1, h, w, 3]`, its frame, counted from 0, and how strongly it is led to it (0…1)."""
+
+    picture: torch.Tensor
+    frame: int
+    strength: float
+
+
+def add_middle_keyframe(
+    keyframes: Sequence[MiddleKeyframe], image: torch.Tensor, frame: int, strength: float
+) -> tuple[MiddleKeyframe, ...]:
+    """The keyframes and one more. Raises ValueError, naming the input, for a picture that cannot be used, or a frame
+    that has a keyframe already.
+    """
+    if any(each.frame == frame for each in keyframes):
+        raise ValueError(
+            f"frame: expected a frame that no other middle keyframe has, found {frame}, which is in middle_keyframes "
+            "already. Change one of them."
+        )
+    return (*keyframes, MiddleKeyframe(one_picture(image, "image"), frame, strength))
 
 
 def encode_keyframes(
@@ -46,14 +71,16 @@ def encode_keyframes(
     noise_augmentation: float,
     seed: int,
     fit: str,
+    middle: Sequence[MiddleKeyframe] = (),
 ) -> tuple[Conditioning, Conditioning, dict]:
     """(positive, negative, empty latent) for two keyframes, each `[1, height, width, channels]` in 0…1.
 
-    One draw of augmentation noise serves both pictures. Raises ValueError, naming the input, for pictures, sizes or a
-    number of frames that cannot be used.
+    One draw of augmentation noise serves both pictures; `middle`, those inside the clip, have none. Raises ValueError,
+    naming the input, for pictures, sizes or a number of frames that cannot be used.
     """
     _check_clip(width, height, frames)
     check_choice("fit", fit, FITS)
+    _check_middle(middle, frames)
     pictures = [
         fit_picture(one_picture(picture, name), width, height, fit)
         for name, picture in (("first_keyframe", first), ("last_keyframe", last))
@@ -62,7 +89,13 @@ def encode_keyframes(
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
     latents = [_latent(vae, add_augmentation_noise(picture, noise, noise_augmentation)) for picture in pictures]
     positive, negative = keyframe_conditioning(
-        (embeddings[0], embeddings[1]), (latents[0], latents[1]), frames, fps, motion_bucket, noise_augmentation
+        (embeddings[0], embeddings[1]),
+        (latents[0], latents[1]),
+        frames,
+        fps,
+        motion_bucket,
+        noise_augmentation,
+        _encoded_middle(vae, middle, width, height, fit),
     )
     empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
     return positive, negative, {"samples": empty}
@@ -77,6 +110,35 @@ def _check_clip(width: int, height: int, frames: int) -> None:
             )
     if frames < _SHORTEST_CLIP:
         raise ValueError(f"frames: expected at least {_SHORTEST_CLIP}, the two keyframes, found {frames}.")
+
+
+def _check_middle(middle: Sequence[MiddleKeyframe], frames: int) -> None:
+    positions = [each.frame for each in middle]
+    for position in positions:
+        if not 0 < position < frames - 1:
+            between = f"a frame from 1 to {frames - 2}" if frames > _SHORTEST_CLIP else "none, with 2 frames"
+            raise ValueError(
+                f"middle_keyframes: expected {between}, between the first and the last of the clip, found {position}. "
+                "Change frame in Middle Keyframe, or frames here."
+            )
+        if positions.count(position) > 1:
+            raise ValueError(
+                f"middle_keyframes: expected one keyframe at frame {position}, found {positions.count(position)}. "
+                "Change frame in one of the Middle Keyframe nodes."
+            )
+
+
+def _encoded_middle(
+    vae: comfy.sd.VAE, middle: Sequence[MiddleKeyframe], width: int, height: int, fit: str
+) -> MiddleKeyframes | None:
+    """Those of a strength above 0; the frames become these latents, so there is no augmentation noise in them."""
+    counting = sorted((each for each in middle if each.strength > 0), key=lambda each: each.frame)
+    if not counting:
+        return None
+    latents = [_latent(vae, fit_picture(each.picture, width, height, fit)) for each in counting]
+    return MiddleKeyframes(
+        torch.cat(latents), tuple(each.frame for each in counting), tuple(each.strength for each in counting)
+    )
 
 
 def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:

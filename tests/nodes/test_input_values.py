@@ -15,6 +15,7 @@ from generative_inbetweening.nodes import (
     InbetweenKeyframeSequence,
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
+    InbetweenMiddleKeyframe,
 )
 from generative_inbetweening.nodes.values import checked_value
 from helpers.model_folders import backward_motion_folder
@@ -63,6 +64,8 @@ def connected(models):
         "vae": models[2],
         "first_keyframe": first,
         "last_keyframe": last,
+        "image": first,
+        "middle_keyframes": InbetweenMiddleKeyframe.execute(first, 1, 1.0).args[0],
         "keyframes": torch.cat([first, last]),
         "images": torch.cat([first, last]),
         "positive": positive,
