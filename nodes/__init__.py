@@ -3,7 +3,12 @@
 from .conditioning import InbetweenEncodeKeyframes, InbetweenMiddleKeyframe
 from .inspection import InbetweenContactSheet, InbetweenReport
 from .loaders import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
-from .sampling import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenReinjectionSampler
+from .sampling import (
+    InbetweenDualDirectionGuider,
+    InbetweenDualDirectionKSampler,
+    InbetweenReinjectionSampler,
+    InbetweenSettings,
+)
 from .sequence import InbetweenKeyframeSequence
 
 NODES = [
@@ -13,6 +18,7 @@ NODES = [
     InbetweenEncodeKeyframes,
     InbetweenMiddleKeyframe,
     InbetweenDualDirectionKSampler,
+    InbetweenSettings,
     InbetweenDualDirectionGuider,
     InbetweenReinjectionSampler,
     InbetweenKeyframeSequence,

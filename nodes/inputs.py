@@ -7,8 +7,10 @@ from ..sampler.keyframes import FITS
 from ..sampler.ksampler import schedulers
 from ..sampler.method.attention import TEMPORAL_ATTENTIONS
 from ..sampler.method.fusion import FUSIONS
-from ..sampler.settings import CUSTOM, DEFAULTS, PRESETS, STRATEGIES, VIDEOS_PER_CALL
+from ..sampler.settings import DEFAULT_PRESET, DEFAULTS, PRESETS, STRATEGIES, VIDEOS_PER_CALL
+from .schema import advanced, optional
 
+Settings = io.Custom("INBETWEEN_SETTINGS")
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 _LARGEST_SIDE = 16384
 MODEL = (
@@ -235,15 +237,45 @@ def guidance_interval() -> list[io.Input]:
 
 
 def preset() -> io.Input:
-    """Quality against work."""
+    """Quality against work, in one choice."""
     return io.Combo.Input(
         "preset",
-        options=[CUSTOM, *PRESETS],
-        default=CUSTOM,
-        optional=True,
+        options=list(PRESETS),
+        default=DEFAULT_PRESET,
         tooltip=(
-            "custom: the inputs of this node count. The others override strategy, guidance, fusion, steps, sampler, "
-            "scheduler and re-injections, whatever these show. Their work, in passes of the clip through the model: "
-            "paper, as released, 700; balanced 52; fast 28; training-free 28, without backward-motion weights."
+            "Quality against work, in passes of the clip through the model. paper, as released: 700; balanced: 52; "
+            "fast: 28; training-free: 28, without backward-motion weights. Connected settings count in its place."
         ),
     )
+
+
+def settings() -> io.Input:
+    """What counts in place of the preset."""
+    return Settings.Input(
+        "settings",
+        optional=True,
+        tooltip="Settings of your own, from Dual-Direction Settings. They count in place of the preset.",
+    )
+
+
+def all_settings() -> list[io.Input]:
+    """The preset that settings start from, and every setting; those missing from a graph are the preset's."""
+    sampler_name, scheduler = sampler_and_scheduler()
+    reinjections, reinjection_share = reinjection()
+    strategy, temporal_attention, videos_per_call = method()
+    start = io.Combo.Input(
+        "preset",
+        options=list(PRESETS),
+        default=DEFAULT_PRESET,
+        tooltip=(
+            "Where the settings start from: choosing a preset fills the inputs below with its values. What the inputs "
+            "show is what counts."
+        ),
+    )
+    # For web/settings.js, which fills them.
+    start.extra_dict["presets"] = PRESETS
+    return [
+        start,
+        *optional(strategy, steps(), *guidance_and_fusion(), sampler_name, scheduler, reinjections),
+        *optional(*advanced(reinjection_share, temporal_attention, *guidance_interval(), videos_per_call)),
+    ]

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..sampler.guider import DualDirectionGuider
-from ..sampler.ksampler import dual_direction_ksampler
+from ..sampler.ksampler import check_sampler, dual_direction_ksampler
 from ..sampler.samplers import ReinjectionSampler
 from ..sampler.settings import chosen_settings, guider_settings
 from . import inputs
@@ -29,7 +29,7 @@ class InbetweenDualDirectionKSampler(Node):
             display_name="Dual-Direction KSampler",
             search_aliases=["generative inbetweening", "keyframe interpolation"],
             description="Samples the video between two keyframes: forward from the first, backward from the last, "
-            "joined into one video. The defaults are the authors' settings.",
+            "joined into one video. A preset says how; settings of your own come from Dual-Direction Settings.",
             inputs=[
                 *_both_directions(),
                 io.Latent.Input(
@@ -45,9 +45,7 @@ class InbetweenDualDirectionKSampler(Node):
                     control_after_generate=True,
                     tooltip=("Seed of all noise. The same seed gives the same video."),
                 ),
-                inputs.steps(),
-                *inputs.guidance_and_fusion(),
-                *inputs.sampler_and_scheduler(),
+                inputs.preset(),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -56,19 +54,46 @@ class InbetweenDualDirectionKSampler(Node):
                     step=0.01,
                     tooltip="1: from pure noise. Lower keeps more of the latent's own video; 0 keeps all of it.",
                 ),
-                *inputs.reinjection(),
-                *inputs.method(),
-                *inputs.guidance_interval(),
-                inputs.preset(),
+                inputs.settings(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video's latents, for VAE Decode.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, latent_image, seed, denoise, **chosen):
+    def execute(cls, model, positive, negative, latent_image, seed, preset, denoise, settings=None):
+        chosen = settings or chosen_settings(preset)
         return io.NodeOutput(
-            dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, *chosen_settings(**chosen))
+            dual_direction_ksampler(
+                model, positive, negative, latent_image, seed, denoise, chosen.sampler, chosen.guider
+            )
         )
+
+
+class InbetweenSettings(Node):
+    """Dual-Direction Settings."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="InbetweenSettings",
+            display_name="Dual-Direction Settings",
+            search_aliases=["generative inbetweening", "sampler settings"],
+            description="Settings of your own for Dual-Direction KSampler and Inbetween Keyframe Sequence, in place of "
+            "a preset.",
+            inputs=inputs.all_settings(),
+            outputs=[
+                inputs.Settings.Output(
+                    display_name="settings",
+                    tooltip="For the input settings of Dual-Direction KSampler and Inbetween Keyframe Sequence.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, preset, **chosen):
+        settings = chosen_settings(preset, **chosen)
+        check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler, settings.guider.alternating)
+        return io.NodeOutput(settings)
 
 
 class InbetweenDualDirectionGuider(Node):

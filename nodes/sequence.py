@@ -7,7 +7,7 @@ from ..sequence.request import ClipSettings
 from ..sequence.run import sample_sequence
 from . import inputs
 from .node import Node
-from .schema import schema
+from .schema import advanced, schema
 
 
 class InbetweenKeyframeSequence(Node):
@@ -15,6 +15,7 @@ class InbetweenKeyframeSequence(Node):
 
     @classmethod
     def define_schema(cls):
+        fps, motion_bucket, noise_augmentation = inputs.motion()
         return schema(
             node_id="InbetweenKeyframeSequence",
             display_name="Inbetween Keyframe Sequence",
@@ -49,7 +50,7 @@ class InbetweenKeyframeSequence(Node):
                     ),
                 ),
                 *inputs.size(),
-                *inputs.motion(),
+                motion_bucket,
                 inputs.fit(),
                 # No new seed after each run: an interrupted run could not be taken up again.
                 io.Int.Input(
@@ -63,42 +64,9 @@ class InbetweenKeyframeSequence(Node):
                         "leave it as it is to take up an interrupted run."
                     ),
                 ),
-                inputs.steps(),
-                *inputs.guidance_and_fusion(),
-                *inputs.sampler_and_scheduler(),
-                *inputs.reinjection(),
-                *inputs.method(),
-                io.Int.Input(
-                    "subdivisions",
-                    default=0,
-                    min=0,
-                    max=3,
-                    tooltip=(
-                        "Passes of in-betweens of in-betweens: each pair of neighbouring frames becomes two keyframes. "
-                        "0: off; 1 makes 25 frames 577 and takes 25 times as long. The log says the cost first."
-                    ),
-                ),
-                io.Boolean.Input(
-                    "resume",
-                    default=True,
-                    tooltip=(
-                        "On: finished segments are kept in output/inbetween_segments and used again when nothing that "
-                        "they depend on was changed. Off: everything is sampled anew and nothing is kept."
-                    ),
-                ),
-                io.Int.Input(
-                    "guiding_frames",
-                    default=0,
-                    min=0,
-                    max=16,
-                    tooltip=(
-                        "Frames of each segment that guide the next, so that the speed does not jump at their "
-                        "keyframe. 0: off; 1 to 3 is a good range. The next segment is sampled over so many frames "
-                        "more, and a changed keyframe changes all segments after it."
-                    ),
-                ),
-                *inputs.guidance_interval(),
                 inputs.preset(),
+                *advanced(fps, noise_augmentation, *_parts_of_the_run()),
+                inputs.settings(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The whole video, each keyframe once."),
@@ -122,13 +90,15 @@ class InbetweenKeyframeSequence(Node):
         noise_augmentation,
         fit,
         seed,
+        preset,
         subdivisions,
         resume,
         guiding_frames=0,
-        **chosen,
+        settings=None,
     ):
-        settings = ClipSettings(
-            width, height, fps, motion_bucket, noise_augmentation, fit, seed, *chosen_settings(**chosen)
+        chosen = settings or chosen_settings(preset)
+        clip_settings = ClipSettings(
+            width, height, fps, motion_bucket, noise_augmentation, fit, seed, chosen.sampler, chosen.guider
         )
         return io.NodeOutput(
             *sample_sequence(
@@ -140,7 +110,43 @@ class InbetweenKeyframeSequence(Node):
                 loop,
                 subdivisions,
                 resume,
-                settings,
+                clip_settings,
                 guiding_frames,
             )
         )
+
+
+def _parts_of_the_run() -> list[io.Input]:
+    """How often in-betweens are made of in-betweens, and what segments have of finished ones."""
+    return [
+        io.Int.Input(
+            "subdivisions",
+            default=0,
+            min=0,
+            max=3,
+            tooltip=(
+                "Passes of in-betweens of in-betweens: each pair of neighbouring frames becomes two keyframes. "
+                "0: off; 1 makes 25 frames 577 and takes 25 times as long. The log says the cost first."
+            ),
+        ),
+        io.Boolean.Input(
+            "resume",
+            default=True,
+            tooltip=(
+                "On: finished segments are kept in output/inbetween_segments and used again when nothing that "
+                "they depend on was changed. Off: everything is sampled anew and nothing is kept."
+            ),
+        ),
+        io.Int.Input(
+            "guiding_frames",
+            default=0,
+            min=0,
+            max=16,
+            optional=True,
+            tooltip=(
+                "Frames of each segment that guide the next, so that the speed does not jump at their "
+                "keyframe. 0: off; 1 to 3 is a good range. The next segment is sampled over so many frames "
+                "more, and a changed keyframe changes all segments after it."
+            ),
+        ),
+    ]

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..common.errors import quoted
 from ..sampler.keyframes import MiddleKeyframe
+from ..sampler.settings import Settings
 
 _LARGEST_SHOWN = 10**30
 # What a wildcard link may bring instead is known by what we need of it; models and pictures are looked at more closely
@@ -39,6 +40,7 @@ _CONNECTED = {
         ),
         "middle keyframes",
     ),
+    "INBETWEEN_SETTINGS": (lambda value: isinstance(value, Settings), "settings from Dual-Direction Settings"),
 }
 
 

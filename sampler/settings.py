@@ -1,7 +1,7 @@
 """What a user chooses to sample with: the strategies, the presets, and what guider and sampler get of both."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ..common.errors import quoted
 from .method.attention import TEMPORAL_ATTENTIONS
@@ -36,7 +36,6 @@ STRATEGIES = {
 """What each strategy fixes of the guider's settings."""
 TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed.get("backward_motion", True)]
 
-CUSTOM = "custom"
 # Wang et al.'s release.
 _PAPER = {
     "strategy": "dual-direction",
@@ -52,8 +51,7 @@ _PAPER = {
     "reinjections": 5,
     "reinjection_share": 0.5,
 }
-DEFAULTS = _PAPER
-"""What a node's inputs hold until someone changes them."""
+DEFAULT_PRESET = "paper"
 # The sampler's own new noise in every step; at equal work re-injections gave nothing beside it (benchmarks/results).
 _FEW_STEPS = {
     **_PAPER,
@@ -69,6 +67,8 @@ PRESETS = {
     "training-free": {**_FEW_STEPS, "steps": 14, "strategy": "endpoint-correction", "temporal_attention": "own"},
 }
 """Quality against work: all but `paper` were chosen by benchmarks/budget."""
+DEFAULTS = PRESETS[DEFAULT_PRESET]
+"""What a node's inputs hold until someone changes them."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,23 @@ class SamplerSettings:
         return steps_with_reinjections(self.steps, self.reinjections, self.reinjection_share)
 
 
-def chosen_settings(
-    preset: str = CUSTOM, videos_per_call: str = "auto", **chosen
-) -> tuple[SamplerSettings, GuiderSettings]:
-    """What to sample with, from a node's inputs; `chosen`: those of DEFAULTS, which stand in for missing ones.
+@dataclass(frozen=True)
+class Settings:
+    """All that a user chooses to sample with: what Dual-Direction Settings gives to a node that samples."""
 
-    Raises ValueError, naming the input, for unknown choices and for choices that contradict the preset.
+    sampler: SamplerSettings
+    guider: GuiderSettings
+
+
+def chosen_settings(preset: str = DEFAULT_PRESET, videos_per_call: str = "auto", **chosen) -> Settings:
+    """A preset with whatever of it was `chosen` otherwise.
+
+    Raises ValueError, naming the input, for unknown choices and an empty guidance interval.
     """
-    values = _with_preset(preset, {**DEFAULTS, **chosen})
-    sampler = {name: values.pop(name) for name in SamplerSettings.__dataclass_fields__}
-    return SamplerSettings(**sampler), guider_settings(videos_per_call=videos_per_call, **values)
+    check_choice("preset", preset, PRESETS)
+    values = {**PRESETS[preset], **chosen}
+    sampler = {field.name: values.pop(field.name) for field in fields(SamplerSettings)}
+    return Settings(SamplerSettings(**sampler), guider_settings(videos_per_call=videos_per_call, **values))
 
 
 def guider_settings(strategy: str, **chosen) -> GuiderSettings:
@@ -147,21 +154,6 @@ def guider_settings(strategy: str, **chosen) -> GuiderSettings:
             f"{settings.guidance_start:g}. Lower it, or raise guidance_end."
         )
     return replace(settings, **STRATEGIES[strategy])
-
-
-def _with_preset(preset: str, chosen: dict) -> dict:
-    """`chosen` under `custom`, else the preset's settings, which override untouched inputs."""
-    check_choice("preset", preset, (CUSTOM, *PRESETS))
-    if preset == CUSTOM:
-        return dict(chosen)
-    for name, value in PRESETS[preset].items():
-        if chosen[name] not in (value, DEFAULTS[name]):
-            raise ValueError(
-                f"preset: {preset} sets {name} to {value}, but {name} was changed to {chosen[name]}. "
-                f"Choose the preset {CUSTOM} to use your own settings, or put {name} back to "
-                f"{DEFAULTS[name]}."
-            )
-    return {**chosen, **PRESETS[preset]}
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

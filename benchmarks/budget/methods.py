@@ -1,6 +1,6 @@
 """What the budget benchmark compares: presets, strategies, and the settings among which the presets were chosen.
 
-Each is the Dual-Direction KSampler's inputs that differ from its defaults, which are the released settings.
+Each is the inputs of Dual-Direction Settings that differ from the preset's, which is `paper` where none is named.
 """
 
 from ...sampler.settings import PRESETS

@@ -17,7 +17,7 @@ from ...nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
 )
-from ...sampler.settings import CUSTOM, DEFAULTS, GuiderSettings, SamplerSettings, chosen_settings
+from ...sampler.settings import DEFAULT_PRESET, DEFAULTS, chosen_settings
 from ...weights.folders import BACKWARD_MOTION, register_backward_motion_folder
 from .clips import HeldOutClip
 from .peers import RIFE, cross_fade
@@ -27,7 +27,7 @@ FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 7, 127, 0.02
 
 @dataclass(frozen=True)
 class Method:
-    """`inputs` of the Dual-Direction KSampler that differ from its defaults, which are the released settings.
+    """`inputs` of Dual-Direction Settings that differ from the preset's, which is `paper` unless they say another.
 
     `weights`: which of the backward-motion files, at which `strength`; None for the strategies without.
     """
@@ -55,7 +55,7 @@ class Video:
 class Methods:
     """All methods on one model, as a context: {name: Method}, beside PEERS and CONTROLS.
 
-    `backward_motion`: {name of a method's weights: file}; `settings`: inputs of the Dual-Direction KSampler that all
+    `backward_motion`: {name of a method's weights: file}; `settings`: inputs of Dual-Direction Settings that all
     methods share; `rife_enlarge`: how many times larger RIFE sees the pictures.
     """
 
@@ -138,17 +138,11 @@ class Methods:
     def _dual_direction(self, name: str, encoded, seed: int) -> tuple[dict, int]:
         """The latents, and how many UNet evaluations they took."""
         method = self.methods[name]
-        inputs = {**self.settings, **method.inputs}
+        settings = chosen_settings(videos_per_call="4", **{**self.settings, **method.inputs})
         (result,) = InbetweenDualDirectionKSampler.execute(
-            self.model(method.weights, method.strength),
-            *encoded,
-            seed,
-            denoise=1.0,
-            videos_per_call="4",
-            **{**DEFAULTS, **inputs},
+            self.model(method.weights, method.strength), *encoded, seed, DEFAULT_PRESET, 1.0, settings
         ).args
-        settings, directions = settings_from(inputs)
-        return result, settings.sampler_steps(directions)
+        return result, settings.sampler.sampler_steps(settings.guider)
 
     def model(self, weights: str | None = "rotated", strength: float = 1.0):
         """The MODEL with those backward-motion weights."""
@@ -173,12 +167,6 @@ class Methods:
 
         self.base = self.base.clone()
         self.base.set_model_unet_function_wrapper(counting)
-
-
-def settings_from(inputs: dict) -> tuple[SamplerSettings, GuiderSettings]:
-    """What the Dual-Direction KSampler makes of the inputs that differ from its defaults."""
-    chosen = {**DEFAULTS, **inputs}
-    return chosen_settings(chosen.pop("preset", CUSTOM), "2", **chosen)
 
 
 def _images(frames: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from ...demo.world.tracker import motion_errors, seen, track
 from ...nodes import InbetweenKeyframeSequence
-from ...sampler.settings import DEFAULTS
+from ...sampler.settings import DEFAULT_PRESET, chosen_settings
 from ...weights.files import read_metadata
 from ..common.clips import HeldOutClip, world_clips
 from ..common.methods import FPS, MOTION_BUCKET, NOISE_AUGMENTATION, Methods
@@ -64,8 +64,7 @@ def sequence(methods: Methods, clip: HeldOutClip, guiding: int, options: argpars
     """The clip made from its first, middle and last frame, in 0…1, `[frames, 3, h, w]`."""
     keyframes = clip.truth[keyframes_of(clip)].movedim(1, -1).contiguous()
     height, width = clip.truth.shape[-2:]
-    settings = {
-        **DEFAULTS,
+    inputs = {
         "width": width,
         "height": height,
         "fps": FPS,
@@ -73,18 +72,18 @@ def sequence(methods: Methods, clip: HeldOutClip, guiding: int, options: argpars
         "noise_augmentation": NOISE_AUGMENTATION,
         "fit": "crop",
         "seed": clip.seed,
-        "steps": options.steps,
-        "fusion": options.fusion,
-        "reinjections": options.reinjections,
-        "videos_per_call": "2",
+        "preset": DEFAULT_PRESET,
         "subdivisions": 0,
         "resume": True,
         "guiding_frames": guiding,
+        "settings": chosen_settings(
+            videos_per_call="2", steps=options.steps, fusion=options.fusion, reinjections=options.reinjections
+        ),
     }
     length = str(len(clip.truth) // 2 + 1)
     with torch.inference_mode():
         images, _ = InbetweenKeyframeSequence.execute(
-            methods.model(), methods.clip_vision, methods.vae, keyframes, length, False, **settings
+            methods.model(), methods.clip_vision, methods.vae, keyframes, length, False, **inputs
         ).args
     return images.movedim(-1, 1).float().clamp(0, 1).clone()
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from generative_inbetweening.benchmarks.budget import report as budget_report
 from generative_inbetweening.benchmarks.budget.methods import CANDIDATES, COMPARED
-from generative_inbetweening.benchmarks.common.methods import settings_from
 from generative_inbetweening.benchmarks.common.report import difference
+from generative_inbetweening.sampler.settings import chosen_settings
 
 CLIPS = ["1", "2", "3"]
 VIDEOS = {
@@ -22,8 +22,8 @@ VIDEOS = {
 
 
 def videos(method) -> int:
-    sampler, directions = settings_from(method.inputs)
-    return directions.videos_of_an_evaluation() * sampler.sampler_steps(directions)
+    settings = chosen_settings(**method.inputs)
+    return settings.guider.videos_of_an_evaluation() * settings.sampler.sampler_steps(settings.guider)
 
 
 def test_every_compared_method_costs_what_the_tables_say():

@@ -10,13 +10,14 @@ from generative_inbetweening.benchmarks.common.metrics import frame_errors
 from generative_inbetweening.benchmarks.sequence.segments import speed_jump
 from generative_inbetweening.demo.world.tracker import motion_errors, track
 from generative_inbetweening.nodes import InbetweenKeyframeSequence
+from generative_inbetweening.sampler.settings import chosen_settings
 
 KEYFRAMES = [0, 7, 14, 21]
 # Its object is seen in every frame and travels 25 pixels.
 CLIP, FRAMES, SIZE = FIRST_SEED, 22, 64
 # A place found to a fraction of a pixel has an error of its own, which the reconstruction's frames have as well.
 TRACKER = 0.5
-SETTINGS = {
+INPUTS = {
     "width": SIZE,
     "height": SIZE,
     "fps": 7,
@@ -24,19 +25,10 @@ SETTINGS = {
     "noise_augmentation": 0.02,
     "fit": "crop",
     "seed": 1,
-    "steps": 12,
-    "guidance_min": 1.0,
-    "guidance_max": 3.0,
-    "fusion": "weighted",
-    "sampler_name": "euler",
-    "scheduler": "karras",
-    "reinjections": 1,
-    "reinjection_share": 0.5,
-    "strategy": "dual-direction",
-    "temporal_attention": "rotated",
-    "videos_per_call": "2",
+    "preset": "paper",
     "subdivisions": 0,
     "resume": False,
+    "settings": chosen_settings("paper", "2", steps=12, fusion="weighted", reinjections=1),
 }
 
 
@@ -51,7 +43,7 @@ def video(methods, clip) -> torch.Tensor:
     keyframes = clip.truth[KEYFRAMES].movedim(1, -1).contiguous()
     with torch.inference_mode():
         images, _ = InbetweenKeyframeSequence.execute(
-            methods.model(), methods.clip_vision, methods.vae, keyframes, "8", False, **SETTINGS
+            methods.model(), methods.clip_vision, methods.vae, keyframes, "8", False, **INPUTS
         ).args
     return images.movedim(-1, 1).float().clamp(0, 1).clone()
 

@@ -3,9 +3,9 @@
 import torch
 from generative_inbetweening.nodes import InbetweenKeyframeSequence
 
-from helpers.small_model import DEFAULTS, SIZE, pictures
+from helpers.small_model import SIZE, pictures, settings
 
-SETTINGS = {
+INPUTS = {
     "frames_per_segment": "4",
     "loop": False,
     "width": SIZE,
@@ -16,8 +16,8 @@ SETTINGS = {
     "fit": "crop",
     "subdivisions": 0,
     "resume": True,
-    **{key: value for key, value in DEFAULTS.items() if key != "denoise"},
-    "steps": 1,
+    "seed": 1,
+    "preset": "paper",
 }
 
 
@@ -29,7 +29,10 @@ def keyframes(count: int) -> torch.Tensor:
 
 def sequence(models, pictures_in_order: torch.Tensor, **changes) -> tuple[torch.Tensor, torch.Tensor]:
     """(images `[frames, height, width, 3]`, latents `[frames, 4, h, w]`) of Inbetween Keyframe Sequence."""
-    images, latent = InbetweenKeyframeSequence.execute(*models, pictures_in_order, **{**SETTINGS, **changes}).args
+    chosen = {name: changes.pop(name) for name in list(changes) if name not in (*INPUTS, "guiding_frames")}
+    images, latent = InbetweenKeyframeSequence.execute(
+        *models, pictures_in_order, **{**INPUTS, **changes}, settings=settings(**{"steps": 1, **chosen})
+    ).args
     return images, latent["samples"]
 
 

@@ -12,21 +12,21 @@ from generative_inbetweening.nodes import (
     InbetweenEncodeKeyframes,
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
+    InbetweenSettings,
 )
 
 from helpers.model_folders import base_folder, folder, use_folders
 
 SIZE, FRAMES = 64, 4
+SEED = 1
 # From the highest noise level to the lowest in one of two steps, float32 loses three digits; three steps keep them.
-DEFAULTS = {
-    "seed": 1,
+SETTINGS = {
     "steps": 3,
     "guidance_min": 1.0,
     "guidance_max": 3.0,
     "fusion": "average",
     "sampler_name": "euler",
     "scheduler": "karras",
-    "denoise": 1.0,
     "reinjections": 0,
     "reinjection_share": 0.5,
     "strategy": "dual-direction",
@@ -73,12 +73,17 @@ def encode(models, frames: int = FRAMES, swapped: bool = False, **changes):
     return InbetweenEncodeKeyframes.execute(models[1], models[2], *keyframes, **arguments).args
 
 
-def sample(model, encoded, **changes) -> torch.Tensor:
-    """The Dual-Direction KSampler's latents, `[frames, 4, h, w]`."""
-    positive, negative, latent = encoded
-    return InbetweenDualDirectionKSampler.execute(model, positive, negative, latent, **{**DEFAULTS, **changes}).args[0][
-        "samples"
-    ]
+def settings(preset: str = "paper", **changes):
+    """What Dual-Direction Settings gives."""
+    return InbetweenSettings.execute(preset, **{**SETTINGS, **changes}).args[0]
+
+
+def sample(model, encoded, seed: int = SEED, denoise: float = 1.0, **changes) -> torch.Tensor:
+    """The Dual-Direction KSampler's latents, `[frames, 4, h, w]`; `changes`: of SETTINGS."""
+    latent = InbetweenDualDirectionKSampler.execute(
+        model, *encoded, seed, "paper", denoise, settings=settings(**changes)
+    ).args[0]
+    return latent["samples"]
 
 
 def plain_ksampler(model, encoded, seed: int = 1, steps: int = 2) -> torch.Tensor:

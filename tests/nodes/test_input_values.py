@@ -16,10 +16,11 @@ from generative_inbetweening.nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
     InbetweenMiddleKeyframe,
+    InbetweenSettings,
 )
 from generative_inbetweening.nodes.values import checked_value
 from helpers.model_folders import backward_motion_folder
-from helpers.small_model import DEFAULTS, encode, pictures
+from helpers.small_model import SETTINGS, encode, pictures, settings
 
 LOADERS = (InbetweenLoadSVD, InbetweenLoadBackwardMotion, InbetweenConvertBackwardMotion)
 NAN, INFINITE = float("nan"), float("inf")
@@ -71,6 +72,7 @@ def connected(models):
         "positive": positive,
         "negative": negative,
         "latent_image": latent,
+        "settings": settings(),
     }
 
 
@@ -84,7 +86,8 @@ def good_values(node, connected) -> dict:
             values[item.id] = item.default if item.default is not None else options[0]
         elif isinstance(item, io.Sampler.Input):
             values[item.id] = comfy.samplers.sampler_object("euler")
-        else:
+        # What need not be connected may count in place of widgets.
+        elif not item.optional:
             values[item.id] = connected[item.id]
     return values
 
@@ -147,16 +150,22 @@ def test_numpys_largest_seed_and_truth_are_taken():
 
 def test_sampler_takes_whole_floats_and_the_largest_seed(connected):
     values = {name: connected[name] for name in ("model", "positive", "negative", "latent_image")}
-    settings = {**DEFAULTS, "steps": 1.0, "seed": 2**64 - 1, "reinjections": 0.0, "guidance_max": 3}
-    result = InbetweenDualDirectionKSampler.execute(**values, **settings).args[0]["samples"]
-    again = InbetweenDualDirectionKSampler.execute(**values, **{**settings, "steps": 1}).args[0]["samples"]
+    floats = {**SETTINGS, "steps": 1.0, "reinjections": 0.0, "guidance_max": 3}
+    (chosen,) = InbetweenSettings.execute("paper", **floats).args
+    assert chosen == settings(steps=1) and type(chosen.sampler.steps) is int
+    values |= {"preset": "paper", "denoise": 1, "settings": chosen}
+    result, again = (
+        InbetweenDualDirectionKSampler.execute(**values, seed=seed).args[0]["samples"]
+        for seed in (2**64 - 1, np.uint64(2**64 - 1))
+    )
     assert torch.equal(result, again) and result.isfinite().all()
 
 
 @pytest.mark.parametrize("denoise", [1e-9, 1e-300, 5e-324])
 @pytest.mark.parametrize("scheduler", ["karras", "align_your_steps"])
 def test_denoise_that_asks_for_a_run_without_end_is_named(connected, denoise, scheduler):
-    values = good_values(InbetweenDualDirectionKSampler, connected) | {"denoise": denoise, "scheduler": scheduler}
+    values = good_values(InbetweenDualDirectionKSampler, connected) | {"denoise": denoise}
+    values["settings"] = settings(scheduler=scheduler, steps=50)
     with pytest.raises(ValueError, match=r"^denoise: expected 0, or at least .*, found .*\. Raise it"):
         InbetweenDualDirectionKSampler.execute(**values)
 

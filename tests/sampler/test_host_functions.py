@@ -13,7 +13,7 @@ from comfy_extras.nodes_eps import EpsilonScaling
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
-from generative_inbetweening.nodes import InbetweenDualDirectionKSampler, InbetweenLoadBackwardMotion, InbetweenLoadSVD
+from generative_inbetweening.nodes import InbetweenLoadBackwardMotion, InbetweenLoadSVD, InbetweenSettings
 from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
 from helpers.small_model import encode, plain_ksampler, sample
 
@@ -220,7 +220,7 @@ def test_schedulers_and_samplers_of_packs_that_come_later(models, encoded, expec
     monkeypatch.setitem(handlers, "late", handlers["karras"])
     monkeypatch.setattr(comfy.samplers.KSampler, "SCHEDULERS", [*comfy.samplers.KSampler.SCHEDULERS, "late"])
     monkeypatch.setattr(comfy.samplers.KSampler, "SAMPLERS", [*comfy.samplers.KSampler.SAMPLERS, "late"])
-    offered = InbetweenDualDirectionKSampler.INPUT_TYPES()["required"]
+    offered = InbetweenSettings.INPUT_TYPES()["optional"]
     for name in ("scheduler", "sampler_name"):
         assert "late" in offered[name][1]["options"]
     assert torch.equal(sample(models[0], encoded, scheduler="late"), expected)

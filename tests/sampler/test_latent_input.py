@@ -4,16 +4,18 @@ import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, RandomNoise, SamplerCustomAdvanced
 from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler
-from helpers.small_model import DEFAULTS, FRAMES, encode, plain_ksampler
+from helpers.small_model import FRAMES, SETTINGS, encode, plain_ksampler, settings
 
 NAN = float("nan")
-ONE_STEP = {**DEFAULTS, "steps": 1, "guidance_min": 1.0, "guidance_max": 1.0}
+ONE_STEP = {"steps": 1, "guidance_min": 1.0, "guidance_max": 1.0}
 
 
 def run(model, encoded, **changes):
     """The LATENT that the KSampler gives for the empty latent with these changes."""
     positive, negative, latent = encoded
-    return InbetweenDualDirectionKSampler.execute(model, positive, negative, {**latent, **changes}, **ONE_STEP).args[0]
+    return InbetweenDualDirectionKSampler.execute(
+        model, positive, negative, {**latent, **changes}, 1, "paper", 1.0, settings=settings(**ONE_STEP)
+    ).args[0]
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_the_guider_names_them_too(untouched, encoded):
     positive, negative, _ = encoded
     names = ("guidance_min", "guidance_max", "fusion", "strategy", "temporal_attention", "videos_per_call")
     guider = InbetweenDualDirectionGuider.execute(
-        untouched, positive, negative, **{name: ONE_STEP[name] for name in names}
+        untouched, positive, negative, **{name: {**SETTINGS, **ONE_STEP}[name] for name in names}
     ).args[0]
     sigmas = BasicScheduler.execute(untouched, "karras", 2, 1.0).args[0]
     for samples in (torch.ones(FRAMES, 16, 8, 8), torch.zeros(FRAMES, 4, 16, 8), torch.full((FRAMES, 4, 8, 8), NAN)):

@@ -16,7 +16,7 @@ from generative_inbetweening.nodes import InbetweenLoadBackwardMotion, Inbetween
 from generative_inbetweening.weights.host import build_unet
 from generative_inbetweening.weights.svd import read_folder
 from helpers.model_folders import REFERENCE
-from helpers.small_model import DEFAULTS, sample
+from helpers.small_model import SETTINGS, sample
 
 MODEL = "tiny-svd-xt/"
 
@@ -98,7 +98,7 @@ def test_attention_back_ends(models, encoded, expected, name, monkeypatch):
     print(f"{name}: {difference(result, expected):.1e}")
     assert difference(result, expected) < 1e-3
     # Two calls a step: 16 spatial attentions in each, and 16 temporal ones for either direction.
-    assert len(calls) == 2 * DEFAULTS["steps"] * (16 + 2 * 16)
+    assert len(calls) == 2 * SETTINGS["steps"] * (16 + 2 * 16)
 
 
 @pytest.mark.skipif(not os.environ.get("INBETWEEN_COMPILE"), reason="takes half a minute: set INBETWEEN_COMPILE=1")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
 from generative_inbetweening.sampler.unet_patches import UNET_CALL, temporal_attention_layers
-from helpers.small_model import DEFAULTS, FRAMES, SIZE, encode, plain_ksampler, sample, unpatched, watched
+from helpers.small_model import FRAMES, SETTINGS, SIZE, encode, plain_ksampler, sample, unpatched, watched
 
 from nodes import SetLatentNoiseMask
 
@@ -199,7 +199,7 @@ def test_progress_counts_evaluations_and_ends_full(models, encoded, monkeypatch)
 def test_guidance_of_one_leaves_out_the_unconditional_half(models, encoded):
     calls = []
     sample(watched(models[0], calls.append), encoded, guidance_min=1.0, guidance_max=1.0)
-    assert len(calls) == DEFAULTS["steps"]
+    assert len(calls) == SETTINGS["steps"]
     assert all(arguments["c"]["transformer_options"]["cond_or_uncond"] == [0, 0] for arguments in calls)
 
 

@@ -1,23 +1,32 @@
 """Strategies, the guidance interval, schedules and presets against their plain statements."""
 
+import dataclasses
+
 import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
-from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenDualDirectionKSampler, InbetweenLoadSVD
+from generative_inbetweening.nodes import (
+    InbetweenDualDirectionGuider,
+    InbetweenDualDirectionKSampler,
+    InbetweenKeyframeSequence,
+    InbetweenLoadSVD,
+    InbetweenSettings,
+)
 from generative_inbetweening.sampler import settings as presets
 from generative_inbetweening.sampler.ksampler import align_your_steps
 from generative_inbetweening.sampler.settings import STRATEGIES, TRAINING_FREE, VIDEOS_PER_CALL
-from helpers.small_model import DEFAULTS, FRAMES, sample, unpatched, watched
+from helpers.small_model import FRAMES, SEED, sample, settings, unpatched, watched
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 ENDPOINT_CORRECTION = "endpoint-correction"
 ALTERNATING = [name for name in STRATEGIES if name.startswith("alternating")]
 
 
-def untouched() -> dict:
-    """The inputs that presets set, as a new node holds them."""
-    return {name: presets.DEFAULTS[name] for name in DEFAULTS if name in presets.DEFAULTS}
+def by_preset(model, encoded, preset: str, **connected) -> torch.Tensor:
+    """The Dual-Direction KSampler's latents as its widgets and links say."""
+    run = InbetweenDualDirectionKSampler.execute(model, *encoded, SEED, preset, 1.0, **connected)
+    return run.args[0]["samples"]
 
 
 @pytest.mark.slow
@@ -101,17 +110,9 @@ def test_motion_prior_distillation_computes_one_direction_in_every_videos_per_ca
 def test_an_evaluation_takes_as_many_videos_as_announced(models, encoded, strategy, guidance_max):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
-    sampler, directions = presets.chosen_settings(
-        "custom",
-        "2",
-        **{
-            **{name: DEFAULTS.get(name, value) for name, value in presets.DEFAULTS.items()},
-            "strategy": strategy,
-            "guidance_max": guidance_max,
-        },
-    )
+    chosen = settings(strategy=strategy, guidance_max=guidance_max)
     sample(model, encoded, strategy=strategy, guidance_max=guidance_max)
-    assert sum(calls) == directions.videos_of_an_evaluation() * sampler.sampler_steps(directions)
+    assert sum(calls) == chosen.guider.videos_of_an_evaluation() * chosen.sampler.sampler_steps(chosen.guider)
 
 
 def test_alternating_refuses_another_sampler(models, encoded):
@@ -190,50 +191,74 @@ def test_align_your_steps_samples(models, encoded):
 @pytest.mark.slow
 def test_paper_preset_is_the_released_setting_bit_for_bit(models, encoded, monkeypatch):
     # The released number of steps takes minutes here; a shorter run of both has the same steps in it.
-    short = {**presets.PRESETS["paper"], "steps": 2}
-    monkeypatch.setitem(presets.PRESETS, "paper", short)
-    monkeypatch.setitem(presets.DEFAULTS, "steps", 50)
-    by_preset = sample(models[0], encoded, **{**untouched(), "preset": "paper"})
-    by_hand = sample(models[0], encoded, **{**untouched(), "steps": 2, "preset": "custom"})
-    assert torch.equal(by_preset, by_hand)
+    monkeypatch.setitem(presets.PRESETS, "paper", {**presets.PRESETS["paper"], "steps": 2})
+    released = {
+        "strategy": "dual-direction",
+        "temporal_attention": "rotated",
+        "fusion": "average",
+        "guidance_min": 1.0,
+        "guidance_max": 3.0,
+        "guidance_start": 0.0,
+        "guidance_end": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "karras",
+        "reinjections": 5,
+        "reinjection_share": 0.5,
+    }
+    by_hand = sample(models[0], encoded, **released, steps=2)
+    assert torch.equal(by_preset(models[0], encoded, "paper"), by_hand)
 
 
-def test_defaults_of_the_node_are_those_of_the_presets():
-    schema = {entry.id: entry for entry in InbetweenDualDirectionKSampler.define_schema().inputs}
+def test_inputs_of_the_settings_hold_what_the_default_preset_says():
+    schema = {entry.id: entry for entry in InbetweenSettings.define_schema().inputs}
+    assert set(schema) == {"preset", "videos_per_call", *presets.DEFAULTS}
     for name, value in presets.DEFAULTS.items():
         assert schema[name].default == value
-    assert schema["preset"].default == "custom"
-    assert {**presets.PRESETS["paper"]} == presets.DEFAULTS
+    for node in (InbetweenSettings, InbetweenDualDirectionKSampler, InbetweenKeyframeSequence):
+        assert {entry.id: entry for entry in node.define_schema().inputs}["preset"].default == "paper"
+    assert presets.PRESETS["paper"] == presets.DEFAULTS
 
 
-def test_old_graphs_without_the_new_inputs_still_run(models, encoded):
-    newer = {"guidance_start": 0.0, "guidance_end": 1.0, "preset": "custom"}
-    older = {name: value for name, value in {**DEFAULTS, "steps": 2}.items() if name not in newer}
-    run = InbetweenDualDirectionKSampler.execute
-    without, with_them = (run(models[0], *encoded, **older, **more).args[0]["samples"] for more in ({}, newer))
-    assert torch.equal(without, with_them)
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_settings_that_a_graph_leaves_out_are_the_presets(preset):
+    (chosen,) = InbetweenSettings.execute(preset).args
+    assert (
+        chosen
+        == presets.chosen_settings(preset)
+        == InbetweenSettings.execute(preset, **presets.PRESETS[preset]).args[0]
+    )
+    (changed,) = InbetweenSettings.execute(preset, steps=33, guidance_end=0.5).args
+    assert changed.sampler == dataclasses.replace(chosen.sampler, steps=33)
+    assert changed.guider == dataclasses.replace(chosen.guider, guidance_end=0.5)
+
+
+def test_connected_settings_count_in_place_of_the_preset(models, encoded):
+    chosen = settings(steps=1, fusion="weighted")
+    expected = sample(models[0], encoded, steps=1, fusion="weighted")
+    for preset in presets.PRESETS:
+        assert torch.equal(by_preset(models[0], encoded, preset, settings=chosen), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "paper"])
-def test_presets_override_what_nobody_touched(models, encoded, preset):
+def test_presets_take_as_much_work_as_they_say(models, encoded, preset):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
-    assert torch.isfinite(sample(model, encoded, **untouched(), preset=preset)).all()
-    assert sum(calls) <= {"balanced": 70, "fast": 30, "training-free": 30}[preset]
+    assert torch.isfinite(by_preset(model, encoded, preset)).all()
+    assert sum(calls) == {"balanced": 52, "fast": 28, "training-free": 28}[preset]
 
 
 @pytest.mark.slow
 def test_training_free_preset_needs_no_backward_weights(models, encoded):
     plain, _, _ = InbetweenLoadSVD.execute("tiny-svd-xt/").args
     assert torch.equal(
-        sample(plain, encoded, **untouched(), preset="training-free"),
-        sample(models[0], encoded, **untouched(), preset="training-free"),
+        by_preset(plain, encoded, "training-free"),
+        by_preset(models[0], encoded, "training-free"),
     )
 
 
-def test_a_setting_that_contradicts_the_preset_is_named(models, encoded):
-    with pytest.raises(ValueError, match="^preset: fast sets steps to .* but steps was changed to 33.*custom"):
-        sample(models[0], encoded, **{**untouched(), "steps": 33}, preset="fast")
-    with pytest.raises(ValueError, match="^preset: expected one of custom, paper"):
-        sample(models[0], encoded, preset="slow")
+def test_a_preset_that_there_is_not_is_named(models, encoded):
+    with pytest.raises(ValueError, match="^preset: expected one of paper, balanced, .*found 'slow'"):
+        by_preset(models[0], encoded, "slow")
+    with pytest.raises(ValueError, match="^preset: expected one of paper, balanced, .*found 'custom'"):
+        InbetweenSettings.execute("custom")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from generative_inbetweening.sampler.method.noise import stream_seed
 from generative_inbetweening.sampler.settings import STRATEGIES, VIDEOS_PER_CALL
-from helpers.small_model import DEFAULTS, encode, sample
+from helpers.small_model import SEED, SETTINGS, encode, sample
 from helpers.two_unets import (
     TwoUNets,
     two_unet_alternating,
@@ -43,9 +43,9 @@ def two_unet_video(unets, models, encoded, strategy: str, fusion: str, maps: str
         maps == "rotated",
     )
     model = directions.models["forward"].model
-    sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", DEFAULTS["steps"]).tolist()
+    sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", SETTINGS["steps"]).tolist()
     # The host's noise at the highest level.
-    x = comfy.sample.prepare_noise(encoded[2]["samples"], DEFAULTS["seed"]) * (1 + sigmas[0] ** 2) ** 0.5
+    x = comfy.sample.prepare_noise(encoded[2]["samples"], SEED) * (1 + sigmas[0] ** 2) ** 0.5
     if strategy.startswith("alternating"):
         x = two_unet_alternating(
             directions,
@@ -53,7 +53,7 @@ def two_unet_video(unets, models, encoded, strategy: str, fusion: str, maps: str
             sigmas,
             directions.keyframe("forward"),
             directions.keyframe("backward"),
-            stream_seed(DEFAULTS["seed"], "sampler"),
+            stream_seed(SEED, "sampler"),
         )
     elif strategy == "endpoint-correction":
         x = two_unet_endpoint_correction(directions, x, sigmas)

@@ -17,7 +17,7 @@ from generative_inbetweening.sequence.plan import (
     clip_seed,
 )
 from helpers.sequences import keyframes, sequence
-from helpers.small_model import DEFAULTS, encode, sample
+from helpers.small_model import SETTINGS, encode, sample
 
 from nodes import VAEDecode
 
@@ -43,7 +43,7 @@ sequence(load(pathlib.Path(sys.argv[3])), keyframes(4))
 
 
 def test_two_keyframes_are_the_ksamplers_video(models):
-    images, latents = sequence(models, keyframes(2), steps=DEFAULTS["steps"])
+    images, latents = sequence(models, keyframes(2), steps=SETTINGS["steps"])
     expected = sample(models[0], encode(models))
     assert torch.equal(latents, expected)
     assert torch.equal(images, VAEDecode().decode(models[2], {"samples": expected})[0])
