@@ -98,6 +98,7 @@ class InbetweenEncodeKeyframes(Node):
                     ),
                 ),
                 inputs.fit(),
+                inputs.separate_noise(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="All keyframes."),
@@ -122,6 +123,7 @@ class InbetweenEncodeKeyframes(Node):
         seed,
         fit,
         middle_keyframes=(),
+        separate_noise=False,
     ):
         encoded = encode_keyframes(
             clip_vision,
@@ -137,6 +139,7 @@ class InbetweenEncodeKeyframes(Node):
             seed=seed,
             fit=fit,
             middle=middle_keyframes,
+            separate_noise=separate_noise,
         )
         remark_on_keyframes(first_keyframe, last_keyframe, width, height, frames, fit)
         for keyframe in middle_keyframes:

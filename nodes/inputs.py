@@ -85,6 +85,19 @@ def fit() -> io.Input:
     )
 
 
+def separate_noise() -> io.Input:
+    """Whether each keyframe gets noise of its own."""
+    return io.Boolean.Input(
+        "separate_noise",
+        default=False,
+        optional=True,
+        tooltip=(
+            "On: each keyframe gets a draw of noise_augmentation of its own, as in ViBiDSampler, for the "
+            "alternating strategies. Off: one draw for both, as released for dual-direction."
+        ),
+    )
+
+
 def steps() -> io.Input:
     """The number of sampling steps."""
     return io.Int.Input(
@@ -170,6 +183,41 @@ def reinjection() -> list[io.Input]:
             max=1.0,
             step=0.05,
             tooltip=("Share of the steps, from the first, that are repeated. 0: none; 0.5: as released."),
+        ),
+    ]
+
+
+def jumps() -> list[io.Input]:
+    """How far back a re-injection goes, from which step on, and with how much noise."""
+    return [
+        io.Int.Input(
+            "jump_length",
+            default=1,
+            min=1,
+            max=100,
+            optional=True,
+            tooltip=(
+                "How many steps a re-injection goes back and repeats at once. 1: as released; 5: as Time Reversal "
+                "Fusion, with reinjections 1, reinjection_share 0.2 and repeat_first_step off."
+            ),
+        ),
+        io.Boolean.Input(
+            "repeat_first_step",
+            default=True,
+            optional=True,
+            tooltip="On: re-injections begin with the first step, as released. Off: as Time Reversal Fusion.",
+        ),
+        io.Float.Input(
+            "noise_ratio",
+            default=1.0,
+            min=0.0,
+            max=2.0,
+            step=0.01,
+            optional=True,
+            tooltip=(
+                "Share of the noise that a re-injection adds. 1: as much as the step took away, as released; 0.95: as "
+                "Time Reversal Fusion for video frames; much less blurs."
+            ),
         ),
     ]
 

@@ -130,10 +130,13 @@ class InbetweenReinjectionSampler(Node):
             inputs=[
                 io.Sampler.Input("sampler", tooltip="The sampler to repeat, from KSamplerSelect."),
                 *inputs.reinjection(),
+                *inputs.jumps(),
             ],
             outputs=[io.Sampler.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, sampler, reinjections, reinjection_share):
-        return io.NodeOutput(ReinjectionSampler(sampler, reinjections, reinjection_share))
+    def execute(cls, sampler, reinjections, reinjection_share, jump_length=1, repeat_first_step=True, noise_ratio=1.0):
+        return io.NodeOutput(
+            ReinjectionSampler(sampler, reinjections, reinjection_share, jump_length, repeat_first_step, noise_ratio)
+        )

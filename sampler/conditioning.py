@@ -16,6 +16,7 @@ from .method.alternating import KeyframeLatents
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
 _MIDDLE_KEYFRAMES = "inbetween_middle_keyframes"
+_CLEAN_KEYFRAMES = "inbetween_clean_keyframes"
 _UNSUPPORTED = {"area": "areas", "control": "ControlNet", "gligen": "GLIGEN"}
 _NUMBERS = ("fps", "motion_bucket_id", "augmentation_level", "strength")
 
@@ -55,10 +56,12 @@ def keyframe_conditioning(
     motion_bucket: int,
     augmentation: float,
     middle: MiddleKeyframes | None = None,
+    clean: KeyframeLatents | None = None,
 ) -> tuple[Conditioning, Conditioning]:
     """(positive, negative) for the first and the last keyframe; unconditional is zero embedding and zero latent.
 
-    `embeddings`: two of `[1, 1, channels]`; `latents`: two of `[1, 4, h, w]`, the VAE's, not multiplied by its scale.
+    `embeddings`: two of `[1, 1, channels]`; `latents`: two of `[1, 4, h, w]`, the VAE's, not multiplied by its scale;
+    `clean`: the same latents of the pictures without augmentation noise, by default those with it.
     """
     options = {"motion_bucket_id": motion_bucket, "fps": fps, "augmentation_level": augmentation}
 
@@ -69,6 +72,8 @@ def keyframe_conditioning(
     positive, negative = entry(1.0), entry(0.0)
     if middle is not None:
         positive[0][1][_MIDDLE_KEYFRAMES] = middle
+    if clean is not None:
+        positive[0][1][_CLEAN_KEYFRAMES] = clean
     return positive, negative
 
 
@@ -105,6 +110,16 @@ def middle_keyframes(conditioning: Conditioning) -> MiddleKeyframes | None:
     return conditioning[0][1].get(_MIDDLE_KEYFRAMES)
 
 
+def clean_keyframe_latents(
+    conditioning: Conditioning, scaled: Callable[[torch.Tensor], torch.Tensor]
+) -> KeyframeLatents:
+    """As `keyframe_latents`, of the pictures without augmentation noise where the conditioning carries them."""
+    clean = conditioning[0][1].get(_CLEAN_KEYFRAMES)
+    if clean is None:
+        return keyframe_latents(conditioning, scaled)
+    return KeyframeLatents(scaled(clean.first), scaled(clean.last))
+
+
 def check_conditioning(conditioning: Conditioning, name: str) -> None:
     """Raises ValueError for conditioning whose meaning in the backward direction is not defined, or that another node
     has broken.
@@ -123,11 +138,13 @@ def check_conditioning(conditioning: Conditioning, name: str) -> None:
 def _check_numbers(embedding: torch.Tensor, options: dict, name: str) -> None:
     last, latent = options[_LAST_KEYFRAME], options.get("concat_latent_image")
     middle = options.get(_MIDDLE_KEYFRAMES)
+    clean = options.get(_CLEAN_KEYFRAMES)
     tensors = [
         (embedding, 3),
         (latent, 4),
         *([(last.embedding, 3), (last.latent, 4)] if isinstance(last, LastKeyframe) else [(None, 3)]),
         *([] if middle is None else [(middle.latents if isinstance(middle, MiddleKeyframes) else None, 4)]),
+        *([(clean.first, 4), (clean.last, 4)] if isinstance(clean, KeyframeLatents) else []),
     ]
     for tensor, dimensions in tensors:
         if (

@@ -24,6 +24,7 @@ from .conditioning import (
     check_conditioning,
     check_embedding,
     check_latent,
+    clean_keyframe_latents,
     embedding_width,
     keyframe_latents,
     middle_keyframes,
@@ -120,7 +121,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             check_embedding(conditioning, name, embedding_width(self.model_patcher))
         check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.alternating:
-            sampler = AlternatingSampler(sampler, self._keyframe_latents())
+            clean = clean_keyframe_latents(self._keyframes["positive"], self.model_patcher.model.process_latent_in)
+            sampler = AlternatingSampler(sampler, clean)
         seed = stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas))
         # A clone of our own carries the method's injections while it samples.
         model, self.model_patcher = self.model_patcher, self.model_patcher.clone()

@@ -19,6 +19,7 @@ from ..common.intermediate import handed_on
 from ..common.latents import LATENT_PIXELS, latent_shape
 from ..common.out_of_memory import is_out_of_memory
 from .conditioning import Conditioning, MiddleKeyframes, keyframe_conditioning
+from .method.alternating import KeyframeLatents
 from .method.noise import seeded_noise, stream_seed
 from .settings import check_choice
 
@@ -72,11 +73,13 @@ def encode_keyframes(
     seed: int,
     fit: str,
     middle: Sequence[MiddleKeyframe] = (),
+    separate_noise: bool = False,
 ) -> tuple[Conditioning, Conditioning, dict]:
     """(positive, negative, empty latent) for two keyframes, each `[1, height, width, channels]` in 0…1.
 
-    One draw of augmentation noise serves both pictures; `middle`, those inside the clip, have none. Raises ValueError,
-    naming the input, for pictures, sizes or a number of frames that cannot be used.
+    One draw of augmentation noise serves both pictures, as in the release of Wang et al.; `separate_noise`: each has
+    one of its own, as in that of ViBiDSampler (arXiv 2410.05651). `middle`, those inside the clip, have none. Raises
+    ValueError, naming the input, for pictures, sizes or a number of frames that cannot be used.
     """
     _check_clip(width, height, frames)
     check_choice("fit", fit, FITS)
@@ -85,9 +88,17 @@ def encode_keyframes(
         fit_picture(one_picture(picture, name), width, height, fit)
         for name, picture in (("first_keyframe", first), ("last_keyframe", last))
     ]
-    noise = seeded_noise((1, 3, height, width), stream_seed(seed, "augmentation"))
+    noise = [
+        seeded_noise((1, 3, height, width), stream_seed(seed, *stream))
+        for stream in (("augmentation",), ("augmentation", "last") if separate_noise else ("augmentation",))
+    ]
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
-    latents = [_latent(vae, add_augmentation_noise(picture, noise, noise_augmentation)) for picture in pictures]
+    latents = [
+        _latent(vae, add_augmentation_noise(picture, draw, noise_augmentation))
+        for picture, draw in zip(pictures, noise, strict=True)
+    ]
+    # What the alternating strategies lead to.
+    clean = [_latent(vae, picture) for picture in pictures] if noise_augmentation else latents
     positive, negative = keyframe_conditioning(
         (embeddings[0], embeddings[1]),
         (latents[0], latents[1]),
@@ -95,7 +106,8 @@ def encode_keyframes(
         fps,
         motion_bucket,
         noise_augmentation,
-        _encoded_middle(vae, middle, width, height, fit),
+        middle=_encoded_middle(vae, middle, width, height, fit),
+        clean=KeyframeLatents(*clean),
     )
     empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
     return positive, negative, {"samples": empty}

@@ -1,6 +1,6 @@
 """The host's SAMPLERs with the method in them: re-injections around any of them, alternating steps in Euler's place.
 
-Re-injection has a sampler make single steps, which some of the host's do not do when they are asked for one: `uni_pc`
+Re-injection has a sampler make some steps and stop, which some of the host's do not do when they are asked to: `uni_pc`
 and older hosts' `sa_solver` show a step's latents only to the model's next evaluation and return those from before it;
 `uni_pc`, `dpm_fast` and `dpm_adaptive` stop at the last level above 0.
 """
@@ -23,10 +23,19 @@ _LOWEST_LEVEL = 0.001
 class ReinjectionSampler(comfy.samplers.KSAMPLER):
     """Any k-diffusion SAMPLER of the host, with re-injections on the first `share` of its steps.
 
-    Raises ValueError when the sampler is none of the host's k-diffusion samplers, or has re-injections already.
+    `jump_length`, `repeat_first_step`, `noise_ratio`: as in `method/reinjection.py`. Raises ValueError when the sampler
+    is none of the host's k-diffusion samplers, or has re-injections already.
     """
 
-    def __init__(self, sampler: comfy.samplers.KSAMPLER, reinjections: int, share: float):
+    def __init__(
+        self,
+        sampler: comfy.samplers.KSAMPLER,
+        reinjections: int,
+        share: float,
+        jump_length: int = 1,
+        repeat_first_step: bool = True,
+        noise_ratio: float = 1.0,
+    ):
         if not hasattr(sampler, "sampler_function"):
             raise ValueError(
                 f"sampler: expected one of ComfyUI's samplers, found {type(sampler).__name__}, which runs "
@@ -37,18 +46,24 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
                 "sampler: expected a sampler without re-injections, found a Noise Re-injection Sampler. "
                 "Connect its own sampler here and remove it: re-injections are set in one node."
             )
-        self.reinjections, self.share = reinjections, share
+        self._repeats = {
+            "reinjections": reinjections,
+            "share": share,
+            "jump_length": jump_length,
+            "repeat_first_step": repeat_first_step,
+        }
         # The sampler's own options stay with it, whatever their names.
         options = {
             "sampler_function": partial(making_single_steps(sampler.sampler_function), **sampler.extra_options),
-            "reinjections": reinjections,
-            "share": share,
+            "inner_sampler_function": partial(stopping_at_the_last(sampler.sampler_function), **sampler.extra_options),
+            "noise_ratio": noise_ratio,
+            **self._repeats,
         }
         super().__init__(sample_with_reinjection, options, sampler.inpaint_options)
 
     def sampler_steps(self, steps: int) -> int:
         """How many sampler steps run in all, re-injections included."""
-        return steps_with_reinjections(steps, self.reinjections, self.share)
+        return steps_with_reinjections(steps, **self._repeats)
 
 
 class AlternatingSampler(comfy.samplers.KSAMPLER):
@@ -79,40 +94,48 @@ class AlternatingSampler(comfy.samplers.KSAMPLER):
 
 def making_single_steps(sampler_function: SamplerFunction) -> SamplerFunction:
     """A k-diffusion sampler that makes one step when it is given two noise levels; with more it is as it was."""
-    name = getattr(sampler_function, "__name__", "")
-    if name in _SHOWN_TO_THE_NEXT_EVALUATION + _STOPPING_ABOVE_ZERO:
-        return partial(
-            _single_step, sampler_function, name in _SHOWN_TO_THE_NEXT_EVALUATION, name in _STOPPING_ABOVE_ZERO
-        )
-    return sampler_function
+    name, at_last = getattr(sampler_function, "__name__", ""), stopping_at_the_last(sampler_function)
+    if name not in _SHOWN_TO_THE_NEXT_EVALUATION + _STOPPING_ABOVE_ZERO:
+        return sampler_function
 
-
-def _single_step(
-    sampler_function: SamplerFunction,
-    shown: bool,
-    above_zero: bool,
-    model,
-    x: torch.Tensor,
-    sigmas: torch.Tensor,
-    **arguments,
-) -> torch.Tensor:
-    """Between two levels, a third makes the sampler finish the step: one before 0, or one whose evaluation shows it."""
-    if len(sigmas) == 2 and sigmas[1] == 0 and above_zero:
-        sigmas = torch.stack([sigmas[0], sigmas[0].clamp(max=_LOWEST_LEVEL), sigmas[1]])
-    elif len(sigmas) == 2 and sigmas[1] > 0 and shown:
-        sigmas = torch.stack([*sigmas, sigmas[1] / 2])
-    else:
-        shown = False
-    if not shown:
+    def single_step(model, x: torch.Tensor, sigmas: torch.Tensor, **arguments) -> torch.Tensor:
+        if len(sigmas) == 2 and sigmas[1] > 0:
+            return at_last(model, x, sigmas, **arguments)
+        if len(sigmas) == 2 and name in _STOPPING_ABOVE_ZERO:
+            # One more level before 0 makes the sampler finish the step.
+            sigmas = torch.stack([sigmas[0], sigmas[0].clamp(max=_LOWEST_LEVEL), sigmas[1]])
+            if name in _SHOWN_TO_THE_NEXT_EVALUATION:
+                return _until_below(float(sigmas[:2].mean()), sampler_function, model, x, sigmas, **arguments)
         return sampler_function(model, x, sigmas, **arguments)
+
+    return single_step
+
+
+def stopping_at_the_last(sampler_function: SamplerFunction) -> SamplerFunction:
+    """A k-diffusion sampler that gives the latents at the last of its noise levels, all of which are above 0."""
+    if getattr(sampler_function, "__name__", "") not in _SHOWN_TO_THE_NEXT_EVALUATION:
+        return sampler_function
+
+    def at_last(model, x: torch.Tensor, sigmas: torch.Tensor, **arguments) -> torch.Tensor:
+        # One more level makes the sampler evaluate, and so show, the latents at the last one.
+        levels = torch.stack([*sigmas, sigmas[-1] / 2])
+        return _until_below(float(sigmas[-2:].mean()), sampler_function, model, x, levels, **arguments)
+
+    return at_last
+
+
+def _until_below(
+    level: float, sampler_function: SamplerFunction, model, x: torch.Tensor, sigmas: torch.Tensor, **arguments
+) -> torch.Tensor:
+    """The latents that the sampler shows to the first evaluation below a noise level."""
     try:
-        return sampler_function(_UntilBelow(model, float(sigmas[:2].mean())), x, sigmas, **arguments)
-    except _Reached as step:
-        return step.latents
+        return sampler_function(_UntilBelow(model, level), x, sigmas, **arguments)
+    except _Reached as reached:
+        return reached.latents
 
 
 class _Reached(Exception):
-    """Ends a sampler's run when its step's latents have been shown to the model."""
+    """Ends a sampler's run when its last step's latents have been shown to the model."""
 
     def __init__(self, latents: torch.Tensor):
         super().__init__()

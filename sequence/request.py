@@ -13,7 +13,7 @@ from ..sampler.settings import GuiderSettings, SamplerSettings
 from .fingerprint import fingerprint, model_fingerprint
 
 # To be raised whenever the same request gives another video than before.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ClipSettings:
     seed: int
     sampler_settings: SamplerSettings
     guider_settings: GuiderSettings
+    separate_noise: bool = False
 
 
 def request_fingerprint(model, clip_vision, vae, settings: ClipSettings) -> str:

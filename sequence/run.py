@@ -208,6 +208,7 @@ class _Run:
             noise_augmentation=settings.noise_augmentation,
             seed=settings.seed,
             fit=settings.fit,
+            separate_noise=settings.separate_noise,
         )
         check_embedding(positive, "clip_vision", embedding_width(self._model))
         sampled = dual_direction_ksampler(

@@ -12,10 +12,11 @@ and between the directions  x ← x + sqrt(σ² − σ′²) · N(0, 1).
 With backward-motion weights the backward half-step uses the attention maps of the forward half-step, which looked at
 the latents before the re-noising.
 
-DDS solves a least-squares problem for one known frame; for a whole frame its solution is that frame.
+DDS solves a least-squares problem for one known frame; for a whole frame its solution is that frame. It leads to the
+keyframes as they are encoded without augmentation noise.
 
-Two things differ from the authors' release, both in what is fed in: their DDS leads to keyframes encoded without
-augmentation noise, ours to the keyframes of the conditioning; and they draw that noise for each keyframe, we once.
+As the authors' release, with its settings: 25 steps, fps 7, `separate_noise` in Encode Keyframes. One thing differs:
+their VAE draws the keyframes' latents from its distribution, ours takes the mode.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ _POST_CFG = "sampler_post_cfg_function"
 
 @dataclass(frozen=True)
 class KeyframeLatents:
-    """Both keyframes as the sampled latents hold them: `[1, 4, h, w]`, multiplied by the VAE's scale."""
+    """Both keyframes, each `[1, 4, h, w]`; where nothing else is said, as the sampled latents hold them (scaled)."""
 
     first: torch.Tensor
     last: torch.Tensor

@@ -123,3 +123,25 @@ def test_augmentation_noise_is_added_in_minus_one_to_one():
     noisy = keyframes.add_augmentation_noise(picture, noise, 0.1)
     expected = (picture * 2 - 1).movedim(-1, 1) + 0.1 * noise
     assert torch.allclose((noisy * 2 - 1).movedim(-1, 1), expected, atol=1e-6)
+
+
+def test_each_keyframe_has_noise_of_its_own_only_where_it_is_asked_for(models):
+    picture = pictures()[0]
+    size = {"width": 64, "height": 64, "frames": 4, "fps": 7, "motion_bucket": 127, "seed": 0, "fit": "crop"}
+
+    def noise(separate_noise: bool):
+        """What augmentation does to the latents of the first and the last keyframe, both the same picture."""
+        positive, *_ = keyframes.encode_keyframes(
+            *models[1:], picture, picture, noise_augmentation=0.5, separate_noise=separate_noise, **size
+        )
+        clean = positive[0][1]["inbetween_clean_keyframes"]
+        assert torch.equal(clean.first, encode(models)[0][0][1]["concat_latent_image"])
+        return positive[0][1]["concat_latent_image"] - clean.first, _last(positive) - clean.last
+
+    (first, last), (own_first, own_last) = noise(False), noise(True)
+    assert first.any() and torch.equal(first, last)
+    assert torch.equal(own_first, first) and not torch.allclose(own_last, first, atol=1e-3)
+
+
+def _last(positive) -> torch.Tensor:
+    return positive[0][1]["inbetween_last_keyframe"].latent

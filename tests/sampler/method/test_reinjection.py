@@ -36,6 +36,70 @@ def test_reinjection_goes_back_to_the_noise_level():
 
 
 @pytest.mark.parametrize(
+    ("steps", "share", "jump_length", "repeat_first_step", "expected"),
+    [
+        # The release of Time Reversal Fusion: 50 steps, 10 of them early, one jump back over five.
+        (50, 0.2, 5, False, [range(5, 10)]),
+        (50, 0.2, 5, True, [range(5), range(5, 10)]),
+        (8, 0.5, 2, False, [range(2, 4)]),
+        (9, 0.8, 3, False, [range(1, 4), range(4, 7)]),
+        (5, 1.0, 1, False, [range(step, step + 1) for step in range(1, 5)]),
+        (3, 0.5, 5, True, []),
+    ],
+)
+def test_jumps_are_counted_back_from_the_last_repeated_step(steps, share, jump_length, repeat_first_step, expected):
+    assert reinjection.repeated_runs(steps, share, jump_length, repeat_first_step) == expected
+    made = reinjection.steps_with_reinjections(steps, 3, share, jump_length, repeat_first_step)
+    assert made == steps + 3 * sum(len(jump) for jump in expected)
+
+
+def test_a_jump_adds_the_noise_of_its_levels_and_makes_their_steps_again():
+    sigmas, walk = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.0]), []
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 3, 4, 2, 2, generator=generator)
+
+    def estimate(x, sigma):
+        return x / (1 + sigma)
+
+    def euler(model, x, sigmas, extra_args, callback, disable):
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i])
+            x = denoised + sigmas[i + 1] * (x - denoised) / sigmas[i]
+            callback({"i": i})
+        return x
+
+    x = 8 * torch.randn(3, 4, 2, 2, generator=generator)
+    found = reinjection.sample_with_reinjection(
+        estimate,
+        x,
+        sigmas,
+        {"seed": 3},
+        lambda state: walk.append(state["i"]),
+        sampler_function=euler,
+        reinjections=2,
+        share=0.6,
+        jump_length=2,
+        repeat_first_step=False,
+        noise_ratio=0.9,
+        draw_noise=lambda shape, draw: noise[draw],
+    )
+
+    def made(x, steps):
+        for step in steps:
+            sigma, following = sigmas[step : step + 2].tolist()
+            x = estimate(x, sigma) + following * (x - estimate(x, sigma)) / sigma
+        return x
+
+    x = made(x, [0, 1, 2])
+    for again in (0, 2):
+        # From σ = 1 back to 2 and from 2 back to 4.
+        x = x + 0.9 * (3**0.5 * noise[again] + 12**0.5 * noise[again + 1])
+        x = made(x, [1, 2])
+    assert torch.allclose(found, made(x, [3, 4]), atol=1e-5)
+    assert walk == [0, 1, 2, 1, 2, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
     ("steps", "share", "expected"), [(50, 0.5, 25), (8, 0.5, 4), (5, 0.4, 2), (10, 0.3, 3), (3, 1.0, 3), (7, 0.0, 0)]
 )
 def test_share_of_the_steps_is_rounded_down(steps, share, expected):
