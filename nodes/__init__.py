@@ -9,7 +9,7 @@ from .sampling import (
     InbetweenReinjectionSampler,
     InbetweenSettings,
 )
-from .sequence import InbetweenKeyframeSequence
+from .sequence import InbetweenKeyframe, InbetweenKeyframeSequence
 
 NODES = [
     InbetweenLoadSVD,
@@ -21,6 +21,7 @@ NODES = [
     InbetweenSettings,
     InbetweenDualDirectionGuider,
     InbetweenReinjectionSampler,
+    InbetweenKeyframe,
     InbetweenKeyframeSequence,
     InbetweenContactSheet,
     InbetweenReport,

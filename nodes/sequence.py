@@ -1,13 +1,70 @@
-"""The node that goes through many keyframes."""
+"""The nodes of many keyframes: the chain of them, and the video through all."""
 
 from comfy_api.latest import io
 
 from ..sampler.settings import chosen_settings
+from ..sequence.keyframe_chain import LONGEST, KeyframeChain
 from ..sequence.request import ClipSettings
 from ..sequence.run import sample_sequence
 from . import inputs
 from .node import Node
 from .schema import advanced, schema
+
+Keyframes = io.Custom("INBETWEEN_KEYFRAMES")
+
+
+class InbetweenKeyframe(Node):
+    """Keyframe."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="InbetweenKeyframe",
+            display_name="Keyframe",
+            search_aliases=["keyframe chain", "many keyframes", "storyboard"],
+            description="A keyframe of a sequence: its picture, and how far it is from the next. Chain as many as you "
+            "like, each into the next, and the last into Inbetween Keyframe Sequence.",
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    tooltip="The picture, of any size and aspect: the sequence fits it to the video. Of a batch each "
+                    "picture becomes a keyframe, in their order.",
+                ),
+                Keyframes.Input(
+                    "keyframes",
+                    optional=True,
+                    tooltip="The keyframes before this one, from another Keyframe. The first keyframe has none.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=25,
+                    min=2,
+                    max=LONGEST,
+                    tooltip="Frames from this keyframe to the next, both included. 25 for SVD-XT, 14 for SVD. After "
+                    "the last keyframe it counts in a loop only.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="1: a segment ends exactly here and the next one begins. Lower: the motion goes on through "
+                    "the keyframe inside a longer segment, and keeps less to it. 0: the picture is left out.",
+                ),
+            ],
+            outputs=[
+                Keyframes.Output(
+                    display_name="keyframes",
+                    tooltip="All keyframes so far, for the next Keyframe or Inbetween Keyframe Sequence.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, frames, strength, keyframes=None):
+        return io.NodeOutput((keyframes or KeyframeChain(())).then(image, frames, strength))
 
 
 class InbetweenKeyframeSequence(Node):
@@ -26,19 +83,20 @@ class InbetweenKeyframeSequence(Node):
                 io.Model.Input("model", tooltip=inputs.MODEL),
                 io.ClipVision.Input("clip_vision", tooltip="The CLIP image encoder, from Load SVD Model."),
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
-                io.Image.Input(
+                io.MultiType.Input(
                     "keyframes",
+                    types=[Keyframes, io.Image],
                     tooltip=(
-                        "The pictures in their order, as one batch, from ImageBatch for instance. At least 2; 1 is "
-                        "enough for a loop, which then hardly moves."
+                        "A chain of Keyframe nodes, or a batch of pictures in their order. At least 2; 1 is enough for "
+                        "a loop, which then hardly moves."
                     ),
                 ),
                 io.String.Input(
                     "frames_per_segment",
                     default="25",
                     tooltip=(
-                        "Frames from one keyframe to the next, both included: one number for all, or one for each, "
-                        "such as 8, 14, 8. 25 for SVD-XT, 14 for SVD."
+                        "For a batch of pictures; a chain has its own. Frames from one keyframe to the next, both "
+                        "included: one number for all, or one for each, such as 8, 14, 8. 25 for SVD-XT, 14 for SVD."
                     ),
                 ),
                 io.Boolean.Input(
@@ -94,6 +152,7 @@ class InbetweenKeyframeSequence(Node):
         subdivisions,
         resume,
         guiding_frames=0,
+        close_loop=False,
         settings=None,
     ):
         chosen = settings or chosen_settings(preset)
@@ -112,12 +171,13 @@ class InbetweenKeyframeSequence(Node):
                 resume,
                 clip_settings,
                 guiding_frames,
+                close_loop,
             )
         )
 
 
 def _parts_of_the_run() -> list[io.Input]:
-    """How often in-betweens are made of in-betweens, and what segments have of finished ones."""
+    """How often in-betweens are made of in-betweens, what segments have of finished ones, and how a loop ends."""
     return [
         io.Int.Input(
             "subdivisions",
@@ -147,6 +207,16 @@ def _parts_of_the_run() -> list[io.Input]:
                 "Frames of each segment that guide the next, so that the speed does not jump at their "
                 "keyframe. 0: off; 1 to 3 is a good range. The next segment is sampled over so many frames "
                 "more, and a changed keyframe changes all segments after it."
+            ),
+        ),
+        io.Boolean.Input(
+            "close_loop",
+            default=False,
+            optional=True,
+            tooltip=(
+                "For frame interpolation behind a loop. On: the loop's first frame comes again at its end, so "
+                "that the seam gets its in-betweens, too; drop the last frame after the interpolation. Off: "
+                "the video repeats as it is."
             ),
         ),
     ]

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..common.errors import quoted
 from ..sampler.keyframes import MiddleKeyframe
 from ..sampler.settings import Settings
+from ..sequence.keyframe_chain import KeyframeChain
 
 _LARGEST_SHOWN = 10**30
 # What a wildcard link may bring instead is known by what we need of it; models and pictures are looked at more closely
@@ -20,6 +21,7 @@ _CONNECTED = {
     "CLIP_VISION": (lambda value: _has(value, "encode_image", "model", "patcher"), "a CLIP vision model"),
     "VAE": (lambda value: _has(value, "encode", "decode", "latent_dim", "patcher"), "a VAE"),
     "IMAGE": (lambda value: _has_numbers(value) and value.ndim == 4 and len(value) > 0, "pictures"),
+    "INBETWEEN_KEYFRAMES": (lambda value: isinstance(value, KeyframeChain), "keyframes, from Keyframe"),
     "LATENT": (lambda value: isinstance(value, dict) and _has_numbers(value.get("samples")), "latents"),
     "CONDITIONING": (
         lambda value: (
@@ -58,8 +60,10 @@ def checked_value(item: io.Input, value: Any) -> Any:
         return _of_kind(item, value, isinstance(value, str), "text")
     if isinstance(item, io.Combo.Input):
         return _of_kind(item, value, isinstance(value, str), "a name from the list")
-    fits, what = _CONNECTED.get(item.get_io_type(), (lambda value: True, ""))
-    if not fits(value):
+    # An input may take one of several kinds.
+    kinds = [_CONNECTED.get(kind, (lambda value: True, "")) for kind in item.get_io_type().split(",")]
+    if not any(fits(value) for fits, _ in kinds):
+        what = ", or ".join(what for _, what in kinds)
         raise ValueError(f"{item.id}: expected {what}, found {found(value)}. Check the node that is connected here.")
     return value
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .keyframe_chain import FramesInput
 from .plan import Segment
 
 
@@ -96,13 +97,13 @@ def longest_clip(segments: list[Segment], count: int, loop: bool) -> int:
     )
 
 
-def check_guiding_frames(count: int, segments: list[Segment]) -> None:
+def check_guiding_frames(count: int, segments: list[Segment], frames_input: FramesInput) -> None:
     """Raises ValueError when a neighbour is too short to give so many frames."""
     shortest = min(segment.frames for segment in segments)
     if len(segments) > 1 and count > shortest - 1:
         raise ValueError(
             f"guiding_frames: expected at most {shortest - 1}, one less than the shortest segment's "
-            f"{shortest} frames, found {count}. Lower it, or raise frames_per_segment."
+            f"{shortest} frames, found {count}. Lower it, or raise {frames_input.what}."
         )
 
 

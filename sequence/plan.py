@@ -1,7 +1,7 @@
 """What a sequence of keyframes consists of: its segments, their seeds, and which of their frames are shown.
 
-A segment is the clip between two neighbouring keyframes. Neighbours share a keyframe; the video shows it once, from the
-segment that ends there:
+A segment is the clip between two keyframes of strength 1, one after the other; those of less lie inside it. Neighbours
+share a keyframe; the video shows it once, from the segment that ends there:
 
     frames of K keyframes with F frames a segment = (K − 1) · (F − 1) + 1,    as a loop K · (F − 1)
 
@@ -11,69 +11,46 @@ Subdivided, each pair of neighbouring frames is a pair of keyframes for a clip o
 
 from dataclasses import dataclass
 
-from ..common.errors import quoted
 from ..sampler.method.noise import stream_seed
-
-_SHORTEST = 2
-# As Encode Keyframes.
-_LONGEST = 1024
+from .keyframe_chain import LONGEST, KeyframeChain
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The clip from keyframe `first` to keyframe `last` (their indices), both among its `frames`."""
+    """The clip from keyframe `first` to keyframe `last` (their indices), both among its `frames`.
+
+    `middle`: the keyframes inside it, each with the number of its frame, counted from 0.
+    """
 
     first: int
     last: int
     frames: int
+    middle: tuple[tuple[int, int], ...] = ()
 
 
-def plan_segments(keyframes: int, frames_per_segment: str, loop: bool) -> list[Segment]:
+def plan_segments(chain: KeyframeChain, loop: bool) -> list[Segment]:
     """The segments of a sequence, in order; in a loop the last one leads back to the first keyframe.
 
-    Raises ValueError, naming the input, when there are too few keyframes or the numbers of frames cannot be used.
+    Raises ValueError, naming the input, when a segment with keyframes inside it has more than 1024 frames.
     """
-    if keyframes < 2 and not loop:
+    keyframes, segments = chain.keyframes, []
+    first, middle, frame = 0, [], 0
+    for index in range(len(keyframes) if loop else len(keyframes) - 1):
+        frame += keyframes[index].frames - 1
+        following = (index + 1) % len(keyframes)
+        # The loop's last segment ends at the first keyframe.
+        if following == 0 or keyframes[following].strength == 1:
+            segments.append(Segment(first, following, frame + 1, tuple(middle)))
+            first, middle, frame = following, [], 0
+        elif keyframes[following].strength > 0:
+            middle.append((following, frame))
+    longest = max(segment.frames for segment in segments)
+    if longest > LONGEST:
         raise ValueError(
-            f"keyframes: expected at least 2 pictures, found {keyframes}. Join your pictures to one batch "
-            "with ImageBatch, or switch loop on."
+            f"keyframes: expected at most {LONGEST} frames from one keyframe of strength 1 to the next, found "
+            f"{longest}. Lower the {chain.frames_input.what}, or set the strength of more keyframes to 1."
         )
-    segments = keyframes if loop else keyframes - 1
-    frames = parse_frames_per_segment(frames_per_segment, segments)
-    return [Segment(index, (index + 1) % keyframes, count) for index, count in enumerate(frames)]
-
-
-def parse_frames_per_segment(text: str, segments: int) -> list[int]:
-    """`"8"` → 8 for every segment; `"8, 14, 8"` → one for each.
-
-    Raises ValueError, naming the input, for anything else, another count than `segments`, or a number
-    below 2 or above 1024.
-    """
-    try:
-        frames = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(
-            f"frames_per_segment: expected one number, such as 25, or one for each segment, such as "
-            f"8, 14, 8, found {quoted(text)}. Write numbers with commas between them."
-        ) from error
-    if len(frames) == 1:
-        frames *= segments
-    if len(frames) != segments:
-        raise ValueError(
-            f"frames_per_segment: expected one number or {segments}, one for each segment, found "
-            f"{len(frames)}: {quoted(text)}. Write one number for all segments, or one for each."
-        )
-    if min(frames) < _SHORTEST:
-        raise ValueError(
-            f"frames_per_segment: expected at least {_SHORTEST} frames, the two keyframes, found "
-            f"{quoted(min(frames))}. Raise it."
-        )
-    if max(frames) > _LONGEST:
-        raise ValueError(
-            f"frames_per_segment: expected at most {_LONGEST} frames, found "
-            f"{quoted(max(frames))}. Lower it: 25 for SVD-XT, 14 for SVD."
-        )
-    return frames
+    return segments
 
 
 def clip_seed(seed: int, path: tuple[int, ...]) -> int:
@@ -95,6 +72,6 @@ def clips_to_sample(frames: int, subdivisions: int) -> int:
     return sum((frames - 1) ** level for level in range(subdivisions + 1))
 
 
-def video_frames(segments: list[Segment], subdivisions: int, loop: bool) -> int:
-    """Frames of the whole video, each keyframe once."""
-    return sum(subdivided_frames(segment.frames, subdivisions) - 1 for segment in segments) + (not loop)
+def video_frames(segments: list[Segment], subdivisions: int, seamless: bool) -> int:
+    """Frames of the whole video, each keyframe once; `seamless`: a loop without its first frame again at its end."""
+    return sum(subdivided_frames(segment.frames, subdivisions) - 1 for segment in segments) + (not seamless)

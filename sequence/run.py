@@ -16,13 +16,14 @@ import torch
 from ..common.latents import latent_shape
 from ..sampler.conditioning import check_embedding, embedding_width
 from ..sampler.guider import check_model
-from ..sampler.keyframes import encode_keyframes, one_picture
+from ..sampler.keyframes import encode_keyframes
 from ..sampler.ksampler import check_sampler, dual_direction_ksampler
 from ..sampler.memory_limit import check_one_video_fits
 from ..sampler.progress import Callback, clip_preview
 from ..sampler.unusual_input import remark_on_aspect, remark_on_equal, remark_on_frames
 from .fingerprint import CannotBeKnown, fingerprint
 from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of, longest_clip
+from .keyframe_chain import FramesInput, KeyframeChain, sequence_keyframes
 from .plan import Segment, clip_seed, clips_to_sample, plan_segments, video_frames
 from .request import ClipSettings, request_fingerprint
 from .store import FILES_KEPT, FinishedClips
@@ -37,18 +38,20 @@ def sample_sequence(
     model,
     clip_vision,
     vae: comfy.sd.VAE,
-    keyframes: torch.Tensor,
+    keyframes: torch.Tensor | KeyframeChain,
     frames_per_segment: str,
     loop: bool,
     subdivisions: int,
     resume: bool,
     settings: ClipSettings,
     guiding_frames: int = 0,
+    close_loop: bool = False,
 ) -> tuple[torch.Tensor, dict]:
     """(images `[frames, height, width, 3]`, LATENT of as many frames) through all keyframes, each shown once.
 
-    `keyframes`: `[K, height, width, channels]` in 0…1; `subdivisions`: how often each pair of neighbouring frames
-    becomes a clip of its own; `guiding_frames`: how many of a segment's frames guide the next.
+    `keyframes`: a chain, or `[K, height, width, channels]` in 0…1 with the distances in `frames_per_segment`;
+    `subdivisions`: how often each pair of neighbouring frames becomes a clip of its own; `guiding_frames`: how many of
+    a segment's frames guide the next; `close_loop`: a loop has its first frame again at its end.
 
     Raises ValueError, naming the input, for pictures, numbers or models that cannot be used, before it samples
     anything.
@@ -56,11 +59,16 @@ def sample_sequence(
     check_model(model, settings.guider_settings)
     sampler = settings.sampler_settings
     check_sampler(sampler.sampler_name, sampler.scheduler, settings.guider_settings.alternating)
-    pictures = _pictures(keyframes, loop)
-    segments = plan_segments(len(pictures), frames_per_segment, loop)
-    _check_lengths(model, segments, subdivisions, guiding_frames, loop, settings)
-    _remark_on_input(pictures, segments, settings)
-    frames = video_frames(segments, subdivisions, loop)
+    _check_loop(loop, close_loop)
+    chain = sequence_keyframes(keyframes, frames_per_segment, loop)
+    pictures = [keyframe.picture for keyframe in chain.keyframes]
+    segments = plan_segments(chain, loop)
+    if any(segment.middle for segment in segments):
+        raise ValueError("keyframes: expected strength 1 or 0, found others. Set it to 1.")
+    seamless = loop and not close_loop
+    _check_lengths(model, segments, subdivisions, guiding_frames, loop, seamless, settings, chain.frames_input)
+    _remark_on_input(pictures, segments, settings, chain.frames_input)
+    frames = video_frames(segments, subdivisions, seamless)
     run = _Run(model, clip_vision, vae, settings, segments, subdivisions, resume)
     run.log_what_is_to_do(frames, segments, guiding_frames)
     video, clips, finished = Video(vae, frames), [], []
@@ -79,7 +87,11 @@ def sample_sequence(
         del decoded
     for latents in clips[video.clips :]:
         video.add(latents)
-    return video.images, {"samples": _joined(clips)[:frames]}
+    images, latents = video.images, _joined(clips)[:frames]
+    if close_loop:
+        # The very frame that the loop begins with, not the last segment's own version of it.
+        images[-1], latents[-1] = images[0], latents[0]
+    return images, {"samples": latents}
 
 
 class SequenceProgress:
@@ -243,28 +255,32 @@ def _joined(clips: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([clip[min(index, 1) :] for index, clip in enumerate(clips)])
 
 
-def _pictures(keyframes: torch.Tensor, loop: bool) -> list[torch.Tensor]:
-    pictures = [one_picture(picture, "keyframes") for picture in keyframes.split(1)]
-    if loop and len(pictures) > 1 and torch.equal(pictures[0], pictures[-1]):
-        logger.info(
-            "Keyframe sequence: the last keyframe of the loop is the first again and is left out; the loop "
-            "leads back to the first by itself."
+def _check_loop(loop: bool, close_loop: bool) -> None:
+    if close_loop and not loop:
+        raise ValueError(
+            "close_loop: expected loop to be on, found it off: without it the video ends with the last keyframe. "
+            "Switch loop on, or close_loop off."
         )
-        pictures.pop()
-    return pictures
 
 
 def _check_lengths(
-    model, segments: list[Segment], subdivisions: int, guiding_frames: int, loop: bool, settings: ClipSettings
+    model,
+    segments: list[Segment],
+    subdivisions: int,
+    guiding_frames: int,
+    loop: bool,
+    seamless: bool,
+    settings: ClipSettings,
+    frames_input: FramesInput,
 ) -> None:
     """Raises ValueError, naming the input, when a segment is too short or something too long for the memory."""
     if subdivisions and min(segment.frames for segment in segments) < 3:
         raise ValueError(
-            "frames_per_segment: expected at least 3 frames with subdivisions, found 2, which has nothing "
-            "between its keyframes. Raise it, or set subdivisions to 0."
+            f"{frames_input.name}: expected at least 3 frames with subdivisions, found 2, which has nothing "
+            f"between its keyframes. Raise the {frames_input.what}, or set subdivisions to 0."
         )
-    check_video_fits(segments, subdivisions, loop, settings.width, settings.height)
-    check_guiding_frames(guiding_frames, segments)
+    check_video_fits(segments, subdivisions, seamless, settings.width, settings.height, frames_input)
+    check_guiding_frames(guiding_frames, segments, frames_input)
     longest = latent_shape(longest_clip(segments, guiding_frames, loop), settings.width, settings.height)
     check_one_video_fits(model, torch.Size(longest), "width", "width and height")
 
@@ -278,9 +294,12 @@ def _check_finite(latents: torch.Tensor, path: tuple[int, ...]) -> None:
         )
 
 
-def _remark_on_input(pictures: list[torch.Tensor], segments: list[Segment], settings: ClipSettings) -> None:
-    # All pictures of a batch have one aspect.
-    remark_on_aspect(pictures[0], settings.width, settings.height, settings.fit, "keyframes")
+def _remark_on_input(
+    pictures: list[torch.Tensor], segments: list[Segment], settings: ClipSettings, frames_input: FramesInput
+) -> None:
+    for picture in pictures:
+        remark_on_aspect(picture, settings.width, settings.height, settings.fit, "keyframes")
     for segment in segments:
-        remark_on_frames(segment.frames, "frames_per_segment")
-        remark_on_equal(pictures[segment.first], pictures[segment.last], "keyframes")
+        remark_on_frames(segment.frames, frames_input.name)
+        if not segment.middle:
+            remark_on_equal(pictures[segment.first], pictures[segment.last], "keyframes")

@@ -5,6 +5,7 @@ import comfy.sd
 import torch
 
 from ..common.latents import LATENT_CHANNELS, LATENT_PIXELS
+from .keyframe_chain import FramesInput
 from .plan import Segment, subdivided_frames, video_frames
 
 _COLOURS, _BYTES_OF_A_NUMBER = 3, 4
@@ -14,30 +15,33 @@ _COPIES_IN_DECODING = 2
 _COPIES_OF_LATENTS = 2
 
 
-def check_video_fits(segments: list[Segment], subdivisions: int, loop: bool, width: int, height: int) -> None:
+def check_video_fits(
+    segments: list[Segment], subdivisions: int, seamless: bool, width: int, height: int, frames_input: FramesInput
+) -> None:
     """Raises ValueError, naming the input to lower, when the video's frames do not fit into memory."""
     available = _available_memory()
-    needed = needed_bytes(segments, subdivisions, loop, width, height)
+    needed = needed_bytes(segments, subdivisions, seamless, width, height)
     if needed <= available:
         return
     shortest = [Segment(segment.first, segment.last, 3 if subdivisions else 2) for segment in segments]
-    if subdivisions and needed_bytes(segments, 0, loop, width, height) <= available:
-        name, advice = "subdivisions", "Lower subdivisions, frames_per_segment, or width and height"
-    elif needed_bytes(shortest, subdivisions, loop, width, height) <= available:
-        name, advice = "frames_per_segment", "Lower frames_per_segment, or width and height"
+    if subdivisions and needed_bytes(segments, 0, seamless, width, height) <= available:
+        name, advice = "subdivisions", f"Lower subdivisions, {frames_input.what}, or width and height"
+    elif needed_bytes(shortest, subdivisions, seamless, width, height) <= available:
+        name, advice = frames_input.name, f"Lower {frames_input.what}, or width and height"
     else:
         name, advice = "width", "Lower width and height"
+    frames = video_frames(segments, subdivisions, seamless)
     longest = max(subdivided_frames(segment.frames, subdivisions) for segment in segments)
     raise ValueError(
         f"{name}: expected a video that fits into the {_gib(available)} GiB of memory that are free, found "
-        f"{video_frames(segments, subdivisions, loop)} frames (up to {longest} a segment), which take {_gib(needed)} "
-        f"GiB. {advice}, or give fewer keyframes at a time."
+        f"{frames} frames (up to {longest} a segment), which take {_gib(needed)} GiB. {advice}, or give fewer "
+        "keyframes at a time."
     )
 
 
-def needed_bytes(segments: list[Segment], subdivisions: int, loop: bool, width: int, height: int) -> int:
+def needed_bytes(segments: list[Segment], subdivisions: int, seamless: bool, width: int, height: int) -> int:
     """What is in memory at most, when the last clip is decoded."""
-    frames = video_frames(segments, subdivisions, loop)
+    frames = video_frames(segments, subdivisions, seamless)
     decoding = _COPIES_IN_DECODING * max(segment.frames for segment in segments)
     # A single clip's frames are the video's.
     pictures = decoding + (0 if len(segments) == 1 and not subdivisions else frames)

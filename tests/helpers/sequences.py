@@ -1,7 +1,8 @@
 """Keyframe sequences of the small model, short enough for many runs."""
 
 import torch
-from generative_inbetweening.nodes import InbetweenKeyframeSequence
+from generative_inbetweening.nodes import InbetweenKeyframe, InbetweenKeyframeSequence
+from generative_inbetweening.sequence.keyframe_chain import KeyframeChain
 
 from helpers.small_model import SIZE, pictures, settings
 
@@ -27,9 +28,19 @@ def keyframes(count: int) -> torch.Tensor:
     return torch.cat([first, last, first.flip(2), last.flip(2)])[:count]
 
 
-def sequence(models, pictures_in_order: torch.Tensor, **changes) -> tuple[torch.Tensor, torch.Tensor]:
+def chain_of(*keyframes: tuple[torch.Tensor, int, float]) -> KeyframeChain:
+    """The chain of one Keyframe node for each (picture, frames, strength)."""
+    before = {}
+    for picture, frames, strength in keyframes:
+        before = {"keyframes": InbetweenKeyframe.execute(picture, frames, strength, **before).args[0]}
+    return before["keyframes"]
+
+
+def sequence(models, pictures_in_order: torch.Tensor | KeyframeChain, **changes) -> tuple[torch.Tensor, torch.Tensor]:
     """(images `[frames, height, width, 3]`, latents `[frames, 4, h, w]`) of Inbetween Keyframe Sequence."""
-    chosen = {name: changes.pop(name) for name in list(changes) if name not in (*INPUTS, "guiding_frames")}
+    chosen = {
+        name: changes.pop(name) for name in list(changes) if name not in (*INPUTS, "guiding_frames", "close_loop")
+    }
     images, latent = InbetweenKeyframeSequence.execute(
         *models, pictures_in_order, **{**INPUTS, **changes}, settings=settings(**{"steps": 1, **chosen})
     ).args

@@ -19,6 +19,7 @@ from generative_inbetweening.nodes import (
     InbetweenSettings,
 )
 from generative_inbetweening.nodes.values import checked_value
+from generative_inbetweening.sequence.keyframe_chain import KeyframeChain
 from helpers.model_folders import backward_motion_folder
 from helpers.small_model import SETTINGS, encode, pictures, settings
 
@@ -67,7 +68,7 @@ def connected(models):
         "last_keyframe": last,
         "image": first,
         "middle_keyframes": InbetweenMiddleKeyframe.execute(first, 1, 1.0).args[0],
-        "keyframes": torch.cat([first, last]),
+        "keyframes": KeyframeChain(()).then(torch.cat([first, last]), 4, 1.0),
         "images": torch.cat([first, last]),
         "positive": positive,
         "negative": negative,
@@ -86,6 +87,9 @@ def good_values(node, connected) -> dict:
             values[item.id] = item.default if item.default is not None else options[0]
         elif isinstance(item, io.Sampler.Input):
             values[item.id] = comfy.samplers.sampler_object("euler")
+        elif isinstance(item, io.MultiType.Input):
+            # Of a chain frames_per_segment is not read.
+            values[item.id] = torch.cat(pictures())
         # What need not be connected may count in place of widgets.
         elif not item.optional:
             values[item.id] = connected[item.id]

@@ -107,6 +107,22 @@ def test_loop_whose_first_and_last_keyframes_are_equal(models, caplog):
     assert torch.equal(images, sequence(models, keyframes(2), loop=True)[0])
 
 
+def test_a_closed_loop_ends_with_the_very_frame_that_it_begins_with(models, sampled):
+    images, latents = sequence(models, keyframes(2), loop=True)
+    sampled.clear()
+    closed, closed_latents = sequence(models, keyframes(2), loop=True, close_loop=True)
+    assert len(closed) == len(closed_latents) == len(images) + 1 and not sampled
+    assert torch.equal(closed[:-1], images) and torch.equal(closed[-1], images[0])
+    assert torch.equal(closed_latents[:-1], latents) and torch.equal(closed_latents[-1], latents[0])
+
+
+@pytest.mark.parametrize("changes", [{"frames_per_segment": "3", "subdivisions": 1}, {"guiding_frames": 1}, {}])
+def test_a_loop_of_every_kind_can_be_closed(models, changes):
+    images, _ = sequence(models, keyframes(1), loop=True, close_loop=True, **changes)
+    assert len(images) == (5 if changes.get("subdivisions") else 4) and torch.equal(images[-1], images[0])
+    assert not torch.equal(images[-2], images[0])
+
+
 def test_subdivision_puts_clips_between_the_frames(models, sampled, caplog):
     caplog.set_level(logging.INFO)
     images, latents = sequence(models, keyframes(2), frames_per_segment="3", subdivisions=1)
@@ -265,7 +281,7 @@ def test_full_disk_costs_the_files_only(models, output, caplog, monkeypatch):
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
-        (1, {}, "keyframes: expected at least 2 pictures, found 1.*ImageBatch.*loop"),
+        (1, {}, "keyframes: expected at least 2 pictures, found 1.*Keyframe node.*loop"),
         (3, {"frames_per_segment": "8, 14, 8"}, "frames_per_segment: expected one number or 2.*found 3"),
         (3, {"frames_per_segment": "8, 14", "loop": True}, "frames_per_segment: expected one number or 3.*found 2"),
         (2, {"frames_per_segment": "eight"}, "frames_per_segment: expected one number, such as 25.*found 'eight'"),
@@ -273,6 +289,7 @@ def test_full_disk_costs_the_files_only(models, output, caplog, monkeypatch):
         (2, {"frames_per_segment": "1"}, "frames_per_segment: expected at least 2 frames.*found 1"),
         (2, {"frames_per_segment": "2", "subdivisions": 1}, "frames_per_segment: expected at least 3 frames"),
         (2, {"frames_per_segment": "1024", "subdivisions": 3}, "subdivisions: expected a video that fits into"),
+        (2, {"close_loop": True}, "close_loop: expected loop to be on, found it off.*Switch loop on"),
         (2, {"width": 100}, "width: expected a multiple of 8"),
     ],
 )
