@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .keyframe_chain import FramesInput
+from .keyframe_chain import ClipKeyframes, FramesInput
 from .plan import Segment
 
 
@@ -57,11 +57,17 @@ class Guides:
         """Frames to sample for a clip of that many."""
         return frames + self.count * ((self.before is not None) + (self.after is not None))
 
-    def ends(self, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pictures to begin and end at: the neighbours' frames as seen in the video, else the keyframes."""
+    def around(self, clip: ClipKeyframes) -> ClipKeyframes:
+        """What is sampled for a clip: it begins and ends at the neighbours' frames as seen in the video."""
         begin = self.before.picture_before_end if self.before else None
         end = self.after.picture_after_begin if self.after else None
-        return first if begin is None else begin, last if end is None else end
+        later = self.count if self.before is not None else 0
+        return ClipKeyframes(
+            clip.first if begin is None else begin,
+            clip.last if end is None else end,
+            self.frames(clip.frames),
+            tuple(replace(keyframe, frame=keyframe.frame + later) for keyframe in clip.middle),
+        )
 
     def held(self, empty: torch.Tensor) -> dict:
         """LATENT to sample from, its noise mask 0 in the held frames; `empty`: zeros, `[self.frames(F), 4, h, w]`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..common.errors import quoted
-from ..sampler.keyframes import one_picture
+from ..sampler.keyframes import MiddleKeyframe, one_picture
 
 _SHORTEST = 2
 # As Encode Keyframes.
@@ -83,6 +83,16 @@ def sequence_keyframes(given: torch.Tensor | KeyframeChain, frames_per_segment: 
         chain = replace(chain, keyframes=tuple(replace(keyframe, frames=count) for keyframe, count in numbered))
     _check_ends(chain, loop)
     return chain
+
+
+@dataclass(frozen=True)
+class ClipKeyframes:
+    """What one clip of `frames` goes through: pictures `[1, height, width, 3]` at its ends, and keyframes inside it."""
+
+    first: torch.Tensor
+    last: torch.Tensor
+    frames: int
+    middle: tuple[MiddleKeyframe, ...] = ()
 
 
 def parse_frames_per_segment(text: str, segments: int) -> list[int]:

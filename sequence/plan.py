@@ -11,8 +11,9 @@ Subdivided, each pair of neighbouring frames is a pair of keyframes for a clip o
 
 from dataclasses import dataclass
 
+from ..sampler.keyframes import MiddleKeyframe
 from ..sampler.method.noise import stream_seed
-from .keyframe_chain import LONGEST, KeyframeChain
+from .keyframe_chain import LONGEST, ClipKeyframes, FramesInput, KeyframeChain
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,68 @@ class Segment:
     frames: int
     middle: tuple[tuple[int, int], ...] = ()
 
+    def keyframes(self, chain: KeyframeChain) -> ClipKeyframes:
+        """Its pictures."""
+        inside = (
+            MiddleKeyframe(chain.keyframes[index].picture, frame, chain.keyframes[index].strength)
+            for index, frame in self.middle
+        )
+        first, last = (chain.keyframes[index].picture for index in (self.first, self.last))
+        return ClipKeyframes(first, last, self.frames, tuple(inside))
 
-def plan_segments(chain: KeyframeChain, loop: bool) -> list[Segment]:
-    """The segments of a sequence, in order; in a loop the last one leads back to the first keyframe.
 
-    Raises ValueError, naming the input, when a segment with keyframes inside it has more than 1024 frames.
+@dataclass(frozen=True)
+class Plan:
+    """The segments of a sequence, in order; `subdivisions`: how often each pair of neighbouring frames is divided.
+
+    In a loop the last segment leads back to the first keyframe; closed, the video shows its first frame there again.
     """
+
+    segments: list[Segment]
+    frames_input: FramesInput
+    loop: bool = False
+    close_loop: bool = False
+    subdivisions: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames of the whole video, each keyframe once."""
+        steps = sum(subdivided_frames(segment.frames, self.subdivisions) - 1 for segment in self.segments)
+        return steps if self.loop and not self.close_loop else steps + 1
+
+    @property
+    def clips(self) -> int:
+        """Clips to sample in all."""
+        return sum(clips_to_sample(segment.frames, self.subdivisions) for segment in self.segments)
+
+
+def plan_sequence(chain: KeyframeChain, loop: bool, close_loop: bool = False, subdivisions: int = 0) -> Plan:
+    """The plan of a sequence.
+
+    Raises ValueError, naming the input, when `close_loop` has no loop, a segment with keyframes inside it has more than
+    1024 frames, or one that is to be divided has nothing between its keyframes.
+    """
+    if close_loop and not loop:
+        raise ValueError(
+            "close_loop: expected loop to be on, found it off: without it the video ends with the last keyframe. "
+            "Switch loop on, or close_loop off."
+        )
+    segments, source = _segments(chain, loop), chain.frames_input
+    longest, shortest = (extreme(segment.frames for segment in segments) for extreme in (max, min))
+    if longest > LONGEST:
+        raise ValueError(
+            f"keyframes: expected at most {LONGEST} frames from one keyframe of strength 1 to the next, found "
+            f"{longest}. Lower the {source.what}, or set the strength of more keyframes to 1."
+        )
+    if subdivisions and shortest < 3:
+        raise ValueError(
+            f"{source.name}: expected at least 3 frames with subdivisions, found 2, which has nothing between its "
+            f"keyframes. Raise the {source.what}, or set subdivisions to 0."
+        )
+    return Plan(segments, source, loop, close_loop, subdivisions)
+
+
+def _segments(chain: KeyframeChain, loop: bool) -> list[Segment]:
     keyframes, segments = chain.keyframes, []
     first, middle, frame = 0, [], 0
     for index in range(len(keyframes) if loop else len(keyframes) - 1):
@@ -44,12 +101,6 @@ def plan_segments(chain: KeyframeChain, loop: bool) -> list[Segment]:
             first, middle, frame = following, [], 0
         elif keyframes[following].strength > 0:
             middle.append((following, frame))
-    longest = max(segment.frames for segment in segments)
-    if longest > LONGEST:
-        raise ValueError(
-            f"keyframes: expected at most {LONGEST} frames from one keyframe of strength 1 to the next, found "
-            f"{longest}. Lower the {chain.frames_input.what}, or set the strength of more keyframes to 1."
-        )
     return segments
 
 
@@ -70,8 +121,3 @@ def subdivided_frames(frames: int, subdivisions: int) -> int:
 def clips_to_sample(frames: int, subdivisions: int) -> int:
     """Clips that one segment takes: 1 + (F − 1) + (F − 1)² + …"""
     return sum((frames - 1) ** level for level in range(subdivisions + 1))
-
-
-def video_frames(segments: list[Segment], subdivisions: int, seamless: bool) -> int:
-    """Frames of the whole video, each keyframe once; `seamless`: a loop without its first frame again at its end."""
-    return sum(subdivided_frames(segment.frames, subdivisions) - 1 for segment in segments) + (not seamless)

@@ -23,8 +23,8 @@ from ..sampler.progress import Callback, clip_preview
 from ..sampler.unusual_input import remark_on_aspect, remark_on_equal, remark_on_frames
 from .fingerprint import CannotBeKnown, fingerprint
 from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of, longest_clip
-from .keyframe_chain import FramesInput, KeyframeChain, sequence_keyframes
-from .plan import Segment, clip_seed, clips_to_sample, plan_segments, video_frames
+from .keyframe_chain import ClipKeyframes, KeyframeChain, sequence_keyframes
+from .plan import Plan, clip_seed, plan_sequence
 from .request import ClipSettings, request_fingerprint
 from .store import FILES_KEPT, FinishedClips
 from .video import Video, check_video_fits
@@ -59,35 +59,30 @@ def sample_sequence(
     check_model(model, settings.guider_settings)
     sampler = settings.sampler_settings
     check_sampler(sampler.sampler_name, sampler.scheduler, settings.guider_settings.alternating)
-    _check_loop(loop, close_loop)
     chain = sequence_keyframes(keyframes, frames_per_segment, loop)
-    pictures = [keyframe.picture for keyframe in chain.keyframes]
-    segments = plan_segments(chain, loop)
-    if any(segment.middle for segment in segments):
-        raise ValueError("keyframes: expected strength 1 or 0, found others. Set it to 1.")
-    seamless = loop and not close_loop
-    _check_lengths(model, segments, subdivisions, guiding_frames, loop, seamless, settings, chain.frames_input)
-    _remark_on_input(pictures, segments, settings, chain.frames_input)
-    frames = video_frames(segments, subdivisions, seamless)
-    run = _Run(model, clip_vision, vae, settings, segments, subdivisions, resume)
-    run.log_what_is_to_do(frames, segments, guiding_frames)
-    video, clips, finished = Video(vae, frames), [], []
-    for index, segment in enumerate(segments):
-        guides = guides_of(index, finished, len(segments), guiding_frames, loop)
-        first, last = pictures[segment.first], pictures[segment.last]
-        clip = run.segment(index, first, last, segment.frames, guides)
+    plan = plan_sequence(chain, loop, close_loop, subdivisions)
+    _check_lengths(model, plan, guiding_frames, settings)
+    _remark_on_input(chain, plan, settings)
+    run = _Run(model, clip_vision, vae, settings, plan, resume)
+    run.log_what_is_to_do(plan, guiding_frames)
+    video, clips, finished = Video(vae, plan.frames), [], []
+    for index, segment in enumerate(plan.segments):
+        guides = guides_of(index, finished, len(plan.segments), guiding_frames, loop)
+        clip_keyframes = segment.keyframes(chain)
+        clip = run.segment(index, clip_keyframes, guides)
         if subdivisions:
             decoded = vae.decode(clip.latents)
-            clips += run.subdivided(clip, decoded, first, last, subdivisions, (index,))
+            clips += run.subdivided(clip, decoded, clip_keyframes, subdivisions, (index,))
         else:
             clips.append(clip.latents)
             # What guides the next clip is decoded now, straight into the video; the others when the UNet is done with.
-            decoded = video.add(clip.latents) if guiding_frames and index + 1 < len(segments) else None
+            guides_another = guiding_frames and index + 1 < len(plan.segments)
+            decoded = video.add(clip.latents) if guides_another else None
         finished.append(clip.with_guiding_pictures(decoded, guiding_frames))
         del decoded
     for latents in clips[video.clips :]:
         video.add(latents)
-    images, latents = video.images, _joined(clips)[:frames]
+    images, latents = video.images, _joined(clips)[: plan.frames]
     if close_loop:
         # The very frame that the loop begins with, not the last segment's own version of it.
         images[-1], latents[-1] = images[0], latents[0]
@@ -126,101 +121,100 @@ class _Run:
         clip_vision,
         vae: comfy.sd.VAE,
         settings: ClipSettings,
-        segments: list[Segment],
-        subdivisions: int,
+        plan: Plan,
         resume: bool,
     ):
         self._model, self._clip_vision, self._vae, self._settings = model, clip_vision, vae, settings
-        self._segments = len(segments)
-        self._clips = sum(clips_to_sample(segment.frames, subdivisions) for segment in segments)
+        self._segments, self._clips = len(plan.segments), plan.clips
         self._steps = self._clips * settings.sampler_settings.sampler_steps(settings.guider_settings)
         self._progress = SequenceProgress(clip_preview(model, self._steps), self._clips)
         self._files, self._request = self._finished_clips() if resume else (None, "")
         if self._files:
             self._files.remove_oldest(max(FILES_KEPT, self._clips))
 
-    def log_what_is_to_do(self, frames: int, segments: list[Segment], guiding_frames: int) -> None:
+    def log_what_is_to_do(self, plan: Plan, guiding_frames: int) -> None:
         """How much work the whole sequence is."""
         logger.info(
             "Keyframe sequence: %d frames in %d segments, %d clips to sample, %d sampler steps in all, that is "
             "at most %d videos through the UNet. Clips already finished are not sampled again.",
-            frames,
-            len(segments),
+            plan.frames,
+            self._segments,
             self._clips,
             self._steps,
             self._settings.guider_settings.videos_of_an_evaluation() * self._steps,
         )
-        if guiding_frames and len(segments) > 1:
+        if guiding_frames and self._segments > 1:
             logger.info(
                 "Keyframe sequence: every segment but the first is sampled over %d guiding frames more, the last "
                 "one of a loop over twice as many.",
                 guiding_frames,
             )
 
-    def segment(self, index: int, first: torch.Tensor, last: torch.Tensor, frames: int, guides: Guides) -> FinishedClip:
-        """The clip between two keyframes `[1, height, width, 3]`."""
+    def segment(self, index: int, keyframes: ClipKeyframes, guides: Guides) -> FinishedClip:
+        """The clip of a segment."""
         seed = clip_seed(self._settings.seed, (index,))
         logger.info("Keyframe sequence: segment %d of %d, seed %d.", index + 1, self._segments, seed)
-        key = fingerprint([self._request, first, last, frames, index, *guides.keys])
-        return self._clip(key, first, last, frames, (index,), guides)
+        inside = [keyframes.middle] if keyframes.middle else []
+        key = fingerprint(
+            [self._request, keyframes.first, keyframes.last, keyframes.frames, index, *guides.keys, *inside]
+        )
+        return self._clip(key, keyframes, (index,), guides)
 
     def subdivided(
         self,
         clip: FinishedClip,
         decoded: torch.Tensor,
-        first: torch.Tensor,
-        last: torch.Tensor,
+        keyframes: ClipKeyframes,
         subdivisions: int,
         path: tuple[int, ...],
     ) -> list[torch.Tensor]:
         """The latents of the clips that take a clip's place, one for each gap between its `decoded` frames."""
         # The keyframes themselves, not their copies: nothing is lost at them however often it is subdivided.
-        pictures, parts = [first, *decoded[1:-1].split(1), last], []
+        pictures, parts = [keyframes.first, *decoded[1:-1].split(1), keyframes.last], []
         for index, (left, right) in enumerate(pairwise(pictures)):
             # A part is known by the clip that it divides: decoding that again may give other pixels in the last digit.
             key, place = fingerprint([clip.key, index]), (*path, index)
-            part = self._clip(key, left, right, len(pictures), place, Guides(0))
+            ends = ClipKeyframes(left, right, len(pictures))
+            part = self._clip(key, ends, place, Guides(0))
             if subdivisions == 1:
                 parts.append(part.latents)
             else:
                 decoded_part = self._vae.decode(part.latents)
-                parts += self.subdivided(part, decoded_part, left, right, subdivisions - 1, place)
+                parts += self.subdivided(part, decoded_part, ends, subdivisions - 1, place)
         return parts
 
-    def _clip(
-        self, key: str, first: torch.Tensor, last: torch.Tensor, frames: int, path: tuple[int, ...], guides: Guides
-    ) -> FinishedClip:
+    def _clip(self, key: str, keyframes: ClipKeyframes, path: tuple[int, ...], guides: Guides) -> FinishedClip:
         latents = None
         if self._files:
-            latents = self._files.read(key, latent_shape(frames, self._settings.width, self._settings.height))
+            latents = self._files.read(key, latent_shape(keyframes.frames, self._settings.width, self._settings.height))
         if latents is not None:
             latents = latents.to(comfy.model_management.intermediate_device())
         else:
-            latents = self._sample(first, last, frames, clip_seed(self._settings.seed, path), guides)
+            latents = self._sample(keyframes, clip_seed(self._settings.seed, path), guides)
             _check_finite(latents, path)
             if self._files:
                 self._files.write(key, latents)
         self._progress.clip_done()
         return FinishedClip(key, latents)
 
-    def _sample(self, first: torch.Tensor, last: torch.Tensor, frames: int, seed: int, guides: Guides) -> torch.Tensor:
-        settings = self._settings
-        first, last = guides.ends(first, last)
+    def _sample(self, keyframes: ClipKeyframes, seed: int, guides: Guides) -> torch.Tensor:
+        settings, sampled_over = self._settings, guides.around(keyframes)
         # One augmentation noise for all clips: neighbours see their common keyframe alike.
         positive, negative, latent = encode_keyframes(
             self._clip_vision,
             self._vae,
-            first,
-            last,
+            sampled_over.first,
+            sampled_over.last,
             width=settings.width,
             height=settings.height,
-            frames=guides.frames(frames),
+            frames=sampled_over.frames,
             fps=settings.fps,
             motion_bucket=settings.motion_bucket,
             noise_augmentation=settings.noise_augmentation,
             seed=settings.seed,
             fit=settings.fit,
             separate_noise=settings.separate_noise,
+            middle=sampled_over.middle,
         )
         check_embedding(positive, "clip_vision", embedding_width(self._model))
         sampled = dual_direction_ksampler(
@@ -255,33 +249,11 @@ def _joined(clips: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([clip[min(index, 1) :] for index, clip in enumerate(clips)])
 
 
-def _check_loop(loop: bool, close_loop: bool) -> None:
-    if close_loop and not loop:
-        raise ValueError(
-            "close_loop: expected loop to be on, found it off: without it the video ends with the last keyframe. "
-            "Switch loop on, or close_loop off."
-        )
-
-
-def _check_lengths(
-    model,
-    segments: list[Segment],
-    subdivisions: int,
-    guiding_frames: int,
-    loop: bool,
-    seamless: bool,
-    settings: ClipSettings,
-    frames_input: FramesInput,
-) -> None:
+def _check_lengths(model, plan: Plan, guiding_frames: int, settings: ClipSettings) -> None:
     """Raises ValueError, naming the input, when a segment is too short or something too long for the memory."""
-    if subdivisions and min(segment.frames for segment in segments) < 3:
-        raise ValueError(
-            f"{frames_input.name}: expected at least 3 frames with subdivisions, found 2, which has nothing "
-            f"between its keyframes. Raise the {frames_input.what}, or set subdivisions to 0."
-        )
-    check_video_fits(segments, subdivisions, seamless, settings.width, settings.height, frames_input)
-    check_guiding_frames(guiding_frames, segments, frames_input)
-    longest = latent_shape(longest_clip(segments, guiding_frames, loop), settings.width, settings.height)
+    check_video_fits(plan, settings.width, settings.height)
+    check_guiding_frames(guiding_frames, plan.segments, plan.frames_input)
+    longest = latent_shape(longest_clip(plan.segments, guiding_frames, plan.loop), settings.width, settings.height)
     check_one_video_fits(model, torch.Size(longest), "width", "width and height")
 
 
@@ -294,12 +266,11 @@ def _check_finite(latents: torch.Tensor, path: tuple[int, ...]) -> None:
         )
 
 
-def _remark_on_input(
-    pictures: list[torch.Tensor], segments: list[Segment], settings: ClipSettings, frames_input: FramesInput
-) -> None:
-    for picture in pictures:
-        remark_on_aspect(picture, settings.width, settings.height, settings.fit, "keyframes")
-    for segment in segments:
-        remark_on_frames(segment.frames, frames_input.name)
-        if not segment.middle:
-            remark_on_equal(pictures[segment.first], pictures[segment.last], "keyframes")
+def _remark_on_input(chain: KeyframeChain, plan: Plan, settings: ClipSettings) -> None:
+    for keyframe in chain.keyframes:
+        remark_on_aspect(keyframe.picture, settings.width, settings.height, settings.fit, "keyframes")
+    for segment in plan.segments:
+        remark_on_frames(segment.frames, plan.frames_input.name)
+        ends = segment.keyframes(chain)
+        if not ends.middle:
+            remark_on_equal(ends.first, ends.last, "keyframes")

@@ -1,12 +1,13 @@
 """The video of a sequence: whether it fits into memory, and its frames, put together clip by clip."""
 
+from dataclasses import replace
+
 import comfy.model_management
 import comfy.sd
 import torch
 
 from ..common.latents import LATENT_CHANNELS, LATENT_PIXELS
-from .keyframe_chain import FramesInput
-from .plan import Segment, subdivided_frames, video_frames
+from .plan import Plan, subdivided_frames
 
 _COLOURS, _BYTES_OF_A_NUMBER = 3, 4
 # A clip while it is decoded: what the VAE returns, and the frames that it has just made.
@@ -15,38 +16,35 @@ _COPIES_IN_DECODING = 2
 _COPIES_OF_LATENTS = 2
 
 
-def check_video_fits(
-    segments: list[Segment], subdivisions: int, seamless: bool, width: int, height: int, frames_input: FramesInput
-) -> None:
+def check_video_fits(plan: Plan, width: int, height: int) -> None:
     """Raises ValueError, naming the input to lower, when the video's frames do not fit into memory."""
     available = _available_memory()
-    needed = needed_bytes(segments, subdivisions, seamless, width, height)
+    needed = needed_bytes(plan, width, height)
     if needed <= available:
         return
-    shortest = [Segment(segment.first, segment.last, 3 if subdivisions else 2) for segment in segments]
-    if subdivisions and needed_bytes(segments, 0, seamless, width, height) <= available:
-        name, advice = "subdivisions", f"Lower subdivisions, {frames_input.what}, or width and height"
-    elif needed_bytes(shortest, subdivisions, seamless, width, height) <= available:
-        name, advice = frames_input.name, f"Lower {frames_input.what}, or width and height"
+    source, fewest = plan.frames_input, 3 if plan.subdivisions else 2
+    shortest = replace(plan, segments=[replace(segment, frames=fewest) for segment in plan.segments])
+    if plan.subdivisions and needed_bytes(replace(plan, subdivisions=0), width, height) <= available:
+        name, advice = "subdivisions", f"Lower subdivisions, {source.what}, or width and height"
+    elif needed_bytes(shortest, width, height) <= available:
+        name, advice = source.name, f"Lower {source.what}, or width and height"
     else:
         name, advice = "width", "Lower width and height"
-    frames = video_frames(segments, subdivisions, seamless)
-    longest = max(subdivided_frames(segment.frames, subdivisions) for segment in segments)
+    longest = max(subdivided_frames(segment.frames, plan.subdivisions) for segment in plan.segments)
     raise ValueError(
         f"{name}: expected a video that fits into the {_gib(available)} GiB of memory that are free, found "
-        f"{frames} frames (up to {longest} a segment), which take {_gib(needed)} GiB. {advice}, or give fewer "
+        f"{plan.frames} frames (up to {longest} a segment), which take {_gib(needed)} GiB. {advice}, or give fewer "
         "keyframes at a time."
     )
 
 
-def needed_bytes(segments: list[Segment], subdivisions: int, seamless: bool, width: int, height: int) -> int:
+def needed_bytes(plan: Plan, width: int, height: int) -> int:
     """What is in memory at most, when the last clip is decoded."""
-    frames = video_frames(segments, subdivisions, seamless)
-    decoding = _COPIES_IN_DECODING * max(segment.frames for segment in segments)
+    decoding = _COPIES_IN_DECODING * max(segment.frames for segment in plan.segments)
     # A single clip's frames are the video's.
-    pictures = decoding + (0 if len(segments) == 1 and not subdivisions else frames)
+    pictures = decoding + (0 if plan.clips == 1 else plan.frames)
     # Whole numbers: a number of frames can be too large for any other.
-    latents = _COPIES_OF_LATENTS * frames * LATENT_CHANNELS // LATENT_PIXELS**2
+    latents = _COPIES_OF_LATENTS * plan.frames * LATENT_CHANNELS // LATENT_PIXELS**2
     return (pictures * _COLOURS + latents) * width * height * _BYTES_OF_A_NUMBER
 
 

@@ -2,9 +2,16 @@
 
 import pytest
 import torch
-from generative_inbetweening.nodes import InbetweenKeyframe
+from generative_inbetweening.nodes import (
+    InbetweenDualDirectionKSampler,
+    InbetweenEncodeKeyframes,
+    InbetweenKeyframe,
+    InbetweenMiddleKeyframe,
+)
+from generative_inbetweening.sequence import run as sequence_run
 from generative_inbetweening.sequence.plan import clip_seed
 from helpers.sequences import chain_of, keyframes, sequence
+from helpers.small_model import settings
 
 NAN = float("nan")
 
@@ -82,3 +89,66 @@ def test_what_is_no_keyframe_is_named(values, message):
 def test_a_sequence_takes_a_chain_or_pictures_and_nothing_else(models):
     with pytest.raises(ValueError, match="^keyframes: expected keyframes, from Keyframe, or pictures, found something"):
         sequence(models, {"samples": torch.zeros(1, 4, 8, 8)})
+
+
+@pytest.fixture
+def encoded_clips(monkeypatch) -> list[dict]:
+    """What every clip was encoded from: its pictures as `first` and `last`, and Encode Keyframes' other values."""
+    clips, original = [], sequence_run.encode_keyframes
+
+    def watched(clip_vision, vae, first, last, **settings):
+        clips.append({"first": first, "last": last, **settings})
+        return original(clip_vision, vae, first, last, **settings)
+
+    monkeypatch.setattr(sequence_run, "encode_keyframes", watched)
+    return clips
+
+
+def test_a_keyframe_below_strength_1_is_a_middle_keyframe_of_one_clip(models, sampled):
+    first, second, last = keyframes(3).split(1)
+    images, latents = sequence(models, chain_of((first, 3, 1.0), (second, 4, 0.6), (last, 9, 1.0)))
+    assert sampled == [(6, 1)] and len(images) == 6
+    middle = InbetweenMiddleKeyframe.execute(second, 2, 0.6).args[0]
+    positive, negative, latent = InbetweenEncodeKeyframes.execute(
+        *models[1:], first, last, 64, 64, 6, 7, 127, 0.0, 1, "crop", middle_keyframes=middle
+    ).args
+    expected = InbetweenDualDirectionKSampler.execute(
+        models[0], positive, negative, latent, seed=1, preset="paper", denoise=1.0, settings=settings(steps=1)
+    ).args[0]["samples"]
+    assert torch.equal(latents, expected)
+    without, _ = sequence(models, chain_of((first, 3, 1.0), (second, 4, 0.0), (last, 9, 1.0)))
+    plain, _ = sequence(models, chain_of((first, 6, 1.0), (last, 9, 1.0)))
+    assert torch.equal(without, plain) and not torch.equal(images, plain)
+
+
+def test_middle_keyframes_move_with_the_guiding_frames_before_a_clip(models, encoded_clips):
+    first, second, third, _ = keyframes(4).split(1)
+    chain = chain_of((first, 4, 1.0), (second, 3, 1.0), (third, 3, 0.5), (first, 4, 0.3), (second, 2, 1.0))
+    images, _ = sequence(models, chain, guiding_frames=2)
+    assert len(images) == 4 + 8 - 1 and images.isfinite().all()
+    assert [clip["frames"] for clip in encoded_clips] == [4, 8 + 2]
+    assert [(each.frame, each.strength) for each in encoded_clips[1]["middle"]] == [(2 + 2, 0.5), (4 + 2, 0.3)]
+
+
+def test_a_loop_through_a_middle_keyframe_can_be_subdivided_and_closed(models, encoded_clips):
+    first, second = keyframes(2).split(1)
+    chain = chain_of((first, 2, 1.0), (second, 2, 0.5))
+    images, _ = sequence(models, chain, loop=True, close_loop=True, subdivisions=1)
+    assert len(images) == 2 * 2 + 1 and torch.equal(images[0], images[-1])
+    assert [len(clip["middle"]) for clip in encoded_clips] == [1, 0, 0]
+    assert torch.equal(encoded_clips[0]["first"], encoded_clips[0]["last"])
+
+
+def test_a_finished_segment_is_known_by_its_middle_keyframes(models, sampled):
+    first, second, last = keyframes(3).split(1)
+
+    def run(picture=second, strength=0.5, frames=(2, 3)):
+        sampled.clear()
+        chain = chain_of((first, frames[0], 1.0), (picture, frames[1], strength), (last, 2, 1.0), (first, 2, 1.0))
+        sequence(models, chain)
+        return [number for number, _ in sampled]
+
+    assert run() == [4, 2]
+    assert run() == []
+    for change in ({"picture": second.flip(1)}, {"strength": 0.6}, {"frames": (3, 2)}, {"strength": 0.0}):
+        assert run(**change) == [4]

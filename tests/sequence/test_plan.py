@@ -13,9 +13,8 @@ from generative_inbetweening.sequence.plan import (
     Segment,
     clip_seed,
     clips_to_sample,
-    plan_segments,
+    plan_sequence,
     subdivided_frames,
-    video_frames,
 )
 
 
@@ -32,19 +31,20 @@ def chain_of(*keyframes: tuple[int, float]) -> KeyframeChain:
 
 
 def planned(chain: KeyframeChain, loop: bool) -> list[Segment]:
-    return plan_segments(sequence_keyframes(chain, "7", loop), loop)
+    return plan_sequence(sequence_keyframes(chain, "7", loop), loop).segments
 
 
 def test_numbers_of_frames_and_clips():
     assert parse_frames_per_segment(" 8,14 , 8", 3) == [8, 14, 8]
     for keyframes_count, loop in [(2, False), (4, False), (1, True), (4, True)]:
         batch = torch.cat([picture(number) for number in range(keyframes_count)])
-        segments = plan_segments(sequence_keyframes(batch, "5", loop), loop)
+        chain = sequence_keyframes(batch, "5", loop)
+        segments = plan_sequence(chain, loop).segments
         assert segments[0].first == 0 and segments[-1].last == (0 if loop else keyframes_count - 1)
         assert all(left.last == right.first for left, right in itertools.pairwise(segments))
         expected = keyframes_count * 4 if loop else (keyframes_count - 1) * 4 + 1
-        assert video_frames(segments, 0, seamless=loop) == expected
-        assert video_frames(segments, 0, seamless=False) == expected + loop
+        assert plan_sequence(chain, loop).frames == expected
+        assert plan_sequence(chain, loop, close_loop=loop).frames == expected + loop
     assert [subdivided_frames(25, passes) for passes in range(3)] == [25, 577, 13825]
     assert [clips_to_sample(25, passes) for passes in range(3)] == [1, 25, 601]
 
