@@ -3,6 +3,7 @@
 from .conditioning import InbetweenEncodeKeyframes, InbetweenMiddleKeyframe
 from .inspection import InbetweenContactSheet, InbetweenReport
 from .loaders import InbetweenConvertBackwardMotion, InbetweenLoadBackwardMotion, InbetweenLoadSVD
+from .matching import InbetweenMatchKeyframes
 from .sampling import (
     InbetweenDualDirectionGuider,
     InbetweenDualDirectionKSampler,
@@ -23,6 +24,7 @@ NODES = [
     InbetweenReinjectionSampler,
     InbetweenKeyframe,
     InbetweenKeyframeSequence,
+    InbetweenMatchKeyframes,
     InbetweenContactSheet,
     InbetweenReport,
 ]

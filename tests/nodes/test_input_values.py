@@ -69,7 +69,7 @@ def connected(models):
         "image": first,
         "middle_keyframes": InbetweenMiddleKeyframe.execute(first, 1, 1.0).args[0],
         "keyframes": KeyframeChain(()).then(torch.cat([first, last]), 4, 1.0),
-        "images": torch.cat([first, last]),
+        "images": torch.cat([first, last, first, last]),
         "positive": positive,
         "negative": negative,
         "latent_image": latent,

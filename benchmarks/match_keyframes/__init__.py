@@ -1,0 +1,1 @@
+"""Match Keyframes: ends that are the pictures, and what becomes of the frames beside them."""
