@@ -8,7 +8,7 @@ from ..sampler.keyframes import FITS, MiddleKeyframe, fit_picture, one_picture
 from ..sampler.settings import check_choice
 from ..sampler.unusual_input import remark_on_aspect
 from .keyframe_chain import KeyframeChain, sequence_keyframes
-from .plan import Segment, plan_segments, video_frames
+from .plan import Plan, plan_sequence
 
 
 def pictures_in_video(
@@ -63,19 +63,16 @@ def sequence_pictures(
     that cannot be used.
     """
     lengths, errors = set(), []
-    for loop in (False, True):
+    for loop, close_loop in ((False, False), (True, False), (True, True)):
         try:
             chain = sequence_keyframes(keyframes, frames_per_segment, loop)
-            segments = plan_segments(chain, loop)
+            plan = plan_sequence(chain, loop, close_loop)
         except ValueError as error:
             errors.append(error)
             continue
-        whole = video_frames(segments, 0, False)
-        # A loop whose first frame is not shown again has one frame less.
-        fitting = {whole, whole - loop}
-        if frames in fitting:
-            return _shown(chain, segments, frames), frames < whole
-        lengths |= fitting
+        if frames == plan.frames:
+            return _shown(chain, plan), loop and not close_loop
+        lengths.add(plan.frames)
     if not lengths:
         raise errors[0]
     expected = " or ".join(str(length) for length in sorted(lengths))
@@ -85,13 +82,13 @@ def sequence_pictures(
     )
 
 
-def _shown(chain: KeyframeChain, segments: list[Segment], frames: int) -> dict[int, torch.Tensor]:
+def _shown(chain: KeyframeChain, plan: Plan) -> dict[int, torch.Tensor]:
     pictures, place = {}, 0
-    for segment in segments:
+    for segment in plan.segments:
         pictures[place] = chain.keyframes[segment.first].picture
         place += segment.frames - 1
-    if place < frames:
-        pictures[place] = chain.keyframes[segments[-1].last].picture
+    if place < plan.frames:
+        pictures[place] = chain.keyframes[plan.segments[-1].last].picture
     return pictures
 
 
