@@ -65,13 +65,22 @@ class InbetweenEncodeKeyframes(Node):
             node_id="InbetweenEncodeKeyframes",
             display_name="Encode Keyframes",
             search_aliases=["first last frame", "inbetweening"],
-            description="Encodes the first and the last picture of the video. The conditioning carries both; a plain "
-            "KSampler uses only the first.",
+            description="Encodes the first and the last picture of the video, or the last alone. The conditioning "
+            "carries both; a plain KSampler uses only the first.",
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="The CLIP image encoder, from Load SVD Model."),
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
-                io.Image.Input("first_keyframe", tooltip="The picture that the video starts with. One picture."),
-                io.Image.Input("last_keyframe", tooltip="The picture that the video ends with. One picture."),
+                io.Image.Input(
+                    "first_keyframe",
+                    optional=True,
+                    tooltip="The picture that the video starts with. One picture. Without it the video leads up to the "
+                    "last picture from wherever the model finds it.",
+                ),
+                io.Image.Input(
+                    "last_keyframe",
+                    optional=True,
+                    tooltip="The picture that the video ends with. One picture. It cannot be left out.",
+                ),
                 MiddleKeyframes.Input(
                     "middle_keyframes",
                     optional=True,
@@ -112,8 +121,6 @@ class InbetweenEncodeKeyframes(Node):
         cls,
         clip_vision,
         vae,
-        first_keyframe,
-        last_keyframe,
         width,
         height,
         frames,
@@ -122,6 +129,8 @@ class InbetweenEncodeKeyframes(Node):
         noise_augmentation,
         seed,
         fit,
+        first_keyframe=None,
+        last_keyframe=None,
         middle_keyframes=(),
         separate_noise=False,
     ):

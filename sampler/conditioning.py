@@ -1,7 +1,7 @@
 """CONDITIONING that carries the keyframes, and the checks on it.
 
-The first keyframe stands where SVD has its picture; the last one rides along for the backward direction, and so do, in
-the positive half, those inside the clip.
+The first keyframe stands where SVD has its picture, or zeros, SVD's word for no picture, where there is none. The last
+one rides along for the backward direction, and so do, in the positive half, those inside the clip.
 """
 
 import math
@@ -27,12 +27,14 @@ Conditioning = list[list]
 class LastKeyframe:
     """What the backward direction is conditioned on.
 
-    `embedding`: CLIP image embedding `[1, 1, channels]`; `latent`: `[1, 4, h, w]`, unscaled; `frames`: clip length.
+    `embedding`: CLIP image embedding `[1, 1, channels]`; `latent`: `[1, 4, h, w]`, unscaled; `frames`: clip length;
+    `alone`: whether there is no first keyframe.
     """
 
     embedding: torch.Tensor
     latent: torch.Tensor
     frames: int
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class MiddleKeyframes:
 
 
 def keyframe_conditioning(
-    embeddings: tuple[torch.Tensor, torch.Tensor],
-    latents: tuple[torch.Tensor, torch.Tensor],
+    embeddings: tuple[torch.Tensor | None, torch.Tensor],
+    latents: tuple[torch.Tensor | None, torch.Tensor],
     frames: int,
     fps: int,
     motion_bucket: int,
@@ -61,13 +63,20 @@ def keyframe_conditioning(
     """(positive, negative) for the first and the last keyframe; unconditional is zero embedding and zero latent.
 
     `embeddings`: two of `[1, 1, channels]`; `latents`: two of `[1, 4, h, w]`, the VAE's, not multiplied by its scale;
-    `clean`: the same latents of the pictures without augmentation noise, by default those with it.
+    the first of each is None for a video that leads up to the last keyframe alone. `clean`: the same latents of the
+    pictures without augmentation noise, by default those with it.
     """
+    alone = latents[0] is None
+    first_embedding, first_latent = (
+        torch.zeros_like(last) if first is None else first for first, last in (embeddings, latents)
+    )
     options = {"motion_bucket_id": motion_bucket, "fps": fps, "augmentation_level": augmentation}
 
     def entry(scale: float) -> Conditioning:
-        last = LastKeyframe(scale * embeddings[1], scale * latents[1], frames)
-        return [[scale * embeddings[0], {**options, "concat_latent_image": scale * latents[0], _LAST_KEYFRAME: last}]]
+        last = LastKeyframe(scale * embeddings[1], scale * latents[1], frames, alone)
+        return [
+            [scale * first_embedding, {**options, "concat_latent_image": scale * first_latent, _LAST_KEYFRAME: last}]
+        ]
 
     positive, negative = entry(1.0), entry(0.0)
     if middle is not None:
@@ -94,6 +103,20 @@ def backward_conditioning(conditioning: Conditioning, name: str) -> Conditioning
     if not backward:
         raise ValueError(f"{name}: expected conditioning, found an empty list. Connect Encode Keyframes.")
     return backward
+
+
+def has_first_keyframe(positive: Conditioning, negative: Conditioning) -> bool:
+    """Whether conditioning that carries keyframes carries both of them, not the last one alone.
+
+    Raises ValueError when its parts differ in that.
+    """
+    alone = {options[_LAST_KEYFRAME].alone for _, options in (*positive, *negative)}
+    if len(alone) == 2:
+        raise ValueError(
+            "negative: expected positive and negative of the same keyframes, found conditioning with a first keyframe "
+            "and conditioning without one. Connect both outputs of one Encode Keyframes."
+        )
+    return alone == {False}
 
 
 def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor], torch.Tensor]) -> KeyframeLatents:

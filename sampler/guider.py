@@ -2,7 +2,9 @@
 
 An evaluation computes, at one noise level, the forward direction from the first keyframe and the backward direction
 from the last one, each with guidance in its own time, and gives the sampler their fusion. Alternating sampling asks it
-for one direction at a time. In which calls the UNet computes them: `unet_calls.py`.
+for one direction at a time. Without a first keyframe the backward direction alone is the estimate; the forward one is
+computed without a picture, as SVD's unconditional half is, for the attention maps that the backward one rotates. In
+which calls the UNet computes them: `unet_calls.py`.
 """
 
 import logging
@@ -26,6 +28,7 @@ from .conditioning import (
     check_latent,
     clean_keyframe_latents,
     embedding_width,
+    has_first_keyframe,
     keyframe_latents,
     middle_keyframes,
 )
@@ -40,7 +43,7 @@ from .method.middle_keyframes import lead, leading_weights
 from .method.noise import stream_seed
 from .progress import Callback, EvaluationProgress
 from .samplers import AlternatingSampler
-from .settings import TRAINING_FREE, GuiderSettings
+from .settings import LAST_KEYFRAME_ALONE, TRAINING_FREE, GuiderSettings
 from .unet_calls import Branch, UNetCalls
 from .unet_patches import DualDirectionInjections, injected, temporal_attention_layers
 
@@ -68,6 +71,8 @@ class Run:
 class DualDirectionGuider(comfy.samplers.CFGGuider):
     """GUIDER that runs SVD forward from the first and backward from the last keyframe and fuses both.
 
+    Without a first keyframe it runs SVD backward from the last one.
+
     Raises ValueError, naming the input, when the model is no SVD, lacks backward-motion weights that the settings ask
     for, or when the conditioning cannot be used in both directions.
     """
@@ -93,6 +98,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                 "negative_backward": backward_conditioning(negative, "negative"),
             }
         )
+        self._has_first_keyframe = has_first_keyframe(positive, negative)
+        if not self._has_first_keyframe:
+            check_last_keyframe_alone(settings)
         self.set_cfg(far_scale(settings.fusion, settings.guidance_min, settings.guidance_max))
         # Last: for hooks the host takes another MODEL, one without dynamic VRAM.
         self.model_patcher = beside_its_weights(self.model_patcher)
@@ -198,7 +206,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         run, model_options = self.run, model_options or {}
         # 1. Which directions, and how strongly each is guided at this noise level.
         only = model_options.get(ONE_DIRECTION)
-        directions = (only,) if only else ("forward", "backward")
+        directions = (only,) if only else self._directions()
         guidance = self._guidance_at(timestep)
         guided = guidance.needed or model_options.get("disable_cfg1_optimization", False)
         # 2. D_c and D_u of each direction in its own time, each [frames, 4, h, w].
@@ -251,10 +259,16 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         return estimates
 
     def _in_forward_time(self, estimates: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Both directions fused, or the only one given; each is given in its own time."""
-        if len(estimates) == 2:
+        """Both directions fused, or the only one that has a keyframe or is given; each is given in its own time."""
+        if len(estimates) == 2 and self._has_first_keyframe:
             return fuse(estimates["forward"], estimates["backward"], self.run.weights)
-        return estimates["forward"] if "forward" in estimates else reverse_time(estimates["backward"])
+        return reverse_time(estimates["backward"]) if "backward" in estimates else estimates["forward"]
+
+    def _directions(self) -> tuple[str, ...]:
+        """The directions that the UNet computes in an evaluation."""
+        if self._has_first_keyframe or self.settings.temporal_attention == "rotated":
+            return ("forward", "backward")
+        return ("backward",)
 
     def _guidance_at(self, timestep: torch.Tensor) -> Guidance:
         """The guidance at noise level σ = `timestep`: none outside the guidance interval."""
@@ -313,7 +327,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         middle = middle_keyframes(self._keyframes["positive"])
         if middle is None:
             return None
-        weights = leading_weights(frames, middle.positions, middle.strengths, ends=(0, frames - 1))
+        ends = (0, frames - 1) if self._has_first_keyframe else (frames - 1,)
+        weights = leading_weights(frames, middle.positions, middle.strengths, ends)
         return partial(
             lead,
             keyframes=self.model_patcher.model.process_latent_in(middle.latents).to(device),
@@ -360,6 +375,17 @@ def check_model(model: ModelPatcher, settings: GuiderSettings) -> None:
             + "."
         )
     check_additions(model, settings.alternating)
+
+
+def check_last_keyframe_alone(settings: GuiderSettings) -> None:
+    """Raises ValueError when the settings need a first keyframe."""
+    if settings.alternating or settings.endpoint_correction:
+        raise ValueError(
+            "positive: expected both keyframes, which this strategy needs, found the last one alone. Connect "
+            "first_keyframe of Encode Keyframes, or choose another preset, or a strategy that does without: "
+            + ", ".join(f"`{name}`" for name in LAST_KEYFRAME_ALONE)
+            + "."
+        )
 
 
 def _name(half: str, direction: str) -> str:

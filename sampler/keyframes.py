@@ -61,8 +61,8 @@ def add_middle_keyframe(
 def encode_keyframes(
     clip_vision: comfy.clip_vision.ClipVisionModel,
     vae: comfy.sd.VAE,
-    first: torch.Tensor,
-    last: torch.Tensor,
+    first: torch.Tensor | None,
+    last: torch.Tensor | None,
     *,
     width: int,
     height: int,
@@ -77,16 +77,23 @@ def encode_keyframes(
 ) -> tuple[Conditioning, Conditioning, dict]:
     """(positive, negative, empty latent) for two keyframes, each `[1, height, width, channels]` in 0…1.
 
-    One draw of augmentation noise serves both pictures, as in the release of Wang et al.; `separate_noise`: each has
-    one of its own, as in that of ViBiDSampler (arXiv 2410.05651). `middle`, those inside the clip, have none. Raises
-    ValueError, naming the input, for pictures, sizes or a number of frames that cannot be used.
+    `first` is None for a video that leads up to the last one alone. One draw of augmentation noise serves both
+    pictures, as in the release of Wang et al.; `separate_noise`: each has one of its own, as in that of ViBiDSampler
+    (arXiv 2410.05651). `middle`, those inside the clip, have none. Raises ValueError, naming the input, for pictures,
+    sizes or a number of frames that cannot be used.
     """
     _check_clip(width, height, frames)
     check_choice("fit", fit, FITS)
     _check_middle(middle, frames)
+    if last is None:
+        raise ValueError(
+            "last_keyframe: expected a picture, found none. Connect the one that the video ends with; for a video from "
+            "its first picture alone use ComfyUI's SVD_img2vid_Conditioning and KSampler."
+        )
     pictures = [
         fit_picture(one_picture(picture, name), width, height, fit)
         for name, picture in (("first_keyframe", first), ("last_keyframe", last))
+        if picture is not None
     ]
     noise = [
         seeded_noise((1, 3, height, width), stream_seed(seed, *stream))
@@ -95,10 +102,12 @@ def encode_keyframes(
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
     latents = [
         _latent(vae, add_augmentation_noise(picture, draw, noise_augmentation))
-        for picture, draw in zip(pictures, noise, strict=True)
+        for picture, draw in zip(pictures, noise[-len(pictures) :], strict=True)
     ]
     # What the alternating strategies lead to.
-    clean = [_latent(vae, picture) for picture in pictures] if noise_augmentation else latents
+    clean = [_latent(vae, picture) for picture in pictures] if noise_augmentation and first is not None else latents
+    if first is None:
+        embeddings, latents = [None, *embeddings], [None, *latents]
     positive, negative = keyframe_conditioning(
         (embeddings[0], embeddings[1]),
         (latents[0], latents[1]),
@@ -107,7 +116,7 @@ def encode_keyframes(
         motion_bucket,
         noise_augmentation,
         middle=_encoded_middle(vae, middle, width, height, fit),
-        clean=KeyframeLatents(*clean),
+        clean=None if first is None else KeyframeLatents(*clean),
     )
     empty = handed_on(torch.zeros(latent_shape(frames, width, height)))
     return positive, negative, {"samples": empty}

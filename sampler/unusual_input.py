@@ -42,10 +42,11 @@ def remark_on_equal(first: torch.Tensor, last: torch.Tensor, name: str) -> None:
 
 
 def remark_on_keyframes(
-    first: torch.Tensor, last: torch.Tensor, width: int, height: int, frames: int, fit: str
+    first: torch.Tensor | None, last: torch.Tensor, width: int, height: int, frames: int, fit: str
 ) -> None:
     """The remarks on what Encode Keyframes was given."""
     remark_on_frames(frames, "frames")
-    remark_on_aspect(first, width, height, fit, "first_keyframe")
     remark_on_aspect(last, width, height, fit, "last_keyframe")
-    remark_on_equal(first, last, "last_keyframe")
+    if first is not None:
+        remark_on_aspect(first, width, height, fit, "first_keyframe")
+        remark_on_equal(first, last, "last_keyframe")

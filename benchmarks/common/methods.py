@@ -29,13 +29,15 @@ FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 7, 127, 0.02
 class Method:
     """`inputs` of Dual-Direction Settings that differ from the preset's, which is `paper` unless they say another.
 
-    `weights`: which of the backward-motion files, at which `strength`; None for the strategies without.
+    `weights`: which of the backward-motion files, at which `strength`; None for the strategies without. `both`: whether
+    it is given the first keyframe, too, or the last one alone.
     """
 
     label: str
     inputs: dict = field(default_factory=dict)
     weights: str | None = "rotated"
     strength: float = 1.0
+    both: bool = True
 
 
 PEERS = {"cross-fade": "cross-fade", "rife": "RIFE", "forward": "forward SVD alone"}
@@ -73,7 +75,7 @@ class Methods:
         self.files = _show_to_host(checkpoint, backward_motion, Path(self._folder.name))
         self.base, self.clip_vision, self.vae = InbetweenLoadSVD.execute(self.files["checkpoint"]).args
         self._count_videos()
-        self._models, self._encoded, self._rife = {}, (None, None), None
+        self._models, self._encoded, self._rife = {}, (None, None, None), None
         self._rife_enlarge = rife_enlarge
 
     def __enter__(self) -> "Methods":
@@ -96,23 +98,22 @@ class Methods:
         with torch.inference_mode():
             if name == "reconstruction":
                 return Video(self._decode(self.vae.encode(_images(clip.truth))))
-            encoded = self._encode(clip)
+            encoded = self._encode(clip, name not in self.methods or self.methods[name].both)
             self._videos = 0
             sampled = self._forward if name == "forward" else self._dual_direction
             latent, evaluations = sampled(name, encoded, clip.seed)
             return Video(self._decode(latent["samples"]), evaluations, self._videos)
 
-    def _encode(self, clip: HeldOutClip):
-        if self._encoded[0] is not clip:
+    def _encode(self, clip: HeldOutClip, both: bool):
+        if self._encoded[0] is not clip or self._encoded[1] != both:
             first, last = (_images(clip.truth[index]) for index in ([0], [-1]))
             height, width = clip.truth.shape[-2:]
             self._encoded = (
                 clip,
+                both,
                 InbetweenEncodeKeyframes.execute(
                     self.clip_vision,
                     self.vae,
-                    first,
-                    last,
                     width,
                     height,
                     len(clip.truth),
@@ -121,9 +122,11 @@ class Methods:
                     NOISE_AUGMENTATION,
                     clip.seed,
                     "crop",
+                    **({"first_keyframe": first} if both else {}),
+                    last_keyframe=last,
                 ).args,
             )
-        return self._encoded[1]
+        return self._encoded[2]
 
     def _forward(self, _: str, encoded, seed: int) -> tuple[dict, int]:
         """The host's KSampler on our conditioning: plain SVD from the first keyframe."""

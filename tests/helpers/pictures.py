@@ -12,7 +12,7 @@ WIDE = torch.rand(1, 72, 96, 3, generator=torch.manual_seed(0))
 def encoded_pictures(models, first, last, fit="crop", clip_vision=None, vae=None):
     """(positive, negative, latent) of two pictures for a video of 9 frames of 64×64."""
     return InbetweenEncodeKeyframes.execute(
-        clip_vision or models[1], vae or models[2], first, last, 64, 64, 9, 7, 127, 0.02, 0, fit
+        clip_vision or models[1], vae or models[2], 64, 64, 9, 7, 127, 0.02, 0, fit, first, last
     ).args
 
 

@@ -62,8 +62,6 @@ def encode_case(case: Case, clip_vision, vae, monkeypatch):
     return InbetweenEncodeKeyframes.execute(
         clip_vision,
         vae,
-        case.picture("first"),
-        case.picture("last"),
         s["width"],
         s["height"],
         s["frames"],
@@ -72,6 +70,8 @@ def encode_case(case: Case, clip_vision, vae, monkeypatch):
         s.get("aug", 0.02),
         0,
         "crop",
+        case.picture("first"),
+        case.picture("last"),
     ).args
 
 

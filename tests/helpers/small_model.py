@@ -56,10 +56,12 @@ def load(models_folder):
     return load_models()
 
 
-def encode(models, frames: int = FRAMES, swapped: bool = False, **changes):
-    """(positive, negative, latent) of the two pictures."""
-    keyframes = pictures()[::-1] if swapped else pictures()
+def encode(models, frames: int = FRAMES, swapped: bool = False, alone: bool = False, **changes):
+    """(positive, negative, latent) of the two pictures; `alone`: of the last one. A picture of None is left out."""
+    first, last = pictures()[::-1] if swapped else pictures()
     arguments = {
+        "first_keyframe": None if alone else first,
+        "last_keyframe": last,
         "width": SIZE,
         "height": SIZE,
         "frames": frames,
@@ -70,7 +72,8 @@ def encode(models, frames: int = FRAMES, swapped: bool = False, **changes):
         "fit": "crop",
         **changes,
     }
-    return InbetweenEncodeKeyframes.execute(models[1], models[2], *keyframes, **arguments).args
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return InbetweenEncodeKeyframes.execute(models[1], models[2], **given).args
 
 
 def settings(preset: str = "paper", **changes):

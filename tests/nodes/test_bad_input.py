@@ -232,7 +232,7 @@ def test_sizes_that_cannot_be(models, changes, message):
 
 
 def encode_pictures(models, first, last):
-    return InbetweenEncodeKeyframes.execute(models[1], models[2], first, last, 64, 64, 4, 7, 127, 0.0, 0, "crop").args
+    return InbetweenEncodeKeyframes.execute(models[1], models[2], 64, 64, 4, 7, 127, 0.0, 0, "crop", first, last).args
 
 
 def test_batch_where_one_picture_is_wanted(models):
@@ -259,5 +259,5 @@ def test_grey_and_transparent_pictures_are_taken(models):
 def test_pictures_of_another_aspect_are_fitted(models, fit):
     wide = pictures()[0].repeat(1, 1, 2, 1)
     positive, _, _latent = encode(models)
-    arguments = InbetweenEncodeKeyframes.execute(models[1], models[2], wide, wide, 64, 64, 4, 7, 127, 0.0, 0, fit).args
+    arguments = InbetweenEncodeKeyframes.execute(models[1], models[2], 64, 64, 4, 7, 127, 0.0, 0, fit, wide, wide).args
     assert arguments[0][0][1]["concat_latent_image"].shape == positive[0][1]["concat_latent_image"].shape

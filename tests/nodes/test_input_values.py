@@ -90,8 +90,8 @@ def good_values(node, connected) -> dict:
         elif isinstance(item, io.MultiType.Input):
             # Of a chain frames_per_segment is not read.
             values[item.id] = torch.cat(pictures())
-        # What need not be connected may count in place of widgets.
-        elif not item.optional:
+        # What need not be connected may count in place of widgets; Encode Keyframes needs a last keyframe all the same.
+        elif not item.optional or item.id == "last_keyframe":
             values[item.id] = connected[item.id]
     return values
 
@@ -140,7 +140,7 @@ def test_whole_numbers_may_come_as_floats_and_numpys_numbers(connected):
     whole = good_values(InbetweenEncodeKeyframes, connected) | {"width": 64, "height": 64, "frames": 4, "seed": 3}
     expected = InbetweenEncodeKeyframes.execute(**whole).args
     for kind in (float, np.float32, np.int64):
-        values = {name: kind(value) if isinstance(value, int) else value for name, value in whole.items()}
+        values = {name: kind(value) if type(value) is int else value for name, value in whole.items()}
         positive, _, latent = by_the_host(InbetweenEncodeKeyframes, **values).args
         assert torch.equal(positive[0][1]["concat_latent_image"], expected[0][0][1]["concat_latent_image"])
         assert latent["samples"].shape == expected[2]["samples"].shape
