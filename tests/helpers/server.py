@@ -174,8 +174,8 @@ def prepare(base: Path) -> Path:
     for name in ("custom_nodes", "models/backward_motion", "models/checkpoints", "input", "output", "user/default"):
         (base / name).mkdir(parents=True)
     link_pack(base / "custom_nodes" / PACK_NAME)
-    for picture in ("first.png", "last.png"):
-        shutil.copyfile(DEMO / picture, base / "input" / picture)
+    for picture in DEMO.glob("*.png"):
+        shutil.copyfile(picture, base / "input" / picture.name)
     paths = base / "models.yaml"
     # The first folder of its kind is the one that Convert Backward Motion Weights writes to.
     paths.write_text(
