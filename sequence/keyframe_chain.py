@@ -32,6 +32,16 @@ class Keyframe:
 
 
 @dataclass(frozen=True)
+class ClipKeyframes:
+    """What one clip of `frames` goes through: pictures `[1, height, width, 3]` at its ends, and keyframes inside it."""
+
+    first: torch.Tensor
+    last: torch.Tensor
+    frames: int
+    middle: tuple[MiddleKeyframe, ...] = ()
+
+
+@dataclass(frozen=True)
 class FramesInput:
     """Where the user says how many frames there are: the input that an error names, and what to change there."""
 
@@ -83,16 +93,6 @@ def sequence_keyframes(given: torch.Tensor | KeyframeChain, frames_per_segment: 
         chain = replace(chain, keyframes=tuple(replace(keyframe, frames=count) for keyframe, count in numbered))
     _check_ends(chain, loop)
     return chain
-
-
-@dataclass(frozen=True)
-class ClipKeyframes:
-    """What one clip of `frames` goes through: pictures `[1, height, width, 3]` at its ends, and keyframes inside it."""
-
-    first: torch.Tensor
-    last: torch.Tensor
-    frames: int
-    middle: tuple[MiddleKeyframe, ...] = ()
 
 
 def parse_frames_per_segment(text: str, segments: int) -> list[int]:

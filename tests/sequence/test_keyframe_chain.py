@@ -110,7 +110,18 @@ def test_a_keyframe_below_strength_1_is_a_middle_keyframe_of_one_clip(models, sa
     assert sampled == [(6, 1)] and len(images) == 6
     middle = InbetweenMiddleKeyframe.execute(second, 2, 0.6).args[0]
     positive, negative, latent = InbetweenEncodeKeyframes.execute(
-        *models[1:], first, last, 64, 64, 6, 7, 127, 0.0, 1, "crop", middle_keyframes=middle
+        *models[1:],
+        first_keyframe=first,
+        last_keyframe=last,
+        middle_keyframes=middle,
+        width=64,
+        height=64,
+        frames=6,
+        fps=7,
+        motion_bucket=127,
+        noise_augmentation=0.0,
+        seed=1,
+        fit="crop",
     ).args
     expected = InbetweenDualDirectionKSampler.execute(
         models[0], positive, negative, latent, seed=1, preset="paper", denoise=1.0, settings=settings(steps=1)
