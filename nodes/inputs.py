@@ -87,15 +87,18 @@ def fit() -> io.Input:
 
 def separate_noise() -> io.Input:
     """Whether each keyframe gets noise of its own."""
-    return io.Boolean.Input(
-        "separate_noise",
-        default=False,
-        optional=True,
-        tooltip=(
-            "On: each keyframe gets a draw of noise_augmentation of its own, as in ViBiDSampler, for the "
-            "alternating strategies. Off: one draw for both, as released for dual-direction."
-        ),
+    (item,) = advanced(
+        io.Boolean.Input(
+            "separate_noise",
+            default=False,
+            optional=True,
+            tooltip=(
+                "On: each keyframe gets a draw of noise_augmentation of its own, as in ViBiDSampler, for the "
+                "alternating strategies. Off: one draw for both, as released for dual-direction."
+            ),
+        )
     )
+    return item
 
 
 def steps() -> io.Input:
@@ -189,10 +192,10 @@ def reinjection() -> list[io.Input]:
 
 def jumps() -> list[io.Input]:
     """How far back a re-injection goes, from which step on, and with how much noise."""
-    return [
+    inputs: list[io.Input] = [
         io.Int.Input(
             "jump_length",
-            default=1,
+            default=DEFAULTS["jump_length"],
             min=1,
             max=100,
             optional=True,
@@ -203,13 +206,13 @@ def jumps() -> list[io.Input]:
         ),
         io.Boolean.Input(
             "repeat_first_step",
-            default=True,
+            default=DEFAULTS["repeat_first_step"],
             optional=True,
             tooltip="On: re-injections begin with the first step, as released. Off: as Time Reversal Fusion.",
         ),
         io.Float.Input(
             "noise_ratio",
-            default=1.0,
+            default=DEFAULTS["noise_ratio"],
             min=0.0,
             max=2.0,
             step=0.01,
@@ -220,6 +223,37 @@ def jumps() -> list[io.Input]:
             ),
         ),
     ]
+    return advanced(*inputs)
+
+
+def distillation() -> list[io.Input]:
+    """Where and how often the strategy motion-prior-distillation distils."""
+    inputs: list[io.Input] = [
+        io.Float.Input(
+            "distilled_share",
+            default=DEFAULTS["distilled_share"],
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip=(
+                "Of the strategy motion-prior-distillation alone: share of the steps, from the first, in which the "
+                "backward direction first follows the forward one. 0: none; 0.1: as in the paper; 0.2: as released."
+            ),
+        ),
+        io.Int.Input(
+            "distillations",
+            default=DEFAULTS["distillations"],
+            min=0,
+            max=100,
+            optional=True,
+            tooltip=(
+                "Of the strategy motion-prior-distillation alone: how often in each of these steps, at one evaluation "
+                "each. 0: none; 3: as released."
+            ),
+        ),
+    ]
+    return advanced(*inputs)
 
 
 def method() -> list[io.Input]:
@@ -231,9 +265,9 @@ def method() -> list[io.Input]:
             default=DEFAULTS["strategy"],
             tooltip=(
                 "dual-direction: with backward-motion weights, as in the paper. time-reversal, endpoint-correction, "
-                "alternating: training-free, without them. endpoint-correction is the forward video with its end error "
-                "spread linearly. The alternating ones go in each direction in turn, with euler and without "
-                "re-injections."
+                "alternating, motion-prior-distillation: training-free, without them. endpoint-correction is the "
+                "forward video with its end error spread linearly. The last three of the list go in each direction in "
+                "turn, with euler and without re-injections."
             ),
         ),
         io.Combo.Input(
@@ -326,4 +360,6 @@ def all_settings() -> list[io.Input]:
         start,
         *optional(strategy, steps(), *guidance_and_fusion(), sampler_name, scheduler, reinjections),
         *optional(*advanced(reinjection_share, temporal_attention, *guidance_interval(), videos_per_call)),
+        *jumps(),
+        *distillation(),
     ]

@@ -107,7 +107,13 @@ class InbetweenDualDirectionGuider(Node):
             search_aliases=["generative inbetweening"],
             description="The guider for SamplerCustomAdvanced: the same as the Dual-Direction KSampler, with your own "
             "noise, sigmas and sampler. Put the Noise Re-injection Sampler around the sampler.",
-            inputs=[*_both_directions(), *inputs.guidance_and_fusion(), *inputs.method(), *inputs.guidance_interval()],
+            inputs=[
+                *_both_directions(),
+                *inputs.guidance_and_fusion(),
+                *inputs.method(),
+                *inputs.guidance_interval(),
+                *inputs.distillation(),
+            ],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 

@@ -153,11 +153,21 @@ class InbetweenKeyframeSequence(Node):
         resume,
         guiding_frames=0,
         close_loop=False,
+        separate_noise=False,
         settings=None,
     ):
         chosen = settings or chosen_settings(preset)
         clip_settings = ClipSettings(
-            width, height, fps, motion_bucket, noise_augmentation, fit, seed, chosen.sampler, chosen.guider
+            width,
+            height,
+            fps,
+            motion_bucket,
+            noise_augmentation,
+            fit,
+            seed,
+            chosen.sampler,
+            chosen.guider,
+            separate_noise,
         )
         return io.NodeOutput(
             *sample_sequence(
@@ -219,4 +229,5 @@ def _parts_of_the_run() -> list[io.Input]:
                 "the video repeats as it is."
             ),
         ),
+        inputs.separate_noise(),
     ]

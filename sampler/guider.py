@@ -130,7 +130,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.alternating:
             clean = clean_keyframe_latents(self._keyframes["positive"], self.model_patcher.model.process_latent_in)
-            sampler = AlternatingSampler(sampler, clean)
+            sampler = AlternatingSampler(sampler, clean, self.settings.distillation)
         seed = stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas))
         # A clone of our own carries the method's injections while it samples.
         model, self.model_patcher = self.model_patcher, self.model_patcher.clone()

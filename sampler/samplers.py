@@ -11,7 +11,8 @@ import comfy.k_diffusion.sampling
 import comfy.samplers
 import torch
 
-from .method.alternating import KeyframeLatents, sample_alternating
+from .method.alternating import KeyframeLatents, alternating_half_steps, sample_alternating
+from .method.motion_prior import Distillation
 from .method.reinjection import SamplerFunction, sample_with_reinjection, steps_with_reinjections
 
 _SHOWN_TO_THE_NEXT_EVALUATION = ("sample_unipc", "sample_unipc_bh2", "sample_sa_solver", "sample_sa_solver_pece")
@@ -72,7 +73,9 @@ class AlternatingSampler(comfy.samplers.KSAMPLER):
     Raises ValueError, naming the input, when the sampler that it replaces is not `euler`.
     """
 
-    def __init__(self, sampler: comfy.samplers.Sampler, keyframes: KeyframeLatents):
+    def __init__(
+        self, sampler: comfy.samplers.Sampler, keyframes: KeyframeLatents, distillation: Distillation | None = None
+    ):
         function = getattr(sampler, "sampler_function", None)
         is_euler = function is comfy.k_diffusion.sampling.sample_euler
         if not (isinstance(sampler, comfy.samplers.KSAMPLER) and is_euler) or sampler.extra_options:
@@ -85,11 +88,14 @@ class AlternatingSampler(comfy.samplers.KSAMPLER):
                 "re-noising included. Choose euler, without Noise Re-injection Sampler, or another "
                 "strategy."
             )
-        super().__init__(sample_alternating, {"keyframes": keyframes}, sampler.inpaint_options)
+        self._distillation = distillation
+        super().__init__(
+            sample_alternating, {"keyframes": keyframes, "distillation": distillation}, sampler.inpaint_options
+        )
 
     def sampler_steps(self, steps: int) -> int:
-        """How many sampler steps run in all: each is made in both directions."""
-        return 2 * steps
+        """How many half-steps run in all."""
+        return alternating_half_steps(steps, self._distillation)
 
 
 def making_single_steps(sampler_function: SamplerFunction) -> SamplerFunction:

@@ -4,25 +4,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 from ..common.errors import quoted
+from .method.alternating import alternating_half_steps
 from .method.attention import TEMPORAL_ATTENTIONS
 from .method.fusion import FUSIONS, changes_nothing, guidance_scales
+from .method.motion_prior import Distillation
 from .method.reinjection import steps_with_reinjections
 
 VIDEOS_PER_CALL = ("4", "2", "1")
 """How many of an evaluation's videos one UNet call computes, from the most memory to the least."""
 
-# Yang et al., "ViBiDSampler", arXiv 2410.05651. CFG++ does the guiding, so the scale stays 1, as in their release. The
-# release differs in the keyframes that its steps lead to, see method/alternating.py.
+# Yang et al., "ViBiDSampler", arXiv 2410.05651. CFG++ does the guiding, so the scale stays 1, as in their release.
 _ALTERNATING = {"alternating": True, "guidance_min": 1.0, "guidance_max": 1.0}
 
 STRATEGIES = {
     # Wang et al., "Generative Inbetweening", arXiv 2408.15239. As released.
     "dual-direction": {"backward_motion": True},
     # Feng et al., "Explorative Inbetweening of Time and Space" (Time Reversal Fusion), arXiv 2403.14611: both
-    # directions are the base model with its own attention. The release repeats steps over five levels at once.
+    # directions are the base model with its own attention. method/reinjection.py names the release's settings.
     "time-reversal": {"backward_motion": False, "temporal_attention": "own"},
-    # Derived from Jeon et al., "Motion Prior Distillation", arXiv 2602.12679, who correct the end only in the backward
-    # half of an alternating sampler's early steps. Only weighted fusion ends at the last keyframe.
+    # Derived from Jeon et al., who correct the end only in the early steps of an alternating sampler: see
+    # motion-prior-distillation. Only weighted fusion ends at the last keyframe.
     "endpoint-correction": {
         "backward_motion": False,
         "temporal_attention": "own",
@@ -32,6 +33,13 @@ STRATEGIES = {
     "alternating": {**_ALTERNATING, "backward_motion": False, "temporal_attention": "own"},
     # The same steps with the fine-tuned weights of "Generative Inbetweening" in the backward direction.
     "alternating-backward-motion": {**_ALTERNATING, "backward_motion": True},
+    # Jeon et al., "Motion Prior Distillation", arXiv 2602.12679.
+    "motion-prior-distillation": {
+        **_ALTERNATING,
+        "backward_motion": False,
+        "temporal_attention": "own",
+        "motion_prior_distillation": True,
+    },
 }
 """What each strategy fixes of the guider's settings."""
 TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed.get("backward_motion", True)]
@@ -54,6 +62,12 @@ _PAPER = {
     "scheduler": "karras",
     "reinjections": 5,
     "reinjection_share": 0.5,
+    "jump_length": 1,
+    "repeat_first_step": True,
+    "noise_ratio": 1.0,
+    # Not the release's; of the strategy motion-prior-distillation alone.
+    "distilled_share": 0.1,
+    "distillations": 3,
 }
 DEFAULT_PRESET = "paper"
 # The sampler's own new noise in every step; at equal work re-injections gave nothing beside it (benchmarks/results).
@@ -83,7 +97,9 @@ class GuiderSettings:
     `guidance_start`, `guidance_end`: the part of the noise range, 0 (all noise) to 1 (none), with guidance; outside it
     the unconditional half is computed only for samplers that use it (alternating and CFG++). `backward_motion`: whether
     fine-tuned weights are used; `temporal_attention`: `rotated` or `own` maps backward; `alternating`: one direction
-    after the other; `endpoint_correction`: the backward direction follows from the forward one and is not computed.
+    after the other; `endpoint_correction`: the backward direction follows from the forward one and is not computed;
+    `motion_prior_distillation`: in the first `distilled_share` of the alternating steps, `distillations` times each,
+    the backward direction first follows the forward one.
     """
 
     guidance_min: float = 1.0
@@ -96,6 +112,14 @@ class GuiderSettings:
     guidance_end: float = 1.0
     alternating: bool = False
     endpoint_correction: bool = False
+    motion_prior_distillation: bool = False
+    distilled_share: float = 0.1
+    distillations: int = 3
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """That of the alternating steps, if there is one."""
+        return Distillation(self.distilled_share, self.distillations) if self.motion_prior_distillation else None
 
     def videos_of_an_evaluation(self) -> int:
         """The largest number of videos that one evaluation takes through the UNet."""
@@ -115,12 +139,17 @@ class SamplerSettings:
     scheduler: str
     reinjections: int
     reinjection_share: float
+    jump_length: int = 1
+    repeat_first_step: bool = True
+    noise_ratio: float = 1.0
 
     def sampler_steps(self, guider_settings: GuiderSettings) -> int:
         """How many sampler steps run in all, re-injections included; alternating steps are made twice."""
         if guider_settings.alternating:
-            return 2 * self.steps
-        return steps_with_reinjections(self.steps, self.reinjections, self.reinjection_share)
+            return alternating_half_steps(self.steps, guider_settings.distillation)
+        return steps_with_reinjections(
+            self.steps, self.reinjections, self.reinjection_share, self.jump_length, self.repeat_first_step
+        )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ COMPARED = {
         "Time Reversal Fusion, as `fast`", {"strategy": "time-reversal", **_ANCESTRAL, **_steps(7)}, None
     ),
     "alternating": Method("alternating (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
+    "motion-prior-distillation": Method(
+        "motion prior distillation", {"strategy": "motion-prior-distillation", **_steps(25)}, None
+    ),
     "alternating-backward-motion": Method(
         "alternating, with backward motion", {"strategy": "alternating-backward-motion", **_steps(25)}
     ),

@@ -19,11 +19,13 @@ As the authors' release, with its settings: 25 steps, fps 7, `separate_noise` in
 their VAE draws the keyframes' latents from its distribution, ours takes the mode.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from .motion_prior import Distillation, distilled_estimate
 from .noise import DrawNoise, seeded_noise, stream_seed
 from .reinjection import reinjection_scale
 
@@ -41,6 +43,11 @@ class KeyframeLatents:
     last: torch.Tensor
 
 
+def alternating_half_steps(steps: int, distillation: Distillation | None = None) -> int:
+    """How many half-steps, and so evaluations, are made: each step in both directions, and those of distillation."""
+    return 2 * steps + (distillation.passes * distillation.steps(steps) if distillation else 0)
+
+
 def sample_alternating(
     model: Callable,
     x: torch.Tensor,
@@ -50,28 +57,91 @@ def sample_alternating(
     disable: bool | None = None,
     *,
     keyframes: KeyframeLatents,
+    distillation: Distillation | None = None,
     draw_noise: DrawNoise | None = None,
 ) -> torch.Tensor:
     """A k-diffusion sampler: all steps of algorithm 1 on a model that can evaluate one direction alone.
 
-    `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
-    N(0, 1) of the draw-th re-noising, from a stream of the sampling seed by default.
+    `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `distillation`: motion prior
+    distillation in the first of them; `draw_noise(shape, draw)`: N(0, 1) of the draw-th re-noising, from a stream of
+    the sampling seed by default.
     """
-    extra_args = dict(extra_args or {})
-    seed = extra_args.get("seed") or 0
-    draw_noise = draw_noise or (lambda shape, draw: seeded_noise(shape, stream_seed(seed, "re-noising", draw)))
-    ones = x.new_ones([x.shape[0]])
-    for step in range(len(sigmas) - 1):
-        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
-        for direction, far_frame, keyframe in (("forward", -1, keyframes.last), ("backward", 0, keyframes.first)):
-            if direction == "backward":
-                x = x + reinjection_scale(sigma, next_sigma) * draw_noise(x.shape, step).to(x)
-            guided, unconditional = _evaluate(model, x, sigma * ones, direction, extra_args)
-            if callback is not None:
-                callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": guided})
-            known = _unmasked(keyframe, guided, far_frame, extra_args)
-            x = alternating_step(x, guided, unconditional, far_frame, known, sigma, next_sigma)
+    run = _Run(model, sigmas, dict(extra_args or {}), callback, draw_noise)
+    steps = len(sigmas) - 1
+    distilled_steps = distillation.steps(steps) if distillation else 0
+    for step in range(steps):
+        for _ in range(distillation.passes if distillation and step < distilled_steps else 0):
+            guided, unconditional = run.evaluate(x, step, "forward")
+            distilled = distilled_estimate(guided, keyframes.last, run.mask)
+            x = run.renoised(run.stepped(x, step, distilled, unconditional, 0, keyframes.first), step)
+        x = run.stepped(x, step, *run.evaluate(x, step, "forward"), -1, keyframes.last)
+        x = run.renoised(x, step)
+        x = run.stepped(x, step, *run.evaluate(x, step, "backward"), 0, keyframes.first)
     return x
+
+
+class _Run:
+    """What the half-steps of one sampling run share."""
+
+    def __init__(
+        self,
+        model: Callable,
+        sigmas: torch.Tensor,
+        extra_args: dict,
+        callback: Callable[[dict], None] | None,
+        draw_noise: DrawNoise | None,
+    ):
+        self._model, self._extra_args, self._callback = model, extra_args, callback
+        self._levels, self._sigmas = sigmas, sigmas.tolist()
+        self.mask: torch.Tensor | None = extra_args.get("denoise_mask")
+        seed = extra_args.get("seed") or 0
+        self._draw_noise = draw_noise or (
+            lambda shape, draw: seeded_noise(shape, stream_seed(seed, "re-noising", draw))
+        )
+        self._draws = itertools.count()
+
+    def evaluate(self, x: torch.Tensor, step: int, direction: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(D, D_u): the guided and the unconditional estimate of one direction, in forward time."""
+        unconditional = []
+
+        def keep(arguments: dict) -> torch.Tensor:
+            unconditional.append(arguments["uncond_denoised"])
+            return arguments["denoised"]
+
+        options = dict(self._extra_args.get("model_options") or {})
+        # CFG++ needs the unconditional estimate where guidance of 1 would leave it out.
+        options |= {
+            ONE_DIRECTION: direction,
+            "disable_cfg1_optimization": True,
+            _POST_CFG: [*options.get(_POST_CFG, []), keep],
+        }
+        sigma = self._sigmas[step] * x.new_ones([x.shape[0]])
+        guided = self._model(x, sigma, **{**self._extra_args, "model_options": options})
+        if self._callback is not None:
+            level = self._levels[step]
+            self._callback({"x": x, "i": step, "sigma": level, "sigma_hat": level, "denoised": guided})
+        return guided, unconditional[-1]
+
+    def stepped(
+        self,
+        x: torch.Tensor,
+        step: int,
+        estimate: torch.Tensor,
+        unconditional: torch.Tensor,
+        far_frame: int,
+        keyframe: torch.Tensor,
+    ) -> torch.Tensor:
+        """After a half-step; where a noise mask keeps the latent's own frame, DDS leaves it as the estimate has it."""
+        if self.mask is not None:
+            kept = estimate[[far_frame]]
+            keyframe = torch.lerp(kept, keyframe.to(kept), self.mask[[far_frame]].to(kept))
+        sigma, next_sigma = self._sigmas[step : step + 2]
+        return alternating_step(x, estimate, unconditional, far_frame, keyframe, sigma, next_sigma)
+
+    def renoised(self, x: torch.Tensor, step: int) -> torch.Tensor:
+        """Back from σ′ to σ."""
+        scale = reinjection_scale(*self._sigmas[step : step + 2])
+        return x + scale * self._draw_noise(x.shape, next(self._draws)).to(x)
 
 
 def alternating_step(
@@ -91,32 +161,3 @@ def alternating_step(
     estimate = guided.clone()
     estimate[far_frame] = keyframe.to(estimate)[0]
     return estimate + next_sigma * (x - unconditional) / sigma
-
-
-def _unmasked(keyframe: torch.Tensor, guided: torch.Tensor, far_frame: int, extra_args: dict) -> torch.Tensor:
-    """The keyframe; where a noise mask keeps the latent's own frame, that frame as `guided` has it."""
-    mask = extra_args.get("denoise_mask")
-    if mask is None:
-        return keyframe
-    return torch.lerp(guided[[far_frame]], keyframe.to(guided), mask[[far_frame]].to(guided))
-
-
-def _evaluate(
-    model: Callable, x: torch.Tensor, sigma: torch.Tensor, direction: str, extra_args: dict
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(D, D_u): the guided and the unconditional estimate of one direction, in forward time."""
-    unconditional = []
-
-    def keep(arguments: dict) -> torch.Tensor:
-        unconditional.append(arguments["uncond_denoised"])
-        return arguments["denoised"]
-
-    options = dict(extra_args.get("model_options") or {})
-    # CFG++ needs the unconditional estimate where guidance of 1 would leave it out.
-    options |= {
-        ONE_DIRECTION: direction,
-        "disable_cfg1_optimization": True,
-        _POST_CFG: [*options.get(_POST_CFG, []), keep],
-    }
-    guided = model(x, sigma, **{**extra_args, "model_options": options})
-    return guided, unconditional[-1]

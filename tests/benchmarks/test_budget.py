@@ -17,6 +17,7 @@ VIDEOS = {
     "time-reversal": 700,
     "time-reversal-fast": 28,
     "alternating": 100,
+    "motion-prior-distillation": 118,
     "alternating-backward-motion": 100,
 }
 

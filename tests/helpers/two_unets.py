@@ -138,16 +138,40 @@ def two_unet_endpoint_correction(directions: TwoUNets, x: torch.Tensor, sigmas: 
 
 
 def two_unet_alternating(
-    estimates, x: torch.Tensor, sigmas: list[float], first: torch.Tensor, last: torch.Tensor, seed: int
+    estimates,
+    x: torch.Tensor,
+    sigmas: list[float],
+    first: torch.Tensor,
+    last: torch.Tensor,
+    seed: int,
+    distilled_steps: int = 0,
+    distillations: int = 0,
 ) -> torch.Tensor:
-    """ViBiDSampler's algorithm 1 as its release has it, with the reversal of time written out (arXiv 2410.05651)."""
+    """ViBiDSampler's algorithm 1 as its release has it, with the reversal of time written out (arXiv 2410.05651).
+
+    In the first `distilled_steps` with motion prior distillation as its own release has it (arXiv 2602.12679).
+    """
+    draws = itertools.count()
+
+    def renoised(x, sigma, following):
+        noise = seeded_noise(x.shape, stream_seed(seed, "re-noising", next(draws)))
+        return x + (sigma**2 - following**2) ** 0.5 * noise
+
     for step in range(len(sigmas) - 1):
         sigma, following = sigmas[step], sigmas[step + 1]
+        for _ in range(distillations if step < distilled_steps else 0):
+            conditional, unconditional = estimates(x, sigma, "forward")
+            turned, noise = x.flip(0), (x - conditional) / sigma
+            residuals = [noise[i] - noise[i - 1] for i in range(1, len(x))]
+            led = [(turned[0] - last) / sigma]
+            for residual in reversed(residuals):
+                led.append(led[-1] - residual)
+            estimate = turned - sigma * torch.stack(led)
+            estimate[-1] = first
+            x = renoised((estimate + following * (turned - unconditional.flip(0)) / sigma).flip(0), sigma, following)
         conditional, unconditional = estimates(x, sigma, "forward")
         conditional[-1] = last
-        x = conditional + following * (x - unconditional) / sigma
-        noise = seeded_noise(x.shape, stream_seed(seed, "re-noising", step))
-        x = x + (sigma**2 - following**2) ** 0.5 * noise
+        x = renoised(conditional + following * (x - unconditional) / sigma, sigma, following)
         x = x.flip(0)
         conditional, unconditional = estimates(x, sigma, "backward")
         conditional[-1] = first

@@ -20,7 +20,8 @@ from helpers.small_model import FRAMES, SEED, sample, settings, unpatched, watch
 
 ROUNDING = {"rtol": 1e-3, "atol": 2e-3}
 ENDPOINT_CORRECTION = "endpoint-correction"
-ALTERNATING = [name for name in STRATEGIES if name.startswith("alternating")]
+MOTION_PRIOR = "motion-prior-distillation"
+ALTERNATING = [name for name, fixed in STRATEGIES.items() if fixed.get("alternating")]
 
 
 def by_preset(model, encoded, preset: str, **connected) -> torch.Tensor:
@@ -38,8 +39,8 @@ def test_alternating_strategies_end_at_both_keyframes_in_every_videos_per_call(m
     for order in VIDEOS_PER_CALL:
         calls.clear()
         results[order] = sample(model, encoded, strategy=strategy, steps=3, videos_per_call=order, reinjections=5)
-        # Two halves in each direction, and no re-injections.
-        assert sum(calls) == 3 * 4
+        # With and without conditioning in each half-step, and no re-injections.
+        assert sum(calls) == 2 * (6 if strategy != MOTION_PRIOR else 9)
     for order in VIDEOS_PER_CALL[1:]:
         assert torch.allclose(results[order], results[VIDEOS_PER_CALL[0]], **ROUNDING)
     # The backward direction has the last word: the far end from it is the first keyframe.
@@ -71,10 +72,19 @@ def test_backward_motion_and_the_maps_matter_to_alternating_sampling(models, enc
     assert not torch.allclose(tuned["rotated"], tuned["own"], **ROUNDING)
 
 
-def test_alternating_counts_its_evaluations(models, encoded):
+@pytest.mark.parametrize(
+    ("chosen", "evaluations"),
+    [
+        ({"strategy": "alternating"}, 8),
+        ({"strategy": MOTION_PRIOR}, 8 + 3),
+        ({"strategy": MOTION_PRIOR, "distilled_share": 0.5, "distillations": 2}, 8 + 4),
+        ({"strategy": MOTION_PRIOR, "distilled_share": 0.0}, 8),
+    ],
+)
+def test_alternating_counts_its_evaluations(models, encoded, chosen, evaluations):
     calls = []
     guider = InbetweenDualDirectionGuider.execute(
-        models[0], *encoded[:2], strategy="alternating", temporal_attention="own", videos_per_call="2"
+        models[0], *encoded[:2], temporal_attention="own", videos_per_call="2", **chosen
     ).args[0]
     noise = torch.randn(FRAMES, 4, 8, 8)
     guider.sample(
@@ -85,10 +95,22 @@ def test_alternating_counts_its_evaluations(models, encoded):
         callback=lambda done, x0, x, total: calls.append((done + 1, total)),
         disable_pbar=True,
     )
-    assert calls[-1] == (8, 8)
+    assert calls[-1] == (evaluations, evaluations)
 
 
-def test_motion_prior_distillation_computes_one_direction_in_every_videos_per_call(models, encoded):
+def test_distillation_changes_the_video_and_without_it_the_video_is_the_alternating_one(models, encoded):
+    plain, distilled, none = (
+        sample(models[0], encoded, **chosen)
+        for chosen in (
+            {"strategy": "alternating"},
+            {"strategy": MOTION_PRIOR},
+            {"strategy": MOTION_PRIOR, "distilled_share": 0.0},
+        )
+    )
+    assert torch.equal(none, plain) and not torch.allclose(distilled, plain, **ROUNDING)
+
+
+def test_endpoint_correction_computes_one_direction_in_every_videos_per_call(models, encoded):
     calls = []
     model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
     results = {}

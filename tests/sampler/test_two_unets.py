@@ -26,6 +26,7 @@ VARIANTS = [
     ("alternating", "average", "own"),
     ("alternating-backward-motion", "average", "rotated"),
     ("alternating-backward-motion", "average", "own"),
+    ("motion-prior-distillation", "average", "own"),
 ]
 
 
@@ -46,7 +47,9 @@ def two_unet_video(unets, models, encoded, strategy: str, fusion: str, maps: str
     sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "karras", SETTINGS["steps"]).tolist()
     # The host's noise at the highest level.
     x = comfy.sample.prepare_noise(encoded[2]["samples"], SEED) * (1 + sigmas[0] ** 2) ** 0.5
-    if strategy.startswith("alternating"):
+    if STRATEGIES[strategy].get("alternating"):
+        # A tenth of three steps, rounded up.
+        distilled = {"distilled_steps": 1, "distillations": 3} if strategy == "motion-prior-distillation" else {}
         x = two_unet_alternating(
             directions,
             x,
@@ -54,6 +57,7 @@ def two_unet_video(unets, models, encoded, strategy: str, fusion: str, maps: str
             directions.keyframe("forward"),
             directions.keyframe("backward"),
             stream_seed(SEED, "sampler"),
+            **distilled,
         )
     elif strategy == "endpoint-correction":
         x = two_unet_endpoint_correction(directions, x, sigmas)
