@@ -97,36 +97,39 @@ class Methods:
             return Video(self._rife(first, last, frames))
         with torch.inference_mode():
             if name == "reconstruction":
-                return Video(self._decode(self.vae.encode(_images(clip.truth))))
-            encoded = self._encode(clip, name not in self.methods or self.methods[name].both)
-            self._videos = 0
-            sampled = self._forward if name == "forward" else self._dual_direction
-            latent, evaluations = sampled(name, encoded, clip.seed)
-            return Video(self._decode(latent["samples"]), evaluations, self._videos)
+                return Video(self._decode(self.vae.encode(images(clip.truth))))
+            both = name not in self.methods or self.methods[name].both
+            if self._encoded[0] is not clip or self._encoded[1] != both:
+                self._encoded = clip, both, self.encode(clip, both)
+            return self.sampled(name, self._encoded[2], clip.seed)
 
-    def _encode(self, clip: HeldOutClip, both: bool):
-        if self._encoded[0] is not clip or self._encoded[1] != both:
-            first, last = (_images(clip.truth[index]) for index in ([0], [-1]))
-            height, width = clip.truth.shape[-2:]
-            self._encoded = (
-                clip,
-                both,
-                InbetweenEncodeKeyframes.execute(
-                    self.clip_vision,
-                    self.vae,
-                    width,
-                    height,
-                    len(clip.truth),
-                    FPS,
-                    MOTION_BUCKET,
-                    NOISE_AUGMENTATION,
-                    clip.seed,
-                    "crop",
-                    **({"first_keyframe": first} if both else {}),
-                    last_keyframe=last,
-                ).args,
-            )
-        return self._encoded[2]
+    def encode(self, clip: HeldOutClip, both: bool = True, **optional):
+        """(positive, negative, latent) of its first and last frame, or of the last alone; `optional`: further inputs of
+        Encode Keyframes."""
+        first, last = (images(clip.truth[index]) for index in ([0], [-1]))
+        height, width = clip.truth.shape[-2:]
+        return InbetweenEncodeKeyframes.execute(
+            self.clip_vision,
+            self.vae,
+            width,
+            height,
+            len(clip.truth),
+            FPS,
+            MOTION_BUCKET,
+            NOISE_AUGMENTATION,
+            clip.seed,
+            "crop",
+            **({"first_keyframe": first} if both else {}),
+            last_keyframe=last,
+            **optional,
+        ).args
+
+    def sampled(self, name: str, encoded, seed: int) -> Video:
+        """The video that a method makes of encoded keyframes."""
+        self._videos = 0
+        sampled = self._forward if name == "forward" else self._dual_direction
+        latent, evaluations = sampled(name, encoded, seed)
+        return Video(self._decode(latent["samples"]), evaluations, self._videos)
 
     def _forward(self, _: str, encoded, seed: int) -> tuple[dict, int]:
         """The host's KSampler on our conditioning: plain SVD from the first keyframe."""
@@ -172,7 +175,7 @@ class Methods:
         self.base.set_model_unet_function_wrapper(counting)
 
 
-def _images(frames: torch.Tensor) -> torch.Tensor:
+def images(frames: torch.Tensor) -> torch.Tensor:
     """ComfyUI's IMAGE, `[frames, h, w, 3]`."""
     return frames.movedim(1, -1).contiguous()
 

@@ -31,7 +31,7 @@ class Job:
     """Which methods make videos of which clips, with what; it can be handed to another process.
 
     `sets`: (kind, function that gives a share of the clips, methods); `files`: {name of a method's weights: file};
-    `settings` and `rife_enlarge` as for `Methods`.
+    `settings` and `rife_enlarge` as for `Methods`, `runner`: it, or a benchmark's own kind of it.
     """
 
     out: Path
@@ -42,11 +42,12 @@ class Job:
     sets: list[tuple[str, Callable[..., Iterator[HeldOutClip]], list[str]]]
     color_video_vdp: bool = True
     rife_enlarge: int = 1
+    runner: type[Methods] = Methods
 
     def __call__(self, share: slice) -> None:
         """Makes and measures what is missing of a share of the clips."""
         color_video_vdp = metrics.ColorVideoVDP() if self.color_video_vdp else None
-        with Methods(self.checkpoint, self.files, self.settings, self.methods, self.rife_enlarge) as methods:
+        with self.runner(self.checkpoint, self.files, self.settings, self.methods, self.rife_enlarge) as methods:
             for kind, clips, names in self.sets:
                 for clip in clips(share=share):
                     start = time.perf_counter()

@@ -14,12 +14,17 @@ The covariance of two frames, K[i, j] = max(0, 1 − |i − j| / reach), makes t
 wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-REACH = 4.0
+REACH = 3.0
 """Over how many frames a correction falls off."""
+
+
+def falling_linearly(distances: torch.Tensor, reach: float = REACH) -> torch.Tensor:
+    """K of frames that are `distances` frames apart; `reach`: at least 1, which moves a keyframe's own frame alone."""
+    return (1 - distances / reach).clamp(min=0)
 
 
 def leading_weights(
@@ -27,20 +32,19 @@ def leading_weights(
     positions: Sequence[int],
     strengths: Sequence[float],
     ends: Sequence[int],
-    reach: float = REACH,
+    covariance: Callable[[torch.Tensor], torch.Tensor] = falling_linearly,
 ) -> torch.Tensor:
     """W, `[frames, keyframes]` in float64: how much of each keyframe's difference each frame of the clip takes on.
 
     `positions`: the keyframes' frames, counted from 0, none of them twice; `strengths`: theirs, above 0 and at most 1;
-    `ends`: the frames, none of `positions`, that stay as they are; `reach`: at least 1, in frames; 1 moves the
-    keyframes' own frames alone.
+    `ends`: the frames, none of `positions`, that stay as they are; `covariance(distances)`: K, 1 where the distance
+    is 0.
     """
     known = torch.tensor([*positions, *ends])
     strength = torch.tensor([*strengths, *(1.0 for _ in ends)], dtype=torch.float64)
-    distances = (torch.arange(frames)[:, None] - known).abs().double()
-    covariance = (1 - distances / reach).clamp(min=0)
-    observed = covariance[known] + torch.diag((1 - strength) / strength)
-    return torch.linalg.solve(observed, covariance, left=False)[:, : len(positions)]
+    covariances = covariance((torch.arange(frames)[:, None] - known).abs().double())
+    observed = covariances[known] + torch.diag((1 - strength) / strength)
+    return torch.linalg.solve(observed, covariances, left=False)[:, : len(positions)]
 
 
 def lead(

@@ -1,14 +1,16 @@
 """The correction around keyframes inside a clip, against the equation and against what it must keep."""
 
+from functools import partial
+
 import pytest
 import torch
-from generative_inbetweening.sampler.method.middle_keyframes import lead, leading_weights
+from generative_inbetweening.sampler.method.middle_keyframes import falling_linearly, lead, leading_weights
 
 FRAMES, ENDS = 13, (0, 12)
 
 
 def weights_of(positions, strengths, reach=4.0) -> torch.Tensor:
-    return leading_weights(FRAMES, positions, strengths, ENDS, reach)
+    return leading_weights(FRAMES, positions, strengths, ENDS, partial(falling_linearly, reach=reach))
 
 
 @pytest.mark.parametrize("reach", [1.0, 3.0, 4.0, 20.0])

@@ -1,0 +1,1 @@
+"""Keyframes inside a clip, beside two keyframes alone and beside two segments, in every strategy."""

@@ -1,0 +1,62 @@
+"""The benchmark of keyframes inside a clip: what each way is given, and its report."""
+
+from functools import partial
+
+import folder_paths
+import pytest
+from generative_inbetweening.benchmarks.common.clips import FIRST_SEQUENCE_SEED, world_clips
+from generative_inbetweening.benchmarks.common.metrics import psnr
+from generative_inbetweening.benchmarks.common.rows import Job, read_rows
+from generative_inbetweening.benchmarks.middle_keyframes import report
+from generative_inbetweening.benchmarks.middle_keyframes.methods import CANDIDATES, COMPARED, Ways
+from generative_inbetweening.sampler import settings
+from generative_inbetweening.tools.paths import DEMO
+
+CLIPS = partial(world_clips, FIRST_SEQUENCE_SEED, 1, 5, 64)
+NAMES = ["dual-direction-middle", "dual-direction-segments", "dual-direction-none"]
+
+
+def test_every_strategy_is_compared_in_every_way():
+    assert {name.removesuffix("-middle") for name in COMPARED if name.endswith("-middle")} == set(settings.STRATEGIES)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """The results of one short clip."""
+    out = tmp_path_factory.mktemp("middle_keyframes")
+    folders = {name: (list(paths), kinds) for name, (paths, kinds) in folder_paths.folder_names_and_paths.items()}
+    files = {"rotated": DEMO / "demo_backward_motion.safetensors"}
+    sets = [("world", CLIPS, ["reconstruction", *NAMES])]
+    methods = {**COMPARED, **CANDIDATES}
+    try:
+        Job(out, DEMO / "demo_svd.safetensors", files, methods, {}, sets, False, runner=Ways)(slice(None))
+    finally:
+        folder_paths.folder_names_and_paths.clear()
+        folder_paths.folder_names_and_paths.update(folders)
+        folder_paths.filename_list_cache.clear()
+    return out
+
+
+def test_the_middle_frame_is_the_keyframe_through_the_vae(out):
+    (clip,) = CLIPS()
+    (middle,) = report.frames_of(out, "dual-direction-middle", clip)[[2]]
+    (known,) = report.frames_of(out, "reconstruction", clip)[[2]]
+    assert psnr(middle[None], known[None])[0] > 50
+
+
+def test_two_segments_are_one_video_and_take_twice_the_work(out):
+    (clip,) = CLIPS()
+    assert len(report.frames_of(out, "dual-direction-segments", clip)) == 5
+    (segments,), (one,) = (read_rows(out, "world", name, [clip.name]) for name in NAMES[1:])
+    assert segments["unet_videos"] == 2 * one["unet_videos"] == 56
+
+
+def test_the_report_compares_the_middle_keyframe_with_the_other_ways(out):
+    result = report.result(out, {name: name for name in NAMES}, list(CLIPS()))
+    measured, minus = result["methods"]["dual-direction-middle"], result["methods"]["dual-direction-middle"]["minus"]
+    assert set(minus) == {"segments", "none"}
+    other = result["methods"]["dual-direction-segments"]
+    expected = measured["motion_error"]["mean"] - other["motion_error"]["mean"]
+    assert minus["segments"]["motion_error"]["mean"] == pytest.approx(expected)
+    text = report.markdown({**result, "frames": 5})
+    assert "dual-direction, minus two segments" in text and "dual-direction, minus none" in text
