@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers.chained_graphs import COMMON, NAMES, doubling_upscaler, graph_of
-from helpers.server import ROOT, Server, api_workflow
+from helpers.server import ROOT, Server, api_workflow, node_of
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # A choice of newer hosts that brings inputs of its own, such as SaveVideo's format.
@@ -179,6 +179,36 @@ def test_upscaled_video_is_the_video_enlarged(server: Server):
     with av.open(io.BytesIO(server.view(run.file(ids["SaveVideo"])))) as video:
         decoded = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert (len(decoded), *decoded[0].shape) == tuple(large.shape)
+
+
+def test_closed_loop_gets_in_betweens_at_its_seam(server: Server, object_info):
+    """What the notes of the graphs with interpolation say of loops: 2N frames of N, each step half as long."""
+    interpolation = pytest.importorskip("comfy_extras.frame_interpolation_models.film_net", reason="ComfyUI below 0.25")
+    folder = server.base / "models" / "frame_interpolation"
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    weights = {name: value.half().contiguous() for name, value in interpolation.FILMNet().state_dict().items()}
+    safetensors.torch.save_file(weights, folder / "random.safetensors")
+    workflow = server.fresh(api_workflow("seamless_loop"))
+    sequence = node_of(workflow, "InbetweenKeyframeSequence")
+    workflow[sequence]["inputs"] |= {"close_loop": True, "resume": False, "preset": "fast"}
+    dropped = {"image": ["interpolated", 0], "batch_index": 1, "length": 4096}
+    for name, kind, values in (
+        ("model", "FrameInterpolationModelLoader", {"model_name": "random.safetensors"}),
+        ("interpolated", "FrameInterpolate", {"interp_model": ["model", 0], "images": [sequence, 0], "multiplier": 2}),
+        ("dropped", "ImageFromBatch", dropped),
+        ("closed", "SaveImage", {"images": [sequence, 0], "filename_prefix": "closed"}),
+        ("smooth", "SaveImage", {"images": ["dropped", 0], "filename_prefix": "smooth"}),
+    ):
+        workflow[name] = {"class_type": kind, "inputs": values}
+    run = server.run(workflow)
+    closed, smooth = (pictures(server, run.outputs[name]["images"]) for name in ("closed", "smooth"))
+    assert torch.equal(closed[0], closed[-1])
+    assert len(smooth) == 2 * (len(closed) - 1)
+    # Every frame of the loop once, each behind the in-between that leads to it; the last one is the loop's first.
+    assert torch.equal(smooth[1::2], closed[1:])
+    following = smooth.roll(-1, 0)
+    assert not any(torch.equal(frame, after) for frame, after in zip(smooth, following, strict=True))
 
 
 def pictures(server: Server, files: list[dict]) -> torch.Tensor:
