@@ -11,9 +11,15 @@ import comfy.k_diffusion.sampling
 import comfy.samplers
 import torch
 
+from ..common.remarks import remark
 from .method.alternating import KeyframeLatents, alternating_half_steps, sample_alternating
 from .method.motion_prior import Distillation
-from .method.reinjection import SamplerFunction, sample_with_reinjection, steps_with_reinjections
+from .method.reinjection import (
+    SamplerFunction,
+    reinjected_steps,
+    sample_with_reinjection,
+    steps_with_reinjections,
+)
 
 _SHOWN_TO_THE_NEXT_EVALUATION = ("sample_unipc", "sample_unipc_bh2", "sample_sa_solver", "sample_sa_solver_pece")
 _STOPPING_ABOVE_ZERO = ("sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function")
@@ -61,6 +67,18 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
             **self._repeats,
         }
         super().__init__(sample_with_reinjection, options, sampler.inpaint_options)
+
+    def sample(self, model_wrap, sigmas: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """As the host's; a remark where no jump fits into the steps that are to be repeated."""
+        steps = len(sigmas) - 1
+        early = reinjected_steps(steps, self._repeats["share"])
+        if self._repeats["reinjections"] and early and self.sampler_steps(steps) == steps:
+            remark(
+                f"Noise re-injection: a jump back over jump_length, {self._repeats['jump_length']}, does not fit into "
+                f"the first {early} of {steps} steps, so nothing is repeated. Lower it, raise reinjection_share, or "
+                "turn repeat_first_step on."
+            )
+        return super().sample(model_wrap, sigmas, *args, **kwargs)
 
     def sampler_steps(self, steps: int) -> int:
         """How many sampler steps run in all, re-injections included."""

@@ -23,6 +23,9 @@ SAMPLED = {
     "ours-no-fine-tuning-average": Method("ours without fine-tuning, average", _AVERAGE, strength=0.0),
     "time-reversal": Method("Time Reversal Fusion, weighted", _TIME_REVERSAL, None),
     "time-reversal-average": Method("Time Reversal Fusion, average", {**_TIME_REVERSAL, **_AVERAGE}, None),
+    "alternating": Method("alternating (ViBiDSampler)", {"strategy": "alternating"}, None),
+    "motion-prior-distillation": Method("motion prior distillation", {"strategy": "motion-prior-distillation"}, None),
+    "endpoint-correction": Method("endpoint correction", {"strategy": "endpoint-correction"}, None),
 }
 LABELS = {**PEERS, **{name: method.label for name, method in SAMPLED.items()}}
 

@@ -90,12 +90,13 @@ def initial_noise(encoded, seed: int) -> torch.Tensor:
     return RandomNoise.execute(seed).args[0].generate_noise(encoded[2])
 
 
-@pytest.mark.parametrize("reinjections", [0, 2])
+@pytest.mark.parametrize(("reinjections", "jump_length"), [(0, 1), (2, 1), (1, 2), (1, 3)])
 @pytest.mark.parametrize("name", comfy.samplers.KSampler.SAMPLERS)
-def test_noise_is_independent_with_every_sampler_of_the_host(zeros, encoded, name, reinjections):
+def test_noise_is_independent_with_every_sampler_of_the_host(zeros, encoded, name, reinjections, jump_length):
     if name == "ar_video":
         pytest.skip("takes five-dimensional latents only")
-    (sampler,) = InbetweenReinjectionSampler.execute(comfy.samplers.sampler_object(name), reinjections, 0.6).args
+    sampler = comfy.samplers.sampler_object(name)
+    (sampler,) = InbetweenReinjectionSampler.execute(sampler, reinjections, 0.6, jump_length).args
     sampled(zeros, encoded, sampler, 3)
     assert_independent(zeros[1], SIGMAS.tolist(), initial_noise(encoded, 3))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
 from generative_inbetweening.sampler.unet_patches import UNET_CALL, temporal_attention_layers
-from helpers.small_model import FRAMES, SETTINGS, SIZE, encode, plain_ksampler, sample, unpatched, watched
+from helpers.small_model import FRAMES, SETTINGS, SIZE, calling, encode, plain_ksampler, sample, unpatched, watched
 
 from nodes import SetLatentNoiseMask
 
@@ -159,6 +159,18 @@ def test_swapped_keyframes_mirror_the_video_when_both_directions_are_alike(model
     monkeypatch.setattr(comfy.sample, "prepare_noise", lambda *arguments: prepare_noise(*arguments).flip(0))
     mirrored = sample(models[0], (positive, negative, latent), strategy="time-reversal")
     assert torch.allclose(mirrored.flip(0), forward, **ROUNDING)
+
+
+def test_jumps_are_counted_and_one_that_does_not_fit_is_told(models, encoded, caplog):
+    calls, expected = [], sample(models[0], encoded, steps=4)
+    found = sample(calling(models[0], calls.append), encoded, steps=4, reinjections=2, jump_length=5)
+    assert "does not fit into the first 2 of 4 steps" in caplog.text
+    assert torch.equal(found, expected) and len(calls) == 2 * 4
+    caplog.clear(), calls.clear()
+    model = calling(models[0], calls.append)
+    jumped = sample(model, encoded, steps=4, reinjections=2, reinjection_share=0.75, jump_length=2)
+    assert not caplog.text and len(calls) == 2 * (4 + 2 * 2)
+    assert not torch.allclose(jumped, expected, **ROUNDING)
 
 
 @pytest.mark.slow

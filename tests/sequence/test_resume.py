@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.cli_args
@@ -17,8 +18,10 @@ from comfy_extras.nodes_model_advanced import ModelComputeDtype, ModelSamplingCo
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 from comfy_extras.nodes_tomesd import TomePatchModel
 from generative_inbetweening.sequence import run as sequence_run
+from generative_inbetweening.sequence.request import ClipSettings, request_fingerprint
 from helpers.sequences import Scaling, keyframes, sequence
 from helpers.server import Server, api_workflow, node_of
+from helpers.small_model import settings
 
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
 OUTPUT = "diffusion_model.out.2.weight"
@@ -164,6 +167,23 @@ def test_through_the_server_another_ratio_is_sampled_again(server: Server):
         counts.append(len(list(folder.iterdir())))
     clips = counts[1] - counts[0]
     assert clips > 0 and counts[2] == counts[1]
+
+
+def test_a_sequence_with_another_setting_is_another_request(models):
+    chosen = settings()
+    clip = ClipSettings(64, 64, 7, 127, 0.02, "crop", 1, chosen.sampler, chosen.guider)
+    others = [
+        replace(clip, separate_noise=True),
+        *(
+            replace(clip, sampler_settings=replace(chosen.sampler, **{name: value}))
+            for name, value in {"jump_length": 2, "repeat_first_step": False, "noise_ratio": 0.9}.items()
+        ),
+        *(
+            replace(clip, guider_settings=replace(chosen.guider, **{name: value}))
+            for name, value in {"motion_prior_distillation": True, "distilled_share": 0.2, "distillations": 1}.items()
+        ),
+    ]
+    assert len({request_fingerprint(*models, each) for each in (clip, *others)}) == len(others) + 1
 
 
 def spoiled(monkeypatch, which: int, number: float):
