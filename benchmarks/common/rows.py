@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from ...common.atomic_write import atomic_write
-from ...demo.world.tracker import motion_errors, track
+from ...demo.world.tracker import motion_errors, speeds, track
 from . import metrics
 from .clips import HeldOutClip, eight_bit
 from .methods import Method, Methods
@@ -79,7 +79,9 @@ def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.Co
     if color_video_vdp is not None:
         values["cvvdp"] = color_video_vdp(frames, clip.truth)
     if clip.world is not None:
-        values["motion_error"] = motion_errors(track(frames, clip.world).centre, clip.world).numpy()
+        centre = track(frames, clip.world).centre
+        values["motion_error"] = motion_errors(centre, clip.world).numpy()
+        values["speed"] = speeds(centre, clip.world).numpy()
         values["ghosting"] = metrics.ghosting(frames, clip.world)
     return {name: _finite(value) for name, value in values.items()}
 

@@ -134,6 +134,17 @@ def motion_errors(centres: torch.Tensor, clip: Clip) -> torch.Tensor:
     return seen((centres - clip.motion.centre[0]).norm(dim=-1), clip)
 
 
+def speeds(centres: torch.Tensor, clip: Clip) -> torch.Tensor:
+    """Pixels from one frame to the next along the main object's true heading, `[frames − 1]`; below 0: tail first.
+
+    NaN where less than half of it can be seen.
+    """
+    heading = clip.motion.heading[0]
+    ahead = torch.stack((heading.cos(), heading.sin()), 1)
+    places = seen(centres, clip)
+    return ((places[1:] - places[:-1]) * (ahead[1:] + ahead[:-1]) / 2).sum(1)
+
+
 def seen(values: torch.Tensor, clip: Clip) -> torch.Tensor:
     """`[frames, …]` with NaN for the frames in which less than half of the main object can be seen."""
     visible = clip.motion.visibility[0] >= SEEN

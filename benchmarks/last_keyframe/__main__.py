@@ -1,0 +1,67 @@
+"""Videos that lead up to a picture without a first keyframe: do things fly head first and slow down, as they truly do?
+
+The last frame of held-out clips of the small world is the only keyframe. Writes to DIR: last_keyframe.md (a table with
+means and 95 % intervals), last_keyframe.json, last_keyframe.png (the speed over the frames), and every video with its
+measures; a stopped run goes on where it was. Needs requirements-benchmark.txt, which `python dev.py benchmark
+last_keyframe` installs.
+
+    python dev.py benchmark last_keyframe [--clips 24] [--out DIR] [--preset balanced] [--methods rotated,own,…]
+"""
+
+import argparse
+import sys
+from functools import partial
+
+from ...common.atomic_write import write_json
+from ...sampler.settings import PRESETS
+from ..common.clips import FIRST_SEED
+from ..common.options import (
+    add_methods,
+    add_model_and_clips,
+    benchmark_parser,
+    chosen_methods,
+    exit_status,
+    keep_settings,
+)
+from ..common.processes import share_out
+from ..common.rows import Job
+from .methods import METHODS, OTHERS, names_of_clips, slowing_clips
+
+
+def main() -> int:
+    """Exit status: 0 done, 1 an option or a package that stops the run."""
+    parser = benchmark_parser("last_keyframe", __doc__)
+    add_model_and_clips(parser, clips=24, frames=8, first_seed=FIRST_SEED)
+    add_methods(parser, list(METHODS))
+    presets = [name for name, preset in PRESETS.items() if preset["strategy"] == "dual-direction"]
+    parser.add_argument("--preset", choices=presets, default="balanced", help="steps, sampler and guidance of all")
+    options = parser.parse_args()
+    return exit_status("last_keyframe", run, options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """The videos, then the report. Raises OptionError, PackageMissing or WeightsError."""
+    # What it measures and draws with is known to be there now.
+    from . import report
+
+    names = chosen_methods(options.methods, list(METHODS))
+    out, files = options.out, {"rotated": options.backward_motion}
+    kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "preset", "without_cvvdp")}
+    keep_settings(out, kept, {"checkpoint": options.checkpoint, "backward_motion": options.backward_motion})
+    chosen = (options.first_seed, options.clips, options.frames, options.size)
+    settings = {"preset": options.preset, "steps": PRESETS[options.preset]["steps"]}
+    sets = [("world", partial(slowing_clips, *chosen), [*names, *OTHERS])]
+    job = Job(out, options.checkpoint, files, METHODS, settings, sets, not options.without_cvvdp)
+    share_out(job, options.workers)
+
+    labels = {**{name: METHODS[name].label for name in names}, **OTHERS}
+    result = {"preset": options.preset, **report.result(out, labels, names_of_clips(*chosen))}
+    write_json(out / "last_keyframe.json", result)
+    text = report.markdown(result)
+    (out / "last_keyframe.md").write_text(text, encoding="utf-8")
+    report.plot(out / "last_keyframe.png", result)
+    print(f"\n{text}\nResults: {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
