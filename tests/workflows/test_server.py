@@ -10,6 +10,7 @@ import torch
 from generative_inbetweening.sampler.settings import PRESETS
 from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from helpers.server import BASE_UNET, FINE_TUNED_UNET, Server, api_workflow, inputs_of, node_of
+from PIL import Image
 
 SAMPLERS = {
     "generative_inbetweening": "InbetweenDualDirectionKSampler",
@@ -84,6 +85,21 @@ def test_workflow_gives_a_video(server, name):
     size = inputs_of(workflow, "InbetweenEncodeKeyframes")
     assert rate == inputs_of(workflow, "CreateVideo")["fps"]
     assert np.stack(frames).shape == (size["frames"], size["height"], size["width"], 3)
+
+
+def test_matched_ends_are_the_pictures_in_the_saved_files(server):
+    workflow = server.fresh(api_workflow("generative_inbetweening_advanced"))
+    inputs_of(workflow, "BasicScheduler")["steps"] = 2
+    matched = node_of(workflow, "InbetweenMatchKeyframes")
+    del workflow[node_of(workflow, "SaveVideo")]
+    workflow["frames"] = {"class_type": "SaveImage", "inputs": {"images": [matched, 0], "filename_prefix": "matched"}}
+    saved = server.run(workflow).outputs["frames"]["images"]
+    assert len(saved) == inputs_of(workflow, "InbetweenEncodeKeyframes")["frames"]
+    for frame, end in ((saved[0], "first_keyframe"), (saved[-1], "last_keyframe")):
+        source = workflow[workflow[matched]["inputs"][end][0]]["inputs"]["image"]
+        given = {"filename": source, "subfolder": "", "type": "input"}
+        ours, theirs = (np.asarray(Image.open(io.BytesIO(server.view(file))).convert("RGB")) for file in (frame, given))
+        assert np.array_equal(ours, theirs)
 
 
 def test_training_free_workflow_runs_by_its_preset(server):

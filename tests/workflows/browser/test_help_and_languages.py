@@ -21,7 +21,11 @@ NODES = {
         "InbetweenEncodeKeyframes",
         "InbetweenDualDirectionKSampler",
     ],
-    "generative_inbetweening_advanced": ["InbetweenDualDirectionGuider", "InbetweenReinjectionSampler"],
+    "generative_inbetweening_advanced": [
+        "InbetweenDualDirectionGuider",
+        "InbetweenReinjectionSampler",
+        "InbetweenMatchKeyframes",
+    ],
     "convert_backward_motion": ["InbetweenConvertBackwardMotion"],
     "keyframe_sequence": ["InbetweenKeyframeSequence", "InbetweenContactSheet", "InbetweenReport"],
 }
