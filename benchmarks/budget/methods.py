@@ -26,6 +26,11 @@ COMPARED = {
     "motion-prior-distillation": Method(
         "motion prior distillation", {"strategy": "motion-prior-distillation", **_steps(25)}, None
     ),
+    "motion-prior-distillation-released": Method(
+        "motion prior distillation, released share",
+        {"strategy": "motion-prior-distillation", "distilled_share": 0.2, **_steps(25)},
+        None,
+    ),
     "alternating-backward-motion": Method(
         "alternating, with backward motion", {"strategy": "alternating-backward-motion", **_steps(25)}
     ),

@@ -18,6 +18,7 @@ VIDEOS = {
     "time-reversal-fast": 28,
     "alternating": 100,
     "motion-prior-distillation": 118,
+    "motion-prior-distillation-released": 130,
     "alternating-backward-motion": 100,
 }
 
