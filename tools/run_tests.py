@@ -15,7 +15,7 @@ from .processes import DevError, clean_environment, output_of, pip, run_logged, 
 from .set_up import setup_lock
 
 # Benchmarks that need more packages than the tests do.
-NEED_MORE = ("quality", "budget", "match_keyframes", "middle_keyframes", "last_keyframe")
+NEED_MORE = ("quality", "budget", "match_keyframes", "middle_keyframes", "last_keyframe", "sequence")
 # `python -m` looks into the user's folder first, which may be another checkout; `-P`, which prevents that, is of 3.11.
 RUN_MODULE = (
     "import runpy, sys; sys.path[0] = sys.argv.pop(1); "

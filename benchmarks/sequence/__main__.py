@@ -1,43 +1,72 @@
-"""Speed at the keyframe that two segments share, with and without guiding frames, on held-out clips of known motion.
+"""The velocity at the keyframe that two segments share, beside what should keep it, on clips of known motion.
 
-Each clip of the small world is cut at its middle frame into two segments of Inbetween Keyframe Sequence. Writes to DIR:
-sequence.md (a table with means and 95 % intervals) and sequence.json.
+Held-out clips of the small world are made from their first, middle and last frame. Writes to DIR: sequence.md (tables
+with means and 95 % intervals), sequence.json, contact sheets, and every video with its measures; a stopped run goes on
+where it was. Needs requirements-benchmark.txt, which `python dev.py benchmark sequence` installs.
 
-    python dev.py benchmark sequence [--clips 24] [--out DIR] [--guiding 0 1 2 3]
+    python dev.py benchmark sequence [--clips 24] [--frames 15] [--out DIR] [--methods …]
 """
 
 import argparse
+import sys
+from functools import partial
 
 from ...common.atomic_write import write_json
-from ..common.clips import FIRST_SEQUENCE_SEED
-from ..common.options import add_model_and_clips, benchmark_parser
-from .segments import markdown, measured_clips, summary
+from ...weights.files import read_metadata
+from ..common.clips import FIRST_SEQUENCE_SEED, world_clips
+from ..common.options import (
+    OptionError,
+    add_methods,
+    add_model_and_clips,
+    benchmark_parser,
+    chosen_methods,
+    exit_status,
+    keep_settings,
+)
+from ..common.processes import share_out
+from ..common.rows import Job
+from . import segments
+from .ways import PRESET, WAYS, Ways
+
+PLAIN = "segments"
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def main() -> int:
+    """Exit status: 0 done, 1 an option or a package that stops the run."""
     parser = benchmark_parser("sequence", __doc__)
     add_model_and_clips(parser, clips=24, frames=15, first_seed=FIRST_SEQUENCE_SEED)
-    add = parser.add_argument
-    add("--guiding", type=int, nargs="+", default=[0, 1, 2, 3], help="numbers of guiding frames (default: 0 1 2 3)")
-    add("--steps", type=int, default=15, help="sampling steps (default: 15)")
-    add("--reinjections", type=int, default=1, help="re-injections on the first half of the steps (default: 1)")
-    add("--fusion", default="weighted", help="average or weighted (default: weighted)")
-    options = parser.parse_args()
-    if options.frames < 5 or options.frames % 2 == 0:
-        parser.error("--frames: an odd number, 5 or more, is expected, since the clip is cut in the middle")
-    return options
+    add_methods(parser, list(WAYS))
+    return exit_status("sequence", run, parser.parse_args())
 
 
-def main() -> None:
-    """The videos, their measures, the table."""
-    options = parse()
-    result = summary(measured_clips(options), options)
-    write_json(options.out / "sequence.json", result)
-    text = markdown(result)
-    (options.out / "sequence.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nResults: {options.out}")
+def run(options: argparse.Namespace) -> None:
+    """The videos, then the report. Raises OptionError, PackageMissing or WeightsError."""
+    # It draws with matplotlib, which is known to be there now.
+    from ..common.pictures import contact_sheet
+    from ..common.rows import strip
+
+    if options.frames < 9 or options.frames % 2 == 0:
+        raise OptionError("--frames: expected an odd number, 9 or more, since the clip is cut in the middle.")
+    names = chosen_methods(options.methods, list(WAYS))
+    names = [PLAIN, *(name for name in names if name != PLAIN)]
+    out, checkpoint, files = options.out, options.checkpoint, {"rotated": options.backward_motion}
+    kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp")}
+    keep_settings(out, kept, {"checkpoint": checkpoint, "backward_motion": options.backward_motion})
+    clips = partial(world_clips, options.first_seed, options.clips, options.frames, options.size)
+    sets = [("world", clips, ["reconstruction", *names])]
+    share_out(Job(out, checkpoint, files, WAYS, {}, sets, not options.without_cvvdp, runner=Ways), options.workers)
+
+    labels, made = {name: WAYS[name].label for name in names}, list(clips())
+    result = segments.result(out, labels, PLAIN, made)
+    result |= {"preset": PRESET, "trained": read_metadata(checkpoint).get("trained", "no")}
+    write_json(out / "sequence.json", result)
+    text = segments.markdown(result)
+    (out / "sequence.md").write_text(text, encoding="utf-8")
+    for clip in made[:2]:
+        rows = {label: strip(out, "world", name, clip.name) for name, label in labels.items()}
+        contact_sheet(out / f"clip_{clip.name}.png", rows)
+    print(f"\n{text}\nResults: {out}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,152 +1,129 @@
-"""Clips of the small world made in two segments, and how the speed changes at the keyframe between them.
+"""How smoothly the main object passes the keyframe at which two segments meet, from the videos and their rows.
 
-Places are pixels, as demo/world/tracker.py finds the main object; NaN where less than half of it can be seen.
+Places are pixels, as demo/world/tracker.py finds the object; NaN where less than half of it can be seen. What is
+measured is the difference to the true motion, so that an object that truly slows down is not counted as a jump.
 """
 
-import argparse
-import logging
-import tempfile
+import math
+from pathlib import Path
 
-import folder_paths
 import numpy as np
 import torch
+from PIL import Image
 
-from ...demo.world.tracker import motion_errors, seen, track
-from ...nodes import InbetweenKeyframeSequence
-from ...sampler.settings import DEFAULT_PRESET, chosen_settings
-from ...weights.files import read_metadata
-from ..common.clips import HeldOutClip, world_clips
-from ..common.methods import FPS, MOTION_BUCKET, NOISE_AUGMENTATION, Methods
+from ...demo.world.tracker import seen, track
+from ..common.clips import HeldOutClip
 from ..common.metrics import frame_errors, mean_at
 from ..common.report import cell, difference, interval, table
+from ..common.rows import read_rows, strip
 
 MEASURES = {
-    "jump": "jump of speed over 2 frames a side, px/frame",
-    "jump_1": "over 1 frame a side",
-    "motion_error": "motion error between keyframes, px",
-    "keyframe_place": "place at the keyframes, px",
-    "keyframe_picture": "picture at the keyframes, levels",
+    "jump": "jump of velocity at the keyframe, px/frame ↓",
+    "jump_1": "… over 1 frame a side ↓",
+    "acceleration": "error of acceleration, all frames, px/frame² ↓",
+    "motion_error": "motion error between keyframes, px ↓",
+    "cvvdp": "ColorVideoVDP, JOD ↑",
+    "keyframe": "picture at the keyframe, levels ↓",
 }
-CONTROLS = {"truth": "true motion", "reconstruction": "true frames through the VAE"}
+RECONSTRUCTION = "the true frames through the VAE"
 
 
-def measured_clips(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """{row of the table: [{measure: value} of each clip]}."""
-    logging.getLogger().setLevel(logging.ERROR)
-    rows = {name: [] for name in [*CONTROLS, *(f"guiding {count}" for count in options.guiding)]}
-    with Methods(options.checkpoint, {"rotated": options.backward_motion}, {}, {}) as methods:
-        clips = world_clips(options.first_seed, options.clips, options.frames, options.size)
-        for number, clip in enumerate(clips, 1):
-            for name, frames in videos(methods, clip, options).items():
-                # The truth is where the world says, not where the tracker finds it.
-                centres = clip.world.motion.centre[0] if name == "truth" else track(frames, clip.world).centre
-                rows[name].append(measures(centres, frames, clip))
-            print(f"{number} of {options.clips} clips", flush=True)
-    return rows
+def result(out: Path, labels: dict[str, str], plain: str, clips: list[HeldOutClip]) -> dict:
+    """Means with intervals of every way, and of each minus the way `plain`, clip by clip."""
+    values = {name: _values(out, name, clips) for name in ["reconstruction", *labels]}
+    middle = len(clips[0].truth) // 2
+    places = [_true_places(clip) for clip in clips]
+    return {
+        "clips": len(clips),
+        "frames": len(clips[0].truth),
+        "size": clips[0].truth.shape[-1],
+        "true_speed": interval([float(np.linalg.norm(each[middle + 1] - each[middle - 1])) / 2 for each in places]),
+        "true_change": interval([float(np.linalg.norm(velocity_change(each, middle, 2))) for each in places]),
+        "ways": {
+            name: {
+                "label": labels.get(name, RECONSTRUCTION),
+                "unet_videos": float(np.mean(each["unet_videos"])),
+                **{measure: interval(each[measure]) for measure in MEASURES},
+                "minus": {measure: difference(each[measure], values[plain][measure]) for measure in MEASURES},
+            }
+            for name, each in values.items()
+        },
+        "plain": plain,
+    }
 
 
-def videos(methods: Methods, clip: HeldOutClip, options: argparse.Namespace) -> dict[str, torch.Tensor]:
-    """{row of the table: its frames}."""
-    found = {name: methods.run(name, clip).frames for name in CONTROLS}
-    # The first segment is the same for every number of guiding frames, and is taken from here the second time.
-    before = folder_paths.get_output_directory()
-    with tempfile.TemporaryDirectory(prefix="sequence-") as folder:
-        folder_paths.set_output_directory(folder)
-        try:
-            for count in options.guiding:
-                found[f"guiding {count}"] = sequence(methods, clip, count, options)
-        finally:
-            folder_paths.set_output_directory(before)
+def _values(out: Path, name: str, clips: list[HeldOutClip]) -> dict[str, list[float]]:
+    """{measure: its value of each clip}."""
+    found: dict[str, list[float]] = {measure: [] for measure in ("unet_videos", *MEASURES)}
+    for clip in clips:
+        (row,) = read_rows(out, "world", name, [clip.name])
+        for measure, value in {**row, **measures(_frames(strip(out, "world", name, clip.name)), clip)}.items():
+            if measure in found:
+                found[measure].append(value)
+        if "cvvdp" not in row:
+            found["cvvdp"].append(math.nan)
     return found
 
 
-def sequence(methods: Methods, clip: HeldOutClip, guiding: int, options: argparse.Namespace) -> torch.Tensor:
-    """The clip made from its first, middle and last frame, in 0…1, `[frames, 3, h, w]`."""
-    keyframes = clip.truth[keyframes_of(clip)].movedim(1, -1).contiguous()
-    height, width = clip.truth.shape[-2:]
-    inputs = {
-        "width": width,
-        "height": height,
-        "fps": FPS,
-        "motion_bucket": MOTION_BUCKET,
-        "noise_augmentation": NOISE_AUGMENTATION,
-        "fit": "crop",
-        "seed": clip.seed,
-        "preset": DEFAULT_PRESET,
-        "subdivisions": 0,
-        "resume": True,
-        "guiding_frames": guiding,
-        "settings": chosen_settings(
-            videos_per_call="2", steps=options.steps, fusion=options.fusion, reinjections=options.reinjections
-        ),
-    }
-    length = str(len(clip.truth) // 2 + 1)
-    with torch.inference_mode():
-        images, _ = InbetweenKeyframeSequence.execute(
-            methods.model(), methods.clip_vision, methods.vae, keyframes, length, False, **inputs
-        ).args
-    return images.movedim(-1, 1).float().clamp(0, 1).clone()
-
-
-def keyframes_of(clip: HeldOutClip) -> list[int]:
-    """Positions of the first, the shared and the last keyframe."""
-    last = len(clip.truth) - 1
-    return [0, last // 2, last]
-
-
-def measures(centres: torch.Tensor, frames: torch.Tensor, clip: HeldOutClip) -> dict[str, float]:
-    """The measures of one video whose object is at `centres`, `[frames, 2]`."""
-    keyframes = keyframes_of(clip)
-    between = [frame for frame in range(len(clip.truth)) if frame not in keyframes]
-    errors, places = motion_errors(centres, clip.world).numpy(), seen(centres, clip.world).numpy()
+def measures(frames: torch.Tensor, clip: HeldOutClip) -> dict[str, float]:
+    """The measures of one video, `[frames, 3, h, w]`, but for ColorVideoVDP."""
+    places, truth = seen(track(frames, clip.world).centre, clip.world).numpy(), _true_places(clip)
+    middle, last = len(truth) // 2, len(truth) - 1
+    errors = np.linalg.norm(places - truth, axis=1)
     return {
-        "jump": speed_jump(places, keyframes[1], 2),
-        "jump_1": speed_jump(places, keyframes[1], 1),
-        "motion_error": mean_at(errors, between),
-        "keyframe_place": mean_at(errors, keyframes),
-        "keyframe_picture": mean_at(frame_errors(frames, clip.truth), keyframes),
+        "jump": jump(places, truth, middle, 2),
+        "jump_1": jump(places, truth, middle, 1),
+        "acceleration": mean_at(np.linalg.norm(np.diff(places - truth, n=2, axis=0), axis=1), slice(None)),
+        "motion_error": mean_at(errors, [frame for frame in range(last) if frame not in (0, middle)]),
+        "keyframe": mean_at(frame_errors(frames, clip.truth), [middle]),
     }
+
+
+def jump(places: np.ndarray, truth: np.ndarray, keyframe: int, window: int) -> float:
+    """|Δv − true Δv| in pixels a frame; Δv: `velocity_change`; both `[frames, 2]`."""
+    return float(np.linalg.norm(velocity_change(places, keyframe, window) - velocity_change(truth, keyframe, window)))
+
+
+def velocity_change(places: np.ndarray, keyframe: int, window: int) -> np.ndarray:
+    """v after − v before, `[2]`; v: mean velocity over `window` frames on that side of the keyframe."""
+    before = (places[keyframe] - places[keyframe - window]) / window
+    after = (places[keyframe + window] - places[keyframe]) / window
+    return after - before
 
 
 def speed_jump(places: np.ndarray, keyframe: int, window: int) -> float:
-    """|v after − v before| in pixels a frame; v: mean velocity over `window` frames on that side of the keyframe."""
-    before = (places[keyframe] - places[keyframe - window]) / window
-    after = (places[keyframe + window] - places[keyframe]) / window
-    return float(np.linalg.norm(after - before))
+    """|v after − v before| in pixels a frame, whatever the truth does."""
+    return float(np.linalg.norm(velocity_change(places, keyframe, window)))
 
 
-def summary(rows: dict[str, list[dict]], options: argparse.Namespace) -> dict:
-    """Means with intervals of every row, and of each number of guiding frames minus none, clip by clip."""
-    values = {
-        name: {measure: [each[measure] for each in found] for measure in MEASURES} for name, found in rows.items()
-    }
-    none = values.get("guiding 0")
-    kept = ("clips", "frames", "size", "steps", "reinjections", "fusion")
-    return {
-        **{name: getattr(options, name) for name in kept},
-        "checkpoint": options.checkpoint.name,
-        "trained": read_metadata(options.checkpoint).get("trained", "no"),
-        "rows": {name: {measure: interval(found[measure]) for measure in MEASURES} for name, found in values.items()},
-        "minus_none": {
-            name: {measure: difference(found[measure], none[measure]) for measure in MEASURES}
-            for name, found in values.items()
-            if none and name.startswith("guiding ") and found is not none
-        },
-    }
+def _true_places(clip: HeldOutClip) -> np.ndarray:
+    return seen(clip.world.motion.centre[0], clip.world).numpy()
 
 
-def markdown(result: dict) -> str:
-    """A table; a difference is bold where its interval does not hold 0."""
+def _frames(path: Path) -> torch.Tensor:
+    """`[frames, 3, h, w]` in 0…1 of a strip of square frames."""
+    pixels = torch.from_numpy(np.array(Image.open(path))).movedim(-1, 0).float() / 255
+    return torch.stack(pixels.split(pixels.shape[1], dim=-1))
+
+
+def markdown(found: dict) -> str:
+    """Two tables: each way, and each minus the plain one, bold where the interval does not hold 0."""
+    ways, plain = found["ways"], found["ways"][found["plain"]]
     rows = [
-        [CONTROLS.get(name, f"{name} frames"), *(cell(each[measure]) for measure in MEASURES)]
-        for name, each in result["rows"].items()
+        [way["label"], f"{way['unet_videos']:.0f}", *(cell(way[measure]) for measure in MEASURES)]
+        for way in ways.values()
     ]
-    rows += [
-        [f"{name} minus 0", *(cell(each[measure], signed=True) for measure in MEASURES)]
-        for name, each in result["minus_none"].items()
+    minus = [
+        [way["label"], *(cell(way["minus"][measure], signed=True) for measure in MEASURES)]
+        for name, way in ways.items()
+        if name not in (found["plain"], "reconstruction")
     ]
     return (
-        f"{result['clips']} held-out clips of {result['frames']} frames in two segments, "
-        f"{result['size']}×{result['size']}, {result['steps']} steps, {result['fusion']} fusion, model trained: "
-        f"{result['trained']}. Means and 95 % intervals.\n\n"
-    ) + table(MEASURES.values(), rows)
+        f"{found['clips']} held-out clips of {found['frames']} frames through three keyframes, "
+        f"{found['size']}×{found['size']}, preset `{found['preset']}`, model trained: {found['trained']}. The object "
+        f"passes the middle keyframe at {cell(found['true_speed'])} px/frame, and its velocity changes there by "
+        f"{cell(found['true_change'])} px/frame over 2 frames a side. Means and 95 % intervals.\n\n"
+        + table(["UNet videos", *MEASURES.values()], rows)
+        + f"\nMinus {plain['label']}, clip by clip:\n\n"
+        + table(MEASURES.values(), minus)
+    )
