@@ -7,10 +7,11 @@ import pytest
 import torch
 from generative_inbetweening.benchmarks.common.clips import FIRST_SEED, world_clip
 from generative_inbetweening.benchmarks.common.metrics import frame_errors
-from generative_inbetweening.benchmarks.sequence.segments import speed_jump
+from generative_inbetweening.benchmarks.sequence.overlapping import windows
+from generative_inbetweening.benchmarks.sequence.segments import jump, speed_jump
 from generative_inbetweening.demo.world.tracker import motion_errors, track
 from generative_inbetweening.nodes import InbetweenKeyframeSequence
-from generative_inbetweening.sampler.settings import chosen_settings
+from generative_inbetweening.sampler.settings import GuiderSettings, chosen_settings
 
 KEYFRAMES = [0, 7, 14, 21]
 # Its object is seen in every frame and travels 25 pixels.
@@ -82,6 +83,25 @@ def test_speed_jump_is_the_change_of_velocity():
     halved = np.concatenate([np.arange(5.0), 4 + np.arange(1, 5) / 2])
     assert speed_jump(np.stack([halved, halved], axis=1), 4, 2) == pytest.approx(0.5 * 2**0.5)
     assert np.isnan(speed_jump(np.where(steady == 5, np.nan, steady), 4, 1))
+
+
+def test_jump_is_the_change_of_velocity_beyond_the_true_one():
+    truth = np.stack([np.arange(9.0) ** 2, np.zeros(9)], axis=1)
+    assert jump(truth, truth, 4, 2) == 0 and speed_jump(truth, 4, 2) == pytest.approx(4)
+    steady = np.stack([8 * np.arange(9.0), np.zeros(9)], axis=1)
+    assert jump(steady, truth, 4, 2) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("past", [0, 2])
+def test_directions_of_overlapping_segments_run_past_the_keyframe(past):
+    found = windows(2, 4, past, GuiderSettings())
+    assert [(window.first, window.last) for window in found] == [(0, 4 + past), (0, 4), (4, 8), (4 - past, 8)]
+    for window in found:
+        frames = window.last - window.first + 1
+        assert len(window.weights) == len(window.scales) == frames and (window.weights > 0).all()
+        # Each counts most at the keyframe where it starts.
+        start = 0 if window.direction == "forward" else frames - 1
+        assert window.weights.argmax() == start
 
 
 def test_true_frames_are_in_their_places(clip):
