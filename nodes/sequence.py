@@ -151,7 +151,6 @@ class InbetweenKeyframeSequence(Node):
         preset,
         subdivisions,
         resume,
-        guiding_frames=0,
         close_loop=False,
         separate_noise=False,
         settings=None,
@@ -180,14 +179,13 @@ class InbetweenKeyframeSequence(Node):
                 subdivisions,
                 resume,
                 clip_settings,
-                guiding_frames,
                 close_loop,
             )
         )
 
 
 def _parts_of_the_run() -> list[io.Input]:
-    """How often in-betweens are made of in-betweens, what segments have of finished ones, and how a loop ends."""
+    """How often in-betweens are made of in-betweens, whether finished ones are kept, and how a loop ends."""
     return [
         io.Int.Input(
             "subdivisions",
@@ -205,18 +203,6 @@ def _parts_of_the_run() -> list[io.Input]:
             tooltip=(
                 "On: finished segments are kept in output/inbetween_segments and used again when nothing that "
                 "they depend on was changed. Off: everything is sampled anew and nothing is kept."
-            ),
-        ),
-        io.Int.Input(
-            "guiding_frames",
-            default=0,
-            min=0,
-            max=16,
-            optional=True,
-            tooltip=(
-                "Frames of each segment that guide the next, so that the speed does not jump at their "
-                "keyframe. 0: off; 1 to 3 is a good range. The next segment is sampled over so many frames "
-                "more, and a changed keyframe changes all segments after it."
             ),
         ),
         io.Boolean.Input(

@@ -5,6 +5,7 @@ with `videos_per_call` again.
 """
 
 import logging
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from ..sampler.memory_limit import check_one_video_fits
 from ..sampler.progress import Callback, clip_preview
 from ..sampler.unusual_input import remark_on_aspect, remark_on_equal, remark_on_frames
 from .fingerprint import CannotBeKnown, fingerprint
-from .guiding_frames import FinishedClip, Guides, check_guiding_frames, guides_of, longest_clip
 from .keyframe_chain import ClipKeyframes, KeyframeChain, sequence_keyframes
 from .plan import Plan, clip_seed, plan_sequence
 from .request import ClipSettings, request_fingerprint
@@ -44,14 +44,13 @@ def sample_sequence(
     subdivisions: int,
     resume: bool,
     settings: ClipSettings,
-    guiding_frames: int = 0,
     close_loop: bool = False,
 ) -> tuple[torch.Tensor, dict]:
     """(images `[frames, height, width, 3]`, LATENT of as many frames) through all keyframes, each shown once.
 
     `keyframes`: a chain, or `[K, height, width, channels]` in 0…1 with the distances in `frames_per_segment`;
-    `subdivisions`: how often each pair of neighbouring frames becomes a clip of its own; `guiding_frames`: how many of
-    a segment's frames guide the next; `close_loop`: a loop has its first frame again at its end.
+    `subdivisions`: how often each pair of neighbouring frames becomes a clip of its own; `close_loop`: a loop has its
+    first frame again at its end.
 
     Raises ValueError, naming the input, for pictures, numbers or models that cannot be used, before it samples
     anything.
@@ -61,32 +60,34 @@ def sample_sequence(
     check_sampler(sampler.sampler_name, sampler.scheduler, settings.guider_settings.alternating)
     chain = sequence_keyframes(keyframes, frames_per_segment, loop)
     plan = plan_sequence(chain, loop, close_loop, subdivisions)
-    _check_lengths(model, plan, guiding_frames, settings)
+    _check_lengths(model, plan, settings)
     _remark_on_input(chain, plan, settings)
     run = _Run(model, clip_vision, vae, settings, plan, resume)
-    run.log_what_is_to_do(plan, guiding_frames)
-    video, clips, finished = Video(vae, plan.frames), [], []
+    run.log_what_is_to_do(plan)
+    video, clips = Video(vae, plan.frames), []
     for index, segment in enumerate(plan.segments):
-        guides = guides_of(index, finished, len(plan.segments), guiding_frames, loop)
         clip_keyframes = segment.keyframes(chain)
-        clip = run.segment(index, clip_keyframes, guides)
+        clip = run.segment(index, clip_keyframes)
         if subdivisions:
-            decoded = vae.decode(clip.latents)
-            clips += run.subdivided(clip, decoded, clip_keyframes, subdivisions, (index,))
+            clips += run.subdivided(clip, vae.decode(clip.latents), clip_keyframes, subdivisions, (index,))
         else:
             clips.append(clip.latents)
-            # What guides the next clip is decoded now, straight into the video; the others when the UNet is done with.
-            guides_another = guiding_frames and index + 1 < len(plan.segments)
-            decoded = video.add(clip.latents) if guides_another else None
-        finished.append(clip.with_guiding_pictures(decoded, guiding_frames))
-        del decoded
-    for latents in clips[video.clips :]:
+    # Decoded when the UNet is done with.
+    for latents in clips:
         video.add(latents)
     images, latents = video.images, _joined(clips)[: plan.frames]
     if close_loop:
         # The very frame that the loop begins with, not the last segment's own version of it.
         images[-1], latents[-1] = images[0], latents[0]
     return images, {"samples": latents}
+
+
+@dataclass(frozen=True)
+class FinishedClip:
+    """A clip's latents `[frames, 4, h, w]` from keyframe to keyframe, and the key by which it is known."""
+
+    key: str
+    latents: torch.Tensor
 
 
 class SequenceProgress:
@@ -132,7 +133,7 @@ class _Run:
         if self._files:
             self._files.remove_oldest(max(FILES_KEPT, self._clips))
 
-    def log_what_is_to_do(self, plan: Plan, guiding_frames: int) -> None:
+    def log_what_is_to_do(self, plan: Plan) -> None:
         """How much work the whole sequence is."""
         logger.info(
             "Keyframe sequence: %d frames in %d segments, %d clips to sample, %d sampler steps in all, that is "
@@ -143,22 +144,14 @@ class _Run:
             self._steps,
             self._settings.guider_settings.videos_of_an_evaluation() * self._steps,
         )
-        if guiding_frames and self._segments > 1:
-            logger.info(
-                "Keyframe sequence: every segment but the first is sampled over %d guiding frames more, the last "
-                "one of a loop over twice as many.",
-                guiding_frames,
-            )
 
-    def segment(self, index: int, keyframes: ClipKeyframes, guides: Guides) -> FinishedClip:
+    def segment(self, index: int, keyframes: ClipKeyframes) -> FinishedClip:
         """The clip of a segment."""
         seed = clip_seed(self._settings.seed, (index,))
         logger.info("Keyframe sequence: segment %d of %d, seed %d.", index + 1, self._segments, seed)
         inside = [keyframes.middle] if keyframes.middle else []
-        key = fingerprint(
-            [self._request, keyframes.first, keyframes.last, keyframes.frames, index, *guides.keys, *inside]
-        )
-        return self._clip(key, keyframes, (index,), guides)
+        key = fingerprint([self._request, keyframes.first, keyframes.last, keyframes.frames, index, *inside])
+        return self._clip(key, keyframes, (index,))
 
     def subdivided(
         self,
@@ -175,7 +168,7 @@ class _Run:
             # A part is known by the clip that it divides: decoding that again may give other pixels in the last digit.
             key, place = fingerprint([clip.key, index]), (*path, index)
             ends = ClipKeyframes(left, right, len(pictures))
-            part = self._clip(key, ends, place, Guides(0))
+            part = self._clip(key, ends, place)
             if subdivisions == 1:
                 parts.append(part.latents)
             else:
@@ -183,52 +176,52 @@ class _Run:
                 parts += self.subdivided(part, decoded_part, ends, subdivisions - 1, place)
         return parts
 
-    def _clip(self, key: str, keyframes: ClipKeyframes, path: tuple[int, ...], guides: Guides) -> FinishedClip:
+    def _clip(self, key: str, keyframes: ClipKeyframes, path: tuple[int, ...]) -> FinishedClip:
         latents = None
         if self._files:
             latents = self._files.read(key, latent_shape(keyframes.frames, self._settings.width, self._settings.height))
         if latents is not None:
             latents = latents.to(comfy.model_management.intermediate_device())
         else:
-            latents = self._sample(keyframes, clip_seed(self._settings.seed, path), guides)
+            latents = self._sample(keyframes, clip_seed(self._settings.seed, path))
             _check_finite(latents, path)
             if self._files:
                 self._files.write(key, latents)
         self._progress.clip_done()
         return FinishedClip(key, latents)
 
-    def _sample(self, keyframes: ClipKeyframes, seed: int, guides: Guides) -> torch.Tensor:
-        settings, sampled_over = self._settings, guides.around(keyframes)
+    def _sample(self, keyframes: ClipKeyframes, seed: int) -> torch.Tensor:
+        settings = self._settings
         # One augmentation noise for all clips: neighbours see their common keyframe alike.
         positive, negative, latent = encode_keyframes(
             self._clip_vision,
             self._vae,
-            sampled_over.first,
-            sampled_over.last,
+            keyframes.first,
+            keyframes.last,
             width=settings.width,
             height=settings.height,
-            frames=sampled_over.frames,
+            frames=keyframes.frames,
             fps=settings.fps,
             motion_bucket=settings.motion_bucket,
             noise_augmentation=settings.noise_augmentation,
             seed=settings.seed,
             fit=settings.fit,
             separate_noise=settings.separate_noise,
-            middle=sampled_over.middle,
+            middle=keyframes.middle,
         )
         check_embedding(positive, "clip_vision", embedding_width(self._model))
         sampled = dual_direction_ksampler(
             self._model,
             positive,
             negative,
-            guides.held(latent["samples"]),
+            latent,
             seed,
             1.0,
             settings.sampler_settings,
             settings.guider_settings,
             self._progress,
         )
-        return guides.without_extra(sampled["samples"])
+        return sampled["samples"]
 
     def _finished_clips(self) -> tuple[FinishedClips | None, str]:
         """Where clips are kept, and what stands for the request; None when it cannot be known to be the same again."""
@@ -249,11 +242,10 @@ def _joined(clips: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([clip[min(index, 1) :] for index, clip in enumerate(clips)])
 
 
-def _check_lengths(model, plan: Plan, guiding_frames: int, settings: ClipSettings) -> None:
+def _check_lengths(model, plan: Plan, settings: ClipSettings) -> None:
     """Raises ValueError, naming the input, when a segment is too short or something too long for the memory."""
     check_video_fits(plan, settings.width, settings.height)
-    check_guiding_frames(guiding_frames, plan.segments, plan.frames_input)
-    longest = latent_shape(longest_clip(plan.segments, guiding_frames, plan.loop), settings.width, settings.height)
+    longest = latent_shape(max(segment.frames for segment in plan.segments), settings.width, settings.height)
     check_one_video_fits(model, torch.Size(longest), "width", "width and height")
 
 

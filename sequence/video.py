@@ -54,7 +54,6 @@ class Video:
     def __init__(self, vae: comfy.sd.VAE, frames: int):
         self._vae, self._frames, self._position = vae, frames, 0
         self._images: torch.Tensor | None = None
-        self.clips = 0
 
     @property
     def images(self) -> torch.Tensor:
@@ -62,8 +61,8 @@ class Video:
         assert self._images is not None, "a video has at least one clip"
         return self._images
 
-    def add(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decodes the next clip, `[frames, 4, h, w]`, straight into its place; returns all its frames.
+    def add(self, latents: torch.Tensor) -> None:
+        """Decodes the next clip, `[frames, 4, h, w]`, straight into its place.
 
         Its first frame is the last of the clip before and is shown once.
         """
@@ -78,8 +77,6 @@ class Video:
             images[self._position : self._position + len(shown)] = shown
             self._images = images
         self._position += len(shown)
-        self.clips += 1
-        return decoded
 
 
 def _available_memory() -> int:

@@ -4,17 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 
 from ...nodes import (
     InbetweenDualDirectionKSampler,
     InbetweenEncodeKeyframes,
+    InbetweenKeyframe,
     InbetweenKeyframeSequence,
     InbetweenMiddleKeyframe,
 )
 from ...sampler.method.noise import stream_seed
 from ...sampler.settings import Settings, chosen_settings
+from ...sequence.plan import clip_seed
 from ..common.clips import HeldOutClip
 from ..common.methods import FPS, MOTION_BUCKET, NOISE_AUGMENTATION, Method, Methods, Video
 from .overlapping import sample_overlapping, windows
@@ -85,14 +88,14 @@ def keyframes_of(clip: HeldOutClip) -> torch.Tensor:
     return clip.truth[[0, middle_of(clip), -1]].movedim(1, -1).contiguous()
 
 
-def two_segments(ways: Ways, clip: HeldOutClip, guiding_frames: int = 0) -> torch.Tensor:
-    """Inbetween Keyframe Sequence as it is, or with frames of the first segment that guide the second."""
+def sequence(ways: Ways, clip: HeldOutClip, keyframes: Any) -> torch.Tensor:
+    """Inbetween Keyframe Sequence of a chain, or of pictures that are as far apart as the clip's keyframes."""
     height, width = clip.truth.shape[-2:]
     _, latent = InbetweenKeyframeSequence.execute(
         ways.model(),
         ways.clip_vision,
         ways.vae,
-        keyframes_of(clip),
+        keyframes,
         str(middle_of(clip) + 1),
         False,
         width=width,
@@ -105,10 +108,33 @@ def two_segments(ways: Ways, clip: HeldOutClip, guiding_frames: int = 0) -> torc
         preset=PRESET,
         subdivisions=0,
         resume=False,
-        guiding_frames=guiding_frames,
         settings=ways.chosen,
     ).args
     return latent["samples"]
+
+
+def two_segments(ways: Ways, clip: HeldOutClip) -> torch.Tensor:
+    """A segment from keyframe to keyframe, and another."""
+    return sequence(ways, clip, keyframes_of(clip))
+
+
+def guided(ways: Ways, clip: HeldOutClip, count: int) -> torch.Tensor:
+    """Two segments, the second sampled with the last `count` frames of the first before it, which guide it.
+
+    It begins at the picture of the first of them. All of them and the keyframe are held by a noise mask: at each
+    evaluation they are the first segment's at that noise level, as in Lugmayr et al., "RePaint", arXiv 2201.09865,
+    section 4.1.
+    """
+    first, middle, last = keyframes_of(clip).split(1)
+    length = middle_of(clip) + 1
+    before = ways.sample(ways.encoded(clip, first, middle, length), clip_seed(clip.seed, (0,)))
+    begin = ways.vae.decode(before)[-count - 1 :][:1]
+    positive, negative, latent = ways.encoded(clip, begin, last, count + length)
+    latent["samples"][: count + 1] = before[-count - 1 :]
+    mask = torch.ones(count + length, *before.shape[-2:])
+    mask[: count + 1] = 0
+    after = ways.sample((positive, negative, {**latent, "noise_mask": mask}), clip_seed(clip.seed, (1,)))
+    return torch.cat([before, after[count + 1 :]])
 
 
 def sampled_again(ways: Ways, clip: HeldOutClip, reach: int, denoise: float) -> torch.Tensor:
@@ -137,8 +163,16 @@ def overlapping(ways: Ways, clip: HeldOutClip, past: int) -> torch.Tensor:
     return sample_overlapping(ways.model(), segments, layout, clip.seed, ways.chosen)
 
 
-def one_clip(ways: Ways, clip: HeldOutClip) -> torch.Tensor:
-    """One clip of both segments' length, the keyframe inside it."""
+def one_clip(ways: Ways, clip: HeldOutClip, strength: float) -> torch.Tensor:
+    """Inbetween Keyframe Sequence of a chain whose middle keyframe lies inside the one clip."""
+    chain: dict = {}
+    for picture, kept in zip(keyframes_of(clip).split(1), (1.0, strength, 1.0), strict=True):
+        (chain["keyframes"],) = InbetweenKeyframe.execute(picture, middle_of(clip) + 1, kept, **chain).args
+    return sequence(ways, clip, chain["keyframes"])
+
+
+def one_clip_exactly(ways: Ways, clip: HeldOutClip) -> torch.Tensor:
+    """One clip of both segments' length, with a middle keyframe of strength 1."""
     first, middle, last = keyframes_of(clip).split(1)
     (keyframe,) = InbetweenMiddleKeyframe.execute(middle, middle_of(clip), 1.0).args
     return ways.sample(ways.encoded(clip, first, last, len(clip.truth), middle_keyframes=keyframe), clip.seed)
@@ -147,15 +181,11 @@ def one_clip(ways: Ways, clip: HeldOutClip) -> torch.Tensor:
 WAYS = {
     "segments": Way("two segments", latents=two_segments),
     **{
-        f"guiding-{count}": Way(
-            f"… {count} guiding frame{'s' * (count > 1)}", latents=partial(two_segments, guiding_frames=count)
-        )
+        f"guiding-{count}": Way(f"… {count} frames of the first guide the second", latents=partial(guided, count=count))
         for count in (1, 2, 3)
     },
     "again": Way("… 3 frames a side sampled again", latents=partial(sampled_again, reach=3, denoise=0.6)),
-    **{
-        f"overlapping-{past}": Way(f"… overlapping by {past} frames", latents=partial(overlapping, past=past))
-        for past in (0, 2)
-    },
-    "one-clip": Way("one clip, the keyframe inside it", latents=one_clip),
+    "overlapping-2": Way("… overlapping by 2 frames", latents=partial(overlapping, past=2)),
+    "inside": Way("one clip, the keyframe inside it, strength 0.95", latents=partial(one_clip, strength=0.95)),
+    "one-clip": Way("… strength 1", latents=one_clip_exactly),
 }

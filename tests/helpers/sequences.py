@@ -38,9 +38,7 @@ def chain_of(*keyframes: tuple[torch.Tensor, int, float]) -> KeyframeChain:
 
 def sequence(models, pictures_in_order: torch.Tensor | KeyframeChain, **changes) -> tuple[torch.Tensor, torch.Tensor]:
     """(images `[frames, height, width, 3]`, latents `[frames, 4, h, w]`) of Inbetween Keyframe Sequence."""
-    chosen = {
-        name: changes.pop(name) for name in list(changes) if name not in (*INPUTS, "guiding_frames", "close_loop")
-    }
+    chosen = {name: changes.pop(name) for name in list(changes) if name not in (*INPUTS, "close_loop")}
     images, latent = InbetweenKeyframeSequence.execute(
         *models, pictures_in_order, **{**INPUTS, **changes}, settings=settings(**{"steps": 1, **chosen})
     ).args

@@ -46,24 +46,17 @@ def test_each_picture_of_another_aspect_is_remarked_on(models, caplog):
     assert [line.split(" has ")[0] for line in remarks] == ["keyframes: 128×80", "keyframes: 256×64"]
 
 
-def test_subdivisions_and_guiding_frames_of_a_chain(models):
+def test_subdivisions_of_a_chain(models):
     chain = chain_of(*((picture, 3, 1.0) for picture in pictures_of_all_kinds()))
-    images, _ = sequence(models, chain, subdivisions=1, guiding_frames=1)
+    images, _ = sequence(models, chain, subdivisions=1)
     assert len(images) == 2 * 4 + 1 and images.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"guiding_frames": 3}, "guiding_frames: expected at most 2.*raise frames of the Keyframe nodes"),
-        ({"subdivisions": 1}, "keyframes: expected at least 3 frames.*Raise the frames of the Keyframe nodes"),
-    ],
-)
-def test_numbers_that_do_not_go_with_a_chain_are_named(models, sampled, changes, message):
+def test_a_chain_too_short_for_subdivisions_is_named(models, sampled):
     first, last = keyframes(2).split(1)
-    frames = 2 if "subdivisions" in changes else 3
-    with pytest.raises(ValueError, match=f"^{message}"):
-        sequence(models, chain_of((first, frames, 1.0), (last, 5, 1.0), (first, 5, 1.0)), **changes)
+    message = "^keyframes: expected at least 3 frames.*Raise the frames of the Keyframe nodes"
+    with pytest.raises(ValueError, match=message):
+        sequence(models, chain_of((first, 2, 1.0), (last, 5, 1.0), (first, 5, 1.0)), subdivisions=1)
     assert not sampled
 
 
@@ -130,15 +123,6 @@ def test_a_keyframe_below_strength_1_is_a_middle_keyframe_of_one_clip(models, sa
     without, _ = sequence(models, chain_of((first, 3, 1.0), (second, 4, 0.0), (last, 9, 1.0)))
     plain, _ = sequence(models, chain_of((first, 6, 1.0), (last, 9, 1.0)))
     assert torch.equal(without, plain) and not torch.equal(images, plain)
-
-
-def test_middle_keyframes_move_with_the_guiding_frames_before_a_clip(models, encoded_clips):
-    first, second, third, _ = keyframes(4).split(1)
-    chain = chain_of((first, 4, 1.0), (second, 3, 1.0), (third, 3, 0.5), (first, 4, 0.3), (second, 2, 1.0))
-    images, _ = sequence(models, chain, guiding_frames=2)
-    assert len(images) == 4 + 8 - 1 and images.isfinite().all()
-    assert [clip["frames"] for clip in encoded_clips] == [4, 8 + 2]
-    assert [(each.frame, each.strength) for each in encoded_clips[1]["middle"]] == [(2 + 2, 0.5), (4 + 2, 0.3)]
 
 
 def test_a_loop_through_a_middle_keyframe_can_be_subdivided_and_closed(models, encoded_clips):

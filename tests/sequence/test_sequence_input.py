@@ -25,7 +25,7 @@ def test_keyframes_of_different_sizes_become_one_batch_and_one_size(models):
 
 def test_a_sequence_says_each_once(models, caplog):
     first, last = (picture.repeat(1, 1, 2, 1) for picture in pictures())
-    sequence(models, torch.cat([first, first, last, last]).half(), frames_per_segment="3", guiding_frames=1)
+    sequence(models, torch.cat([first, first, last, last]).half(), frames_per_segment="3")
     remarks = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [line.split(":")[0] for line in remarks] == ["keyframes", "frames_per_segment", "keyframes"]
 
