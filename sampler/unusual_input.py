@@ -42,11 +42,12 @@ def remark_on_equal(first: torch.Tensor, last: torch.Tensor, name: str) -> None:
 
 
 def remark_on_keyframes(
-    first: torch.Tensor | None, last: torch.Tensor, width: int, height: int, frames: int, fit: str
+    first: torch.Tensor | None, last: torch.Tensor | None, width: int, height: int, frames: int, fit: str
 ) -> None:
     """The remarks on what Encode Keyframes was given."""
     remark_on_frames(frames, "frames")
-    remark_on_aspect(last, width, height, fit, "last_keyframe")
-    if first is not None:
-        remark_on_aspect(first, width, height, fit, "first_keyframe")
+    for picture, name in ((first, "first_keyframe"), (last, "last_keyframe")):
+        if picture is not None:
+            remark_on_aspect(picture, width, height, fit, name)
+    if first is not None and last is not None:
         remark_on_equal(first, last, "last_keyframe")
