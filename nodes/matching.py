@@ -7,7 +7,7 @@ from ..sequence.match_keyframes import check_video, match_keyframes
 from . import inputs
 from .conditioning import MiddleKeyframes
 from .node import Node
-from .schema import schema
+from .schema import advanced, schema
 from .sequence import Keyframes
 
 
@@ -55,11 +55,13 @@ class InbetweenMatchKeyframes(Node):
                     "the keyframes themselves are replaced; half of the video or more is a good value.",
                 ),
                 inputs.fit(),
-                io.String.Input(
-                    "frames_per_segment",
-                    default="25",
-                    tooltip="For a batch of keyframes, as in Inbetween Keyframe Sequence; a chain has its own. With "
-                    "subdivisions: how many frames they made of each segment.",
+                *advanced(
+                    io.String.Input(
+                        "frames_per_segment",
+                        default="25",
+                        tooltip="For a batch of keyframes, as in Inbetween Keyframe Sequence; a chain has its own. "
+                        "With subdivisions: how many frames they made of each segment.",
+                    )
                 ),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The video, its keyframes exactly the pictures.")],
