@@ -15,11 +15,11 @@ async def comfy_entrypoint():
 
     try:
         from .nodes import NODES
-        from .nodes.old_names import accept_old_names
+        from .nodes.old_graphs import accept_old_graphs
         from .weights.folders import register_backward_motion_folder
 
         register_backward_motion_folder()
-        accept_old_names()
+        accept_old_graphs()
         for node in NODES:
             node.GET_SCHEMA()
     except Exception:

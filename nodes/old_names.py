@@ -5,7 +5,7 @@ web/old_names.json lists the names by the date of the change; the window reads i
 
 import json
 import logging
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,16 @@ OLD_NAMES: dict[str, dict] = json.loads(
 logger = logging.getLogger(__name__)
 
 
-def accept_old_names() -> None:
-    """Has the running server, if there is one, rename in every graph that it is given."""
-    # Not imported: without a server running, as when a script loads the nodes, the module is better left alone.
-    running = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if running is not None:
-        running.add_on_prompt_handler(_in_request)
-
-
 def with_new_names(prompt: dict) -> dict:
     """A graph in API form with today's names, and a note on the console for each old one; `prompt` is not changed."""
     return {node: _renamed(node, content) for node, content in prompt.items()}
 
 
-def _in_request(request: dict) -> dict:
-    prompt = request.get("prompt")
-    return {**request, "prompt": with_new_names(prompt)} if isinstance(prompt, dict) else request
+def names_before(node: str, name: str | None = None) -> Iterator[str]:
+    """Names that a node's inputs had before; with `name`, those of the input that has it today."""
+    for change in OLD_NAMES.values():
+        if node in change["nodes"]:
+            yield from (old for old, new in change["inputs"].items() if name in (None, new))
 
 
 def _renamed(node: str, content: dict) -> dict:

@@ -74,10 +74,14 @@ def prepare_run(run: Path, options: Namespace) -> Path:
         picture = title.replace(" ", "_") + source.suffix.lower()
         shutil.copyfile(source, run / "input" / picture)
         workflow[node_of(workflow, title)]["inputs"]["image"] = picture
-    sampler = "Dual-Direction KSampler"
-    for title, name in (("Encode Keyframes", "frames"), (sampler, "steps"), (sampler, "seed")):
+    sampler = workflow[node_of(workflow, "Dual-Direction KSampler")]["inputs"]
+    for inputs, name in ((workflow[node_of(workflow, "Encode Keyframes")]["inputs"], "frames"), (sampler, "seed")):
         if getattr(options, name) is not None:
-            workflow[node_of(workflow, title)]["inputs"][name] = getattr(options, name)
+            inputs[name] = getattr(options, name)
+    if options.steps is not None:
+        settings = {"preset": sampler["preset"], "steps": options.steps}
+        workflow["settings"] = {"class_type": "InbetweenSettings", "inputs": settings}
+        sampler["settings"] = ["settings", 0]
     add_contact_sheet(workflow)
     path = run / "workflow.json"
     path.write_text(json.dumps(workflow), encoding="utf-8")

@@ -5,8 +5,14 @@ import { app } from "../../scripts/app.js";
 const answer = await fetch(new URL("./old_names.json", import.meta.url));
 const changes = Object.values(await answer.json());
 
-const changesOf = node => changes.filter(change => change.nodes.includes(node.type));
-const note = (node, what) => console.warn(`Node ${node.id} (${node.type}): ${what}.`);
+const changesOf = type => changes.filter(change => change.nodes.includes(type));
+export const note = (node, what) => console.warn(`Node ${node.id} (${node.type}): ${what}.`);
+
+// Today's name of an input, and of a choice in the input that has this name today.
+export const nameToday = (type, name) =>
+    changesOf(type).reduce((now, change) => change.inputs[now] ?? now, name);
+export const valueToday = (type, name, value) =>
+    changesOf(type).reduce((now, change) => change.values[name]?.[now] ?? now, value);
 
 app.registerExtension({
     name: "GenerativeInbetweening.OldNames",
@@ -15,24 +21,22 @@ app.registerExtension({
     beforeConfigureGraph(graph) {
         for (const level of [graph, ...(graph.definitions?.subgraphs ?? [])])
             for (const node of level.nodes ?? [])
-                for (const { inputs } of changesOf(node))
-                    for (const input of node.inputs ?? []) {
-                        const name = inputs[input.name];
-                        if (!name) continue;
-                        note(node, `the input ${input.name} is now called ${name}`);
-                        input.name = input.localized_name = name;
-                        if (input.widget) input.widget.name = name;
-                    }
+                for (const input of node.inputs ?? []) {
+                    const name = nameToday(node.type, input.name);
+                    if (name === input.name) continue;
+                    note(node, `the input ${input.name} is now called ${name}`);
+                    input.name = input.localized_name = name;
+                    if (input.widget) input.widget.name = name;
+                }
     },
 
     // Values when each has found its widget.
     loadedGraphNode(node) {
-        for (const { values } of changesOf(node))
-            for (const widget of node.widgets ?? []) {
-                const value = values[widget.name]?.[widget.value];
-                if (!value) continue;
-                note(node, `${widget.name} "${widget.value}" is now called "${value}"`);
-                widget.value = value;
-            }
+        for (const widget of node.widgets ?? []) {
+            const value = valueToday(node.type, widget.name, widget.value);
+            if (value === widget.value) continue;
+            note(node, `${widget.name} "${widget.value}" is now called "${value}"`);
+            widget.value = value;
+        }
     },
 });

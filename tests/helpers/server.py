@@ -42,6 +42,13 @@ def inputs_of(workflow: dict, class_type: str) -> dict:
     return workflow[node_of(workflow, class_type)]["inputs"]
 
 
+def with_settings(workflow: dict, kind: str = "InbetweenDualDirectionKSampler", **settings) -> dict:
+    """The API workflow, in which the node of that kind now samples with these settings of the preset `paper`."""
+    workflow["own settings"] = {"class_type": "InbetweenSettings", "inputs": {"preset": "paper", **settings}}
+    inputs_of(workflow, kind)["settings"] = ["own settings", 0]
+    return workflow
+
+
 @dataclass
 class Run:
     """What the server told about one run: (value, max) of each node's progress bar, and each node's output."""

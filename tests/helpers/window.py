@@ -120,7 +120,11 @@ def demo_values(name: str) -> dict[str, dict]:
 
 def for_the_demo(window: Page, name: str) -> dict:
     """A shipped graph with the demo's files and settings in its widgets."""
-    graph, values = shipped(window, name), demo_values(name)
+    return with_values(window, shipped(window, name), demo_values(name))
+
+
+def with_values(window: Page, graph: dict, values: dict[str, dict]) -> dict:
+    """A graph with these values in its widgets, which are named by the node's title; seeds stay as they are."""
     titles = window.evaluate(
         "types => types.map(type => LiteGraph.registered_node_types[type]?.title)",
         [node["type"] for node in graph["nodes"]],

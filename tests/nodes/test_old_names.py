@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from generative_inbetweening.nodes import NODES
+from generative_inbetweening.nodes import NODES, InbetweenDualDirectionGuider
 from generative_inbetweening.nodes.old_names import OLD_NAMES, with_new_names
 from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from helpers.server import Server, api_workflow, inputs_of, node_of
-from helpers.small_model import sample
+from helpers.small_model import SETTINGS, settings
 
-SAMPLER = "InbetweenDualDirectionKSampler"
+GUIDER = "InbetweenDualDirectionGuider"
 
 
 def combos(node) -> dict[str, list[str]]:
@@ -26,19 +26,22 @@ def test_old_names_lead_to_names_that_there_are_and_are_none_of_them():
                 assert set(values.values()) <= set(choices[name]) and not set(values) & set(choices[name])
 
 
-def with_old_names(strategy: str, order: str | None, node: str = SAMPLER) -> dict:
+def with_old_names(strategy: str, order: str | None) -> dict:
     """A short graph as it was saved before; its latents are saved by node `latents`."""
-    workflow = api_workflow("generative_inbetweening")
+    workflow = api_workflow("generative_inbetweening_advanced")
     for kind in ("VAEDecode", "CreateVideo", "SaveVideo"):
         del workflow[node_of(workflow, kind)]
-    inputs = inputs_of(workflow, node)
-    inputs |= {"steps": 2, "reinjections": 0, "strategy": strategy}
+    inputs_of(workflow, "BasicScheduler")["steps"] = 2
+    # The alternating strategies take the plain sampler.
+    inputs_of(workflow, "SamplerCustomAdvanced")["sampler"] = [node_of(workflow, "KSamplerSelect"), 0]
+    inputs = inputs_of(workflow, GUIDER)
+    inputs["strategy"] = strategy
     del inputs["videos_per_call"]
     if order is not None:
         inputs["order_of_work"] = order
     workflow["latents"] = {
         "class_type": "SaveLatent",
-        "inputs": {"samples": [node_of(workflow, node), 0], "filename_prefix": "latents"},
+        "inputs": {"samples": [node_of(workflow, "SamplerCustomAdvanced"), 0], "filename_prefix": "latents"},
     }
     return workflow
 
@@ -60,25 +63,13 @@ def latents(server: Server, workflow: dict) -> torch.Tensor:
 def test_graph_with_old_names_gives_the_video_of_the_new_ones(server, strategy, order, new_strategy, videos):
     old = with_old_names(strategy, order)
     new = with_old_names(new_strategy, None)
-    inputs_of(new, SAMPLER)["videos_per_call"] = videos
+    inputs_of(new, GUIDER)["videos_per_call"] = videos
     said = len(server.log())
     assert torch.equal(latents(server, old), latents(server, new))
     notes = server.log()[said:]
     assert "the input order_of_work is now called videos_per_call" in notes
     assert (f"strategy '{strategy}' is now called '{new_strategy}'" in notes) == (strategy != new_strategy)
     assert (f"videos_per_call '{order}' is now called '{videos}'" in notes) == (order != videos)
-
-
-@pytest.mark.parametrize("name", ["generative_inbetweening_advanced", "keyframe_sequence", "training_free"])
-def test_other_shipped_graphs_run_with_old_names(server, name):
-    workflow = api_workflow(name)
-    (inputs,) = [content["inputs"] for content in workflow.values() if "videos_per_call" in content["inputs"]]
-    inputs["order_of_work"] = {"auto": "auto", "2": "paired"}[inputs.pop("videos_per_call")]
-    for content in workflow.values():
-        for setting, value in (("steps", 2), ("reinjections", 0)):
-            if setting in content["inputs"] and content["inputs"].get("preset", "custom") == "custom":
-                content["inputs"][setting] = value
-    assert server.run(server.fresh(workflow)).file(node_of(workflow, "SaveVideo"))["filename"]
 
 
 @pytest.mark.parametrize(
@@ -98,20 +89,20 @@ def test_names_that_never_were_are_refused(server, strategy, order, words):
 def test_missing_input_is_still_missing(server):
     workflow = with_old_names("dual-direction", None)
     status, answer = server.refusal(workflow)
-    (error,) = answer["node_errors"][node_of(workflow, SAMPLER)]["errors"]
+    (error,) = answer["node_errors"][node_of(workflow, GUIDER)]["errors"]
     assert status == 400 and error["type"] == "required_input_missing" and error["details"] == "videos_per_call"
 
 
 def test_new_name_counts_where_both_are():
-    prompt = {"1": {"class_type": SAMPLER, "inputs": {"order_of_work": "batched", "videos_per_call": "1"}}}
+    prompt = {"1": {"class_type": GUIDER, "inputs": {"order_of_work": "batched", "videos_per_call": "1"}}}
     assert with_new_names(prompt)["1"]["inputs"] == {"videos_per_call": "1"}
 
 
 def test_other_nodes_and_what_is_no_node_stay_as_they_are():
     prompt = {
         "1": {"class_type": "KSampler", "inputs": {"order_of_work": "batched", "strategy": "sequential"}},
-        "2": {"class_type": SAMPLER, "inputs": {"strategy": ["1", 0], "fusion": "sequential", "videos_per_call": []}},
-        "3": {"class_type": SAMPLER},
+        "2": {"class_type": GUIDER, "inputs": {"strategy": ["1", 0], "fusion": "sequential", "videos_per_call": []}},
+        "3": {"class_type": GUIDER},
         "4": {"class_type": ["sequential"], "inputs": {"strategy": "sequential"}},
         "5": None,
     }
@@ -120,10 +111,15 @@ def test_other_nodes_and_what_is_no_node_stay_as_they_are():
 
 
 def test_an_old_name_that_comes_by_a_link_counts(models, encoded, caplog):
-    new = sample(models[0], encoded, steps=1, strategy="endpoint-correction", videos_per_call="1")
+    new = settings(strategy="endpoint-correction", videos_per_call="1")
     caplog.clear()
-    old = sample(models[0], encoded, steps=1, strategy="motion prior distillation", videos_per_call="sequential")
-    assert torch.equal(old, new)
+    assert settings(strategy="motion prior distillation", videos_per_call="sequential") == new
     assert "strategy 'motion prior distillation' is now called 'endpoint-correction'" in caplog.text
     with pytest.raises(ValueError, match="strategy: expected one of .*found 'motion'"):
-        sample(models[0], encoded, steps=1, strategy="motion")
+        settings(strategy="motion")
+    names = ("guidance_min", "guidance_max", "fusion", "temporal_attention")
+    chosen = {name: SETTINGS[name] for name in names}
+    (guider,) = InbetweenDualDirectionGuider.execute(
+        models[0], *encoded[:2], strategy="motion prior distillation", videos_per_call="sequential", **chosen
+    ).args
+    assert guider.settings == new.guider

@@ -19,7 +19,7 @@ from generative_inbetweening.tools.paths import PACK_NAME
 from generative_inbetweening.tools.processes import clean_environment
 from generative_inbetweening.tools.server import ADDRESS, free_port, stop, wait_until_ready
 from generative_inbetweening.weights.folders import register_backward_motion_folder
-from helpers.server import ROOT, Server, api_workflow, inputs_of, node_of
+from helpers.server import ROOT, Server, api_workflow, node_of, with_settings
 
 register_backward_motion_folder()
 
@@ -150,8 +150,7 @@ def check_that_it_works(comfyui: Path, name: str) -> None:
         for file in (f"{workflow}.{kind}" for workflow in workflows for kind in ("json", "jpg")):
             assert server.ask("GET", f"/api/workflow_templates/{name}/{file}")[0] == 200, file
         workflow = api_workflow("generative_inbetweening")
-        inputs_of(workflow, "InbetweenDualDirectionKSampler").update(steps=2, reinjections=0)
-        result = server.run(workflow)
+        result = server.run(with_settings(workflow, steps=2, reinjections=0))
         assert len(server.view(result.file(node_of(workflow, "SaveVideo")))) > 500
     assert list((comfyui / "output" / "video").glob("inbetween*.mp4"))
     command, *_ = re.findall(r"`python (weights inspect) FILE", (pack / "README.md").read_text(encoding="utf-8"))

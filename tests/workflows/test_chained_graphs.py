@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers.chained_graphs import COMMON, NAMES, doubling_upscaler, graph_of
-from helpers.server import ROOT, Server, api_workflow, node_of
+from helpers.server import ROOT, Server, api_workflow, node_of, with_settings
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # A choice of newer hosts that brings inputs of its own, such as SaveVideo's format.
@@ -164,7 +164,7 @@ def test_upscaled_video_is_the_video_enlarged(server: Server):
     for name in COMMON:
         own = {key: value for key, value in demo[name].items() if not isinstance(value, list)}
         workflow[ids[name]]["inputs"].update(own)
-    workflow[ids["InbetweenDualDirectionKSampler"]]["inputs"].update(steps=2, reinjections=0)
+    with_settings(workflow, steps=2, reinjections=0)
     workflow[ids["UpscaleModelLoader"]]["inputs"]["model_name"] = "doubling.safetensors"
     for key, source in (("small", "VAEDecode"), ("large", "ImageUpscaleWithModel")):
         workflow[key] = {"class_type": "SaveImage", "inputs": {"images": [ids[source], 0], "filename_prefix": key}}

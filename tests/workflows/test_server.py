@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from generative_inbetweening.nodes import InbetweenSettings
 from generative_inbetweening.sampler.settings import PRESETS
 from generative_inbetweening.tools.run_workflow import WorkflowFailed
-from helpers.server import BASE_UNET, FINE_TUNED_UNET, Server, api_workflow, inputs_of, node_of
+from helpers.server import BASE_UNET, FINE_TUNED_UNET, Server, api_workflow, inputs_of, node_of, with_settings
 from PIL import Image
 
+SETTINGS = {item.id for item in InbetweenSettings.define_schema().inputs}
 SAMPLERS = {
     "generative_inbetweening": "InbetweenDualDirectionKSampler",
     "generative_inbetweening_advanced": "SamplerCustomAdvanced",
@@ -27,7 +29,10 @@ def short(name: str = "generative_inbetweening", seed: int = 1, **settings) -> d
         "class_type": "SaveLatent",
         "inputs": {"samples": [node_of(workflow, SAMPLERS[name]), 0], "filename_prefix": "latents"},
     }
-    settings = {"steps": 4, "reinjections": 1, **settings}
+    # The released settings but for these, which the advanced workflow has in its own nodes.
+    settings = {"steps": 4, "reinjections": 1, "reinjection_share": 0.5, "fusion": "weighted", **settings}
+    if name == "generative_inbetweening":
+        with_settings(workflow, **{key: value for key, value in settings.items() if key in SETTINGS})
     for content in workflow.values():
         content["inputs"].update({key: value for key, value in settings.items() if key in content["inputs"]})
         seed_of = {"InbetweenDualDirectionKSampler": "seed", "RandomNoise": "noise_seed"}.get(content["class_type"])
@@ -39,6 +44,8 @@ def short(name: str = "generative_inbetweening", seed: int = 1, **settings) -> d
 def evaluations(workflow: dict) -> int:
     """steps + re-injections · int(share · steps)"""
     found = {key: value for content in workflow.values() for key, value in content["inputs"].items()}
+    if "steps" not in found:
+        found = PRESETS[found["preset"]]
     return found["steps"] + found["reinjections"] * int(found["reinjection_share"] * found["steps"])
 
 
@@ -47,7 +54,8 @@ def plain_sampler(seed: int = 7) -> dict:
     workflow = short()
     node = node_of(workflow, "InbetweenDualDirectionKSampler")
     inputs = workflow[node]["inputs"]
-    kept = {key: inputs[key] for key in ("model", "positive", "negative", "latent_image", "sampler_name", "scheduler")}
+    kept = {key: inputs[key] for key in ("model", "positive", "negative", "latent_image")}
+    kept |= {"sampler_name": "euler", "scheduler": "karras"}
     workflow[node] = {
         "class_type": "KSampler",
         "inputs": {**kept, "seed": seed, "steps": 3, "cfg": 2.0, "denoise": 1.0},
@@ -176,8 +184,8 @@ def test_convert_node_writes_a_file_that_is_listed_and_works(server, first_resul
         ("InbetweenEncodeKeyframes", "frames", 1, "value_smaller_than_min"),
         ("InbetweenEncodeKeyframes", "width", 0, "value_smaller_than_min"),
         ("InbetweenEncodeKeyframes", "height", 1 << 20, "value_bigger_than_max"),
-        ("InbetweenDualDirectionKSampler", "reinjections", -1, "value_smaller_than_min"),
-        ("InbetweenDualDirectionKSampler", "reinjection_share", 1.1, "value_bigger_than_max"),
+        ("InbetweenSettings", "reinjections", -1, "value_smaller_than_min"),
+        ("InbetweenSettings", "reinjection_share", 1.1, "value_bigger_than_max"),
     ],
 )
 def test_numbers_out_of_range_are_refused_at_once(server, kind, setting, value, problem):
@@ -202,6 +210,7 @@ def test_numbers_out_of_range_are_refused_at_once(server, kind, setting, value, 
         ("videos_per_call", "all"),
         ("sampler_name", "eule"),
         ("scheduler", "kara"),
+        ("preset", "slow"),
     ],
 )
 def test_choices_that_there_are_not_are_refused(server, setting, value):

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from comfy_api.latest import io
 from generative_inbetweening.nodes import NODES
-from generative_inbetweening.sampler.settings import DEFAULTS, PRESETS, chosen_settings
+from generative_inbetweening.sampler.settings import PRESETS
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 
 register_backward_motion_folder()
@@ -21,6 +22,7 @@ DISPLAY_NAMES = {
     "InbetweenConvertBackwardMotion": "Convert Backward Motion Weights",
     "InbetweenEncodeKeyframes": "Encode Keyframes",
     "InbetweenDualDirectionKSampler": "Dual-Direction KSampler",
+    "InbetweenSettings": "Dual-Direction Settings",
     "InbetweenDualDirectionGuider": "Dual-Direction Guider",
     "InbetweenReinjectionSampler": "Noise Re-injection Sampler",
 }
@@ -113,7 +115,10 @@ def test_widgets_are_those_of_the_nodes(graph):
         # In the graph a widget is an input, too, and a seed that changes by itself has a second widget beside it.
         widgets = [item["name"] for item in node["inputs"] if "widget" in item]
         sockets = [item["name"] for item in node["inputs"] if "widget" not in item]
-        assert sockets + widgets == [item.id for item in SCHEMAS[node["type"]].inputs]
+        required_first = sorted(SCHEMAS[node["type"]].inputs, key=lambda item: item.optional)
+        # A socket or a widget: what the window makes of an input's type.
+        assert sockets == [item.id for item in required_first if not isinstance(item, io.WidgetInput)]
+        assert widgets == [item.id for item in required_first if isinstance(item, io.WidgetInput)]
         assert len(node["widgets_values"]) == len(widgets) + sum(
             bool(getattr(item, "control_after_generate", False)) for item in SCHEMAS[node["type"]].inputs
         )
@@ -122,21 +127,26 @@ def test_widgets_are_those_of_the_nodes(graph):
         ]
 
 
-def test_every_preset_can_be_chosen_as_the_graph_ships(graph):
-    """What the README and the notes advise contradicts no other widget."""
+def test_settings_show_what_their_preset_says(graph):
+    """Nothing in a shipped graph contradicts the choice that stands first."""
     for node in graph["nodes"]:
-        widgets = []
-        for item in node["inputs"] if node["type"] in SCHEMAS else []:
-            if "widget" in item:
-                widgets += [item["name"], "control"] if item["name"] == "seed" else [item["name"]]
-        if "preset" in widgets:
-            # A seed that does not change by itself has no second widget.
-            if len(widgets) > len(node["widgets_values"]):
-                widgets.remove("control")
+        if node["type"] == "InbetweenSettings":
+            widgets = [item["name"] for item in node["inputs"] if "widget" in item]
             values = dict(zip(widgets, node["widgets_values"], strict=True))
-            for preset in PRESETS:
-                sampler, _ = chosen_settings(preset, **{name: values[name] for name in DEFAULTS})
-                assert sampler.steps == PRESETS[preset]["steps"]
+            preset = values.pop("preset")
+            assert values == {**PRESETS[preset], "videos_per_call": "auto"}
+
+
+def test_few_widgets_are_in_sight():
+    """Of the nodes that sample; the rest is asked for."""
+    limits = {"InbetweenDualDirectionKSampler": 3, "InbetweenKeyframeSequence": 10, "InbetweenSettings": 10}
+    for name, most in limits.items():
+        shown = [
+            item.id
+            for item in SCHEMAS[name].inputs
+            if isinstance(item, io.WidgetInput) and not item.as_dict().get("advanced")
+        ]
+        assert len(shown) <= most, shown
 
 
 def test_missing_models_are_offered_and_named(graph):

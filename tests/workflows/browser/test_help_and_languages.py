@@ -26,6 +26,7 @@ NODES = {
         "InbetweenReinjectionSampler",
         "InbetweenMatchKeyframes",
     ],
+    "training_free": ["InbetweenSettings"],
     "convert_backward_motion": ["InbetweenConvertBackwardMotion"],
     "keyframe_sequence": ["InbetweenKeyframeSequence", "InbetweenContactSheet", "InbetweenReport"],
 }

@@ -7,18 +7,16 @@ from contextlib import nullcontext
 import pytest
 from helpers.window import MISSING, RUN, SECONDS, api_form, for_the_demo, has_new_style, load, new_style
 
-SAMPLER = "InbetweenDualDirectionKSampler"
+GUIDER = "InbetweenDualDirectionGuider"
 OLD = {"videos_per_call": "order_of_work"}
 
 
 def as_it_was_saved(graph: dict, strategy: str, order: str) -> dict:
-    """The graph with the sampler's old input name and old values, which stand at their widgets' positions."""
+    """The graph with the guider's old input name and old values, which stand at their widgets' positions."""
     graph = copy.deepcopy(graph)
-    (node,) = [node for node in graph["nodes"] if node["type"] == SAMPLER]
+    (node,) = [node for node in graph["nodes"] if node["type"] == GUIDER]
     names = [item["name"] for item in node["inputs"] if "widget" in item]
-    # The seed has a second widget beside it.
-    names.insert(names.index("seed") + 1, "control_after_generate")
-    for name, value in (("strategy", strategy), ("videos_per_call", order), ("steps", 2), ("reinjections", 0)):
+    for name, value in (("strategy", strategy), ("videos_per_call", order)):
         node["widgets_values"][names.index(name)] = value
     for item in node["inputs"]:
         name = OLD.get(item["name"], item["name"])
@@ -32,7 +30,7 @@ def widgets(window) -> dict:
     return window.evaluate(
         """type => Object.fromEntries(app.graph.nodes.find(node => node.type === type).widgets
             .map(widget => [widget.name, widget.value]))""",
-        SAMPLER,
+        GUIDER,
     )
 
 
@@ -41,7 +39,7 @@ def widgets(window) -> dict:
     ("old", "new"),
     [
         (("motion prior distillation", "paired"), ("endpoint-correction", "2")),
-        (("sequential", "sequential"), ("alternating", "1")),
+        (("time reversal", "batched"), ("time-reversal", "4")),
     ],
 )
 def test_graph_with_old_names_opens_runs_and_is_saved_with_the_new_ones(window, style, old, new):
@@ -50,19 +48,19 @@ def test_graph_with_old_names_opens_runs_and_is_saved_with_the_new_ones(window, 
     notes = []
     window.on("console", lambda message: notes.append(message.text))
     with new_style(window) if style == "new" else nullcontext():
-        load(window, as_it_was_saved(for_the_demo(window, "generative_inbetweening"), *old))
+        load(window, as_it_was_saved(for_the_demo(window, "generative_inbetweening_advanced"), *old))
         window.wait_for_timeout(1 * SECONDS)
         assert window.evaluate(MISSING) == []
         shown = widgets(window)
         assert (shown["strategy"], shown["videos_per_call"]) == new
-        assert (shown["steps"], shown["preset"], shown["guidance_end"]) == (2, "custom", 1)
+        assert (shown["guidance_max"], shown["guidance_end"]) == (3, 1)
         if style == "new":
-            node = window.locator("[data-node-id]").filter(has_text="Dual-Direction KSampler")
+            node = window.locator("[data-node-id]").filter(has_text="Dual-Direction Guider")
             assert node.get_by_text(new[0], exact=True).count() == 1
-        (inputs,) = [node["inputs"] for node in api_form(window).values() if node["class_type"] == SAMPLER]
+        (inputs,) = [node["inputs"] for node in api_form(window).values() if node["class_type"] == GUIDER]
         assert (inputs["strategy"], inputs["videos_per_call"]) == new and "order_of_work" not in inputs
         saved = json.loads(window.evaluate("() => JSON.stringify(app.graph.serialize())"))
-        (node,) = [node for node in saved["nodes"] if node["type"] == SAMPLER]
+        (node,) = [node for node in saved["nodes"] if node["type"] == GUIDER]
         assert set(new) <= set(node["widgets_values"]) and not set(old) & set(node["widgets_values"])
         assert "order_of_work" not in json.dumps(saved)
         for value in old:
