@@ -16,10 +16,10 @@ D′ the backward half of an alternating step is made, DDS and CFG++ as in `alte
     x ← D′ + σ′ · (x − D_u) / σ
     x ← x + sqrt(σ² − σ′²) · N(0, 1)
 
-`passes` times over, in the first `share` of the steps; each time the alternating step itself follows.
+`passes` times over in each of the first `share` of the steps, and then the alternating step itself.
 
 As the authors' release on ViBiDSampler (`mpd_seq.py`), with its settings: 25 steps, fps 9, `separate_noise`,
-`distilled_share` 0.2, `distillations` 3. What the paper leaves open is as there: the alternating step follows in full,
+`distilled_share` 0.2, `distillations` 3. What the paper leaves open is as there: the whole alternating step follows,
 and of the paper's blend (1 − λ) D + λ D′ only D′ is left, λ = 1. Two things differ: the default share is the paper's, a
 tenth, and the keyframes' latents are the mode of the VAE's distribution, not draws from it.
 """

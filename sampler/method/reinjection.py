@@ -13,8 +13,8 @@ al., arXiv 2403.14611) makes in its release: after L steps σ_t → σ_{t−L}
     x ← x + r Σ_k sqrt(σ_k² − σ_{k−1}²) · N(0, 1)_k        k = t − L + 1 … t, from the lowest level up
     x ← the same L steps
 
-The steps before the last of the `share` are divided into runs of L, counted back from it; what is left over at the
-start is made once. Time Reversal Fusion never repeats the first step, and multiplies the noise by r.
+The first `share` of the steps is divided into runs of L, counted back from its end; what is left over at the start is
+made once. Time Reversal Fusion never repeats the first step, and multiplies the noise by r.
 
 As its release, with weighted fusion, guidance from 1 to 3 and 50 steps of euler: `reinjections` 1 (jump_n_sample − 1),
 `reinjection_share` 0.2 (1 − repeat_step_ratio), `jump_length` 5, `repeat_first_step` off, `noise_ratio` 1 (0.95 for its
