@@ -4,7 +4,7 @@ Held-out clips of the small world are made from their first, middle and last fra
 with means and 95 % intervals), sequence.json, contact sheets, and every video with its measures; a stopped run goes on
 where it was. Needs requirements-benchmark.txt, which `python dev.py benchmark sequence` installs.
 
-    python dev.py benchmark sequence [--clips 24] [--frames 15] [--out DIR] [--methods …]
+    python dev.py benchmark sequence [--clips 24] [--frames 9] [--out DIR] [--methods …]
 """
 
 import argparse
@@ -34,7 +34,7 @@ PLAIN = "segments"
 def main() -> int:
     """Exit status: 0 done, 1 an option or a package that stops the run."""
     parser = benchmark_parser("sequence", __doc__)
-    add_model_and_clips(parser, clips=24, frames=15, first_seed=FIRST_SEQUENCE_SEED)
+    add_model_and_clips(parser, clips=24, frames=9, first_seed=FIRST_SEQUENCE_SEED)
     add_methods(parser, list(WAYS))
     return exit_status("sequence", run, parser.parse_args())
 
