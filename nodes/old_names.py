@@ -40,6 +40,9 @@ def _renamed(node: str, content: dict) -> dict:
                 value = inputs.pop(old)
                 inputs.setdefault(new, value)
                 _note(node, content, f"the input {old} is now called {new}")
+        for removed in change.get("removed", ()):
+            if inputs.pop(removed, None) is not None:
+                _note(node, content, f"there is no input {removed} any more, it is left out")
     for name, value in inputs.items():
         new = _new_name(content.get("class_type"), name, value)
         if new is not value:

@@ -98,6 +98,14 @@ def test_new_name_counts_where_both_are():
     assert with_new_names(prompt)["1"]["inputs"] == {"videos_per_call": "1"}
 
 
+@pytest.mark.parametrize("value", [2, ["3", 0]])
+def test_an_input_that_is_gone_is_left_out(caplog, value):
+    inputs = {"frames_per_segment": "8", "guiding_frames": value}
+    prompt = {"1": {"class_type": "InbetweenKeyframeSequence", "inputs": inputs}}
+    assert with_new_names(prompt)["1"]["inputs"] == {"frames_per_segment": "8"}
+    assert "there is no input guiding_frames any more" in caplog.text and "guiding_frames" in inputs
+
+
 def test_other_nodes_and_what_is_no_node_stay_as_they_are():
     prompt = {
         "1": {"class_type": "KSampler", "inputs": {"order_of_work": "batched", "strategy": "sequential"}},
