@@ -210,9 +210,9 @@ def _parts_of_the_run() -> list[io.Input]:
             default=False,
             optional=True,
             tooltip=(
-                "For frame interpolation behind a loop. On: the loop's first frame comes again at its end, so "
-                "that the seam gets its in-betweens, too; drop the last frame after the interpolation. Off: "
-                "the video repeats as it is."
+                "For frame interpolation behind a loop. On: the loop's first frame comes again at its end, so that "
+                "the seam gets its in-betweens, too; drop one of the two after the interpolation. Off: the video "
+                "repeats as it is."
             ),
         ),
         inputs.separate_noise(),

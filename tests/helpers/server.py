@@ -49,6 +49,14 @@ def with_settings(workflow: dict, kind: str = "InbetweenDualDirectionKSampler", 
     return workflow
 
 
+def with_frames(workflow: dict, frames: int) -> dict:
+    """The API workflow, in which every Keyframe is so many frames from the next."""
+    for content in workflow.values():
+        if content["class_type"] == "InbetweenKeyframe":
+            content["inputs"]["frames"] = frames
+    return workflow
+
+
 @dataclass
 class Run:
     """What the server told about one run: (value, max) of each node's progress bar, and each node's output."""

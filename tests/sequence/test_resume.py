@@ -20,7 +20,7 @@ from comfy_extras.nodes_tomesd import TomePatchModel
 from generative_inbetweening.sequence import run as sequence_run
 from generative_inbetweening.sequence.request import ClipSettings, request_fingerprint
 from helpers.sequences import Scaling, keyframes, sequence
-from helpers.server import Server, api_workflow, node_of, with_settings
+from helpers.server import Server, api_workflow, node_of, with_frames, with_settings
 from helpers.small_model import settings
 
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
@@ -153,7 +153,8 @@ def test_through_the_server_another_ratio_is_sampled_again(server: Server):
     workflow = api_workflow("keyframe_sequence")
     node = node_of(workflow, "InbetweenKeyframeSequence")
     inputs = workflow[node]["inputs"]
-    inputs.update(frames_per_segment="2", resume=True, seed=43)
+    inputs.update(resume=True, seed=43)
+    with_frames(workflow, 2)
     with_settings(workflow, "InbetweenKeyframeSequence", steps=1, reinjections=0)
     for kind in ("CreateVideo", "SaveVideo", "InbetweenContactSheet", "InbetweenReport"):
         for name in [name for name, entry in workflow.items() if entry["class_type"] == kind]:

@@ -8,7 +8,7 @@ from generative_inbetweening.nodes import NODES
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 from helpers.pictures import WIDE, clip_of
 from helpers.sequences import sequence
-from helpers.server import Server, api_workflow, node_of, with_settings
+from helpers.server import Server, api_workflow, node_of, with_frames, with_settings
 from helpers.small_model import pictures
 from PIL import Image
 
@@ -56,7 +56,7 @@ def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
     for kind in ("CreateVideo", "SaveVideo"):
         del workflow[node_of(workflow, kind)]
     sequence_node = node_of(workflow, "InbetweenKeyframeSequence")
-    workflow[sequence_node]["inputs"]["frames_per_segment"] = "3"
+    with_frames(workflow, 3)
     with_settings(workflow, "InbetweenKeyframeSequence", steps=2, reinjections=0)
     for kind in ("InbetweenContactSheet", "InbetweenReport"):
         workflow[node_of(workflow, kind)]["inputs"]["keyframes"] = "0, 2, 4"

@@ -28,7 +28,7 @@ NODES = {
     ],
     "training_free": ["InbetweenSettings"],
     "convert_backward_motion": ["InbetweenConvertBackwardMotion"],
-    "keyframe_sequence": ["InbetweenKeyframeSequence", "InbetweenContactSheet", "InbetweenReport"],
+    "keyframe_sequence": ["InbetweenKeyframe", "InbetweenKeyframeSequence", "InbetweenContactSheet", "InbetweenReport"],
 }
 PICTURES = os.environ.get("INBETWEEN_HELP_PICTURES")
 SHOWS_RESULTS = "keyframe_sequence"
