@@ -181,11 +181,14 @@ def one_clip_exactly(ways: Ways, clip: HeldOutClip) -> torch.Tensor:
 WAYS = {
     "segments": Way("two segments", latents=two_segments),
     **{
-        f"guiding-{count}": Way(f"… {count} frames of the first guide the second", latents=partial(guided, count=count))
+        f"guiding-{count}": Way(
+            f"… the second guided by {count} frame{'s' * (count > 1)} of the first",
+            latents=partial(guided, count=count),
+        )
         for count in (1, 2, 3)
     },
     "again": Way("… 3 frames a side sampled again", latents=partial(sampled_again, reach=3, denoise=0.6)),
     "overlapping-2": Way("… overlapping by 2 frames", latents=partial(overlapping, past=2)),
     "inside": Way("one clip, the keyframe inside it, strength 0.95", latents=partial(one_clip, strength=0.95)),
-    "one-clip": Way("… strength 1", latents=one_clip_exactly),
+    "one-clip": Way("… at strength 1", latents=one_clip_exactly),
 }
