@@ -1,8 +1,8 @@
 """Videos before and after Match Keyframes, on held-out clips of the small world.
 
-Three kinds of video: between two keyframes; two of these joined at their common keyframe; the true frames through the
-VAE. Writes to DIR: match_keyframes.md (a table with means and 95 % intervals) and match_keyframes.json. Needs
-requirements-benchmark.txt, which `python dev.py benchmark match_keyframes` installs.
+Two kinds of video: between two keyframes, and two of these joined at their common keyframe. Writes to DIR:
+match_keyframes.md (tables with means and 95 % intervals) and match_keyframes.json. Needs requirements-benchmark.txt,
+which `python dev.py benchmark match_keyframes` installs.
 
     python dev.py benchmark match_keyframes [--clips 12] [--out DIR] [--preset fast] [--without-cvvdp]
 """
