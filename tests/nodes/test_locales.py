@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from generative_inbetweening.nodes import NODES
+from generative_inbetweening.nodes.schema import CATEGORY
 from generative_inbetweening.tools.update_english_locale import ENGLISH, english, text_of
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 from helpers.server import Server
@@ -17,6 +18,13 @@ TRANSLATIONS = ["es", "zh"]
 SAME = {"VAE", "fps"}
 # What a graph or a folder holds, which no locale may change.
 LITERAL = re.compile(r"\b[\w/]+\.safetensors\b|\bmodels/\w+|\boutput/\w+|\b\d+(?:\.\d+)?\b")
+
+
+def category_in(language: str) -> str:
+    """What the menu calls the pack's category; the host looks its words up in main.json."""
+    words = json.loads((LOCALES / language / "main.json").read_text(encoding="utf-8"))
+    assert list(words) == ["nodeCategories"] and list(words["nodeCategories"]) == [CATEGORY]
+    return words["nodeCategories"][CATEGORY]
 
 
 def content_of(language: str) -> dict:
@@ -63,6 +71,11 @@ def test_everything_is_translated(language):
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
+def test_the_menus_category_is_translated(language):
+    assert category_in(language) not in ("", CATEGORY)
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
 def test_numbers_files_and_folders_are_kept(language):
     source = texts(english(NODES))
     for path, text in texts(content_of(language)).items():
@@ -97,3 +110,5 @@ def test_the_host_serves_them_and_none_for_an_unknown_locale(server: Server):
     assert status == 200 and set(served) == {"en", *TRANSLATIONS}
     for language in served:
         assert served[language]["nodeDefs"] == content_of(language)
+    for language in TRANSLATIONS:
+        assert served[language]["nodeCategories"] == {CATEGORY: category_in(language)}

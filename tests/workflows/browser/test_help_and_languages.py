@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from generative_inbetweening.nodes.schema import CATEGORY
 from generative_inbetweening.tools.paths import PACK_NAME, SERVE_TEMPLATE
 from helpers.server import ROOT
 from helpers.window import MISSING, READY, RUN, SECONDS, SHOW, TITLE_BAR, UNKNOWN, for_the_demo, load
@@ -50,6 +51,8 @@ LABELS = """() => app.graph.nodes.filter(node => node.type.startsWith('Inbetween
     Object.fromEntries([
         ...node.inputs.filter(input => !input.widget).map(input => [input.name, input.label ?? input.localized_name]),
         ...(node.widgets ?? []).map(widget => [widget.name, widget.label ?? widget.name])])])"""
+
+CATEGORY_SHOWN = "() => LiteGraph.registered_node_types.InbetweenEncodeKeyframes.category"
 
 # The window of ComfyUI 0.3.75 forgets the words of node packs when it loads a language (ComfyUI_frontend, pull request
 # 7214, where it is mended): they are given to it again, as later windows do.
@@ -123,10 +126,17 @@ def test_labels_are_in_the_windows_language(window, localized, screenshots, requ
     # The demo's values are known by the English titles.
     load(localized, for_the_demo(window, "keyframe_sequence"))
     assert localized.evaluate(MISSING) == []
+    categories = words.with_name("main.json")
+    wanted_category = (
+        json.loads(categories.read_text(encoding="utf-8"))["nodeCategories"] if categories.exists() else {}
+    )
+    assert localized.evaluate(CATEGORY_SHOWN) == wanted_category.get(CATEGORY, CATEGORY)
     found = localized.evaluate(LABELS)
-    assert len(found) == 5
+    assert len({node for node, _, _ in found}) == 6
+    saved = json.loads((ROOT / "workflows" / "keyframe_sequence.json").read_text(encoding="utf-8"))
+    given = {node["title"] for node in saved["nodes"] if "title" in node}
     for node, title, labels in found:
-        assert title == wanted[node]["display_name"]
+        assert title == wanted[node]["display_name"] or title in given
         for name, label in labels.items():
             assert label == wanted[node]["inputs"][name]["name"], (node, name)
     box = localized.evaluate(NODE_ALONE, "InbetweenKeyframeSequence")
