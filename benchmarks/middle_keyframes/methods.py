@@ -31,7 +31,7 @@ def _steps(fixed: dict) -> dict:
 STRATEGIES = {name: _steps(fixed) for name, fixed in settings.STRATEGIES.items()}
 WAYS = {
     "ends": "two keyframes",
-    "middle": "and the middle one",
+    "middle": "a middle keyframe, too",
     "segments": "two segments",
 }
 
