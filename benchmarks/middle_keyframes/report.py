@@ -45,10 +45,15 @@ def result(out: Path, labels: dict[str, str], clips: list[HeldOutClip]) -> dict:
 
 
 def _values(out: Path, name: str, clips: list[HeldOutClip]) -> dict[str, list[float]]:
-    """{measure: its value of each clip}, NaN where it cannot be had."""
+    """{measure: its value of each clip}, NaN where it cannot be had or the clip is missing."""
     found: dict[str, list[float]] = {measure: [] for measure in MEASURES}
     for clip in clips:
-        (row,) = read_rows(out, "world", name, [clip.name])
+        rows = read_rows(out, "world", name, [clip.name])
+        if not rows:
+            for measure in MEASURES:
+                found[measure].append(math.nan)
+            continue
+        row = rows[0]
         last = len(clip.truth) - 1
         between = [frame for frame in range(1, last) if frame != last // 2]
         found["cvvdp"].append(row.get("cvvdp", math.nan))
@@ -79,7 +84,8 @@ def markdown(result: dict) -> str:
         shown = [methods[name] for name in names if name in methods]
         if shown:
             text += "\n" + table(
-                MEASURES.values(), ([each["label"], *(cell(each[name]) for name in MEASURES)] for each in shown)
+                MEASURES.values(),
+                ([_label(each, result["clips"]), *(cell(each[name]) for name in MEASURES)] for each in shown),
             )
     rows = [
         [f"{strategy}, minus {WAYS.get(other) or FALLOFFS[other][0]}", *(cell(each[m], signed=True) for m in MEASURES)]
@@ -87,3 +93,8 @@ def markdown(result: dict) -> str:
         for other, each in methods.get(f"{strategy}-middle", {}).get("minus", {}).items()
     ]
     return text + ("\n" + table(MEASURES.values(), rows) if rows else "")
+
+
+def _label(method: dict, clips: int) -> str:
+    measured = method["middle"]["clips"]
+    return method["label"] + (f", {measured} clips" if measured != clips else "")

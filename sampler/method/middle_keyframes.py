@@ -11,18 +11,20 @@ keyframe ceases to count, for the frames around it as well.
 
 The covariance of two frames, K[i, j] = max(0, 1 − |i − j| / reach), makes the correction fall off linearly: to 0 over
 `reach` frames or, sooner, at the next keyframe and at the ends of the clip, which count as frames where nothing is
-wrong.
+wrong. The reach is a part of the clip, since between the same keyframes more frames move less from one to the next; how
+much was measured (benchmarks/middle_keyframes).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
-REACH = 3.0
-"""Over how many frames a correction falls off."""
+REACH = 3 / 8
+"""Over which part of the clip a correction falls off: 3 frames of 9, 9 of 25."""
 
 
-def falling_linearly(distances: torch.Tensor, reach: float = REACH) -> torch.Tensor:
+def falling_linearly(distances: torch.Tensor, reach: float) -> torch.Tensor:
     """K of frames that are `distances` frames apart; `reach`: at least 1, which moves a keyframe's own frame alone."""
     return (1 - distances / reach).clamp(min=0)
 
@@ -32,14 +34,16 @@ def leading_weights(
     positions: Sequence[int],
     strengths: Sequence[float],
     ends: Sequence[int],
-    covariance: Callable[[torch.Tensor], torch.Tensor] = falling_linearly,
+    covariance: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """W, `[frames, keyframes]` in float64: how much of each keyframe's difference each frame of the clip takes on.
 
     `positions`: the keyframes' frames, counted from 0, none of them twice; `strengths`: theirs, above 0 and at most 1;
     `ends`: the frames, none of `positions`, that stay as they are; `covariance(distances)`: K, 1 where the distance
-    is 0.
+    is 0; by default it falls linearly over REACH of the clip.
     """
+    if covariance is None:
+        covariance = partial(falling_linearly, reach=max(1.0, REACH * (frames - 1)))
     known = torch.tensor([*positions, *ends])
     strength = torch.tensor([*strengths, *(1.0 for _ in ends)], dtype=torch.float64)
     covariances = covariance((torch.arange(frames)[:, None] - known).abs().double())

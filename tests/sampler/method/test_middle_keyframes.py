@@ -34,6 +34,17 @@ def test_the_correction_falls_off_linearly():
     assert torch.equal(weights_of((6,), (1.0,), reach=1.0)[:, 0], (torch.arange(FRAMES) == 6).double())
 
 
+@pytest.mark.parametrize("frames", [9, 17, 25])
+def test_between_the_same_keyframes_more_frames_share_the_same_fall(frames):
+    middle = frames // 2
+    weights = leading_weights(frames, (middle,), (1.0,), (0, frames - 1))[:, 0]
+    assert torch.allclose(weights[:: middle // 4], torch.tensor([0, 0, 1, 2, 3, 2, 1, 0, 0]).double() / 3)
+
+
+def test_the_shortest_clip_moves_the_keyframes_frame_alone():
+    assert leading_weights(3, (1,), (0.5,), (0, 2)).flatten().tolist() == pytest.approx([0, 0.5, 0])
+
+
 def test_a_keyframe_of_nearly_no_strength_counts_nearly_nothing_anywhere():
     alone, beside = weights_of((6,), (1.0,))[:, 0], weights_of((6, 8), (1.0, 1e-9))
     assert torch.allclose(beside[:, 0], alone, atol=1e-8) and beside[:, 1].abs().max() < 1e-8
