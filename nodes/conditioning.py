@@ -20,8 +20,8 @@ class InbetweenMiddleKeyframe(Node):
             node_id="InbetweenMiddleKeyframe",
             display_name="Middle Keyframe",
             search_aliases=["guide frame", "keyframe at a frame", "inbetweening"],
-            description="A picture that the video passes through, at a frame between the first and the last, for "
-            "Encode Keyframes. One clip with one motion through all its keyframes.",
+            description="A picture that a clip passes through, at a frame between its first and its last, for Encode "
+            "Keyframes. For a video of several clips take Keyframe.",
             inputs=[
                 io.Image.Input("image", tooltip="The picture. One picture, of the same scene."),
                 MiddleKeyframes.Input(
@@ -65,8 +65,8 @@ class InbetweenEncodeKeyframes(Node):
             node_id="InbetweenEncodeKeyframes",
             display_name="Encode Keyframes",
             search_aliases=["first last frame", "inbetweening"],
-            description="Encodes the first and the last picture of the video, or the last alone. The conditioning "
-            "carries both; a plain KSampler uses only the first.",
+            description="Encodes the first and the last picture of the video and those between them, or the last "
+            "alone. A plain KSampler uses only the first.",
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="The CLIP image encoder, from Load SVD Model."),
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
@@ -74,7 +74,7 @@ class InbetweenEncodeKeyframes(Node):
                     "first_keyframe",
                     optional=True,
                     tooltip="The picture that the video starts with. One picture. Without it the video leads up to the "
-                    "last picture from wherever the model finds it.",
+                    "last picture, from wherever the model begins.",
                 ),
                 io.Image.Input(
                     "last_keyframe",

@@ -65,8 +65,8 @@ def motion() -> list[io.Input]:
             max=10.0,
             step=0.01,
             tooltip=(
-                "Noise added to both keyframes before they are encoded. 0: none; 0.02: as trained; more lets the "
-                "video leave the keyframes."
+                "Noise added to the keyframes before they are encoded. 0: none; 0.02: as trained; more lets the "
+                "video leave them."
             ),
         ),
     ]
@@ -79,7 +79,7 @@ def fit() -> io.Input:
         options=list(FITS),
         default="crop",
         tooltip=(
-            "What happens to a picture of another aspect than width × height. crop: cut at the centre; "
+            "What happens to a picture of another aspect than the video's. crop: cut at the centre; "
             "stretch: distort; pad: black bars."
         ),
     )
@@ -93,8 +93,8 @@ def separate_noise() -> io.Input:
             default=False,
             optional=True,
             tooltip=(
-                "On: each keyframe gets a draw of noise_augmentation of its own, as in ViBiDSampler, for the "
-                "alternating strategies. Off: one draw for both, as released for dual-direction."
+                "For the alternating strategies. On: each keyframe gets noise of its own, as in ViBiDSampler. Off: all "
+                "get the same, as released for dual-direction."
             ),
         )
     )
@@ -175,8 +175,8 @@ def reinjection() -> list[io.Input]:
             min=0,
             max=100,
             tooltip=(
-                "How often noise is added again after an early step and the step repeated. 0: off; 5: as released; "
-                "by the paper, more makes the middle frames more consistent; it costs that many more evaluations."
+                "How often each early step is repeated with new noise, at one evaluation each. 0: off; 5: as released. "
+                "By the paper, more makes the middle frames more consistent."
             ),
         ),
         io.Float.Input(
@@ -237,8 +237,8 @@ def distillation() -> list[io.Input]:
             step=0.05,
             optional=True,
             tooltip=(
-                "Of the strategy motion-prior-distillation alone: share of the steps, from the first, in which the "
-                "backward direction first follows the forward one. 0: none; 0.1: as in the paper; 0.2: as released."
+                "For motion-prior-distillation alone: share of the steps, from the first, in which the backward "
+                "direction follows the forward one at first. 0: none; 0.1: as in the paper; 0.2: as released."
             ),
         ),
         io.Int.Input(
@@ -248,8 +248,8 @@ def distillation() -> list[io.Input]:
             max=100,
             optional=True,
             tooltip=(
-                "Of the strategy motion-prior-distillation alone: how often in each of these steps, at one evaluation "
-                "each. 0: none; 3: as released."
+                "For motion-prior-distillation alone: how often in each of these steps, at one evaluation each. "
+                "0: none; 3: as released."
             ),
         ),
     ]
@@ -264,10 +264,9 @@ def method() -> list[io.Input]:
             options=list(STRATEGIES),
             default=DEFAULTS["strategy"],
             tooltip=(
-                "dual-direction: with backward-motion weights, as in the paper. time-reversal, endpoint-correction, "
-                "alternating, motion-prior-distillation: training-free, without them. endpoint-correction is the "
-                "forward video with its end error spread linearly. The last three of the list go in each direction in "
-                "turn, with euler and without re-injections."
+                "dual-direction: the paper's method. It and alternating-backward-motion need backward-motion weights; "
+                "the others are training-free. The last three of the list take the directions in turn, with euler and "
+                "without re-injections."
             ),
         ),
         io.Combo.Input(
@@ -276,7 +275,7 @@ def method() -> list[io.Input]:
             default=DEFAULTS["temporal_attention"],
             tooltip=(
                 "Attention over time in the backward direction. rotated: the forward direction's, turned by 180°, as "
-                "in the paper. own: the backward direction's own. The training-free strategies always use it."
+                "in the paper. own: the backward direction's own, as in all training-free strategies."
             ),
         ),
         io.Combo.Input(
@@ -350,8 +349,8 @@ def all_settings() -> list[io.Input]:
         options=list(PRESETS),
         default=DEFAULT_PRESET,
         tooltip=(
-            "Where the settings start from: choosing a preset fills the inputs below with its values. What the inputs "
-            "show is what counts."
+            "Where the settings start from: choosing a preset fills the inputs below with its values. What these show "
+            "is what counts."
         ),
     )
     # For web/settings.js, which fills them.

@@ -14,7 +14,7 @@ from .schema import schema
 def _both_directions() -> list[io.Input]:
     return [
         io.Model.Input("model", tooltip=inputs.MODEL),
-        io.Conditioning.Input("positive", tooltip="Both keyframes, from Encode Keyframes."),
+        io.Conditioning.Input("positive", tooltip="The keyframes, from Encode Keyframes."),
         io.Conditioning.Input("negative", tooltip="The negative output of the same Encode Keyframes."),
     ]
 
@@ -78,8 +78,8 @@ class InbetweenSettings(Node):
             node_id="InbetweenSettings",
             display_name="Dual-Direction Settings",
             search_aliases=["generative inbetweening", "sampler settings"],
-            description="Settings of your own for Dual-Direction KSampler and Inbetween Keyframe Sequence, in place of "
-            "a preset.",
+            description="All settings of Dual-Direction KSampler and Inbetween Keyframe Sequence, in place of their "
+            "preset. Choose a preset to start from.",
             inputs=inputs.all_settings(),
             outputs=[
                 inputs.Settings.Output(
@@ -131,8 +131,8 @@ class InbetweenReinjectionSampler(Node):
             node_id="InbetweenReinjectionSampler",
             display_name="Noise Re-injection Sampler",
             search_aliases=["time travel sampler", "generative inbetweening"],
-            description="Repeats the early steps of any sampler with new noise, which makes both directions agree in "
-            "the middle of the video.",
+            description="Repeats the early steps of any sampler with new noise. By the paper, this makes both "
+            "directions agree in the middle of the video.",
             inputs=[
                 io.Sampler.Input("sampler", tooltip="The sampler to repeat, from KSamplerSelect."),
                 *inputs.reinjection(),

@@ -50,8 +50,8 @@ class InbetweenKeyframe(Node):
                     max=1.0,
                     step=0.05,
                     round=0.001,
-                    tooltip="1: a segment ends exactly here and the next one begins. Lower: the motion goes on through "
-                    "the keyframe inside a longer segment, and keeps less to it. 0: the picture is left out.",
+                    tooltip="1: one segment ends here and the next begins. Lower: the motion goes on through the "
+                    "keyframe inside a longer segment, which keeps less to the picture. 0: the picture is left out.",
                 ),
             ],
             outputs=[
@@ -210,9 +210,8 @@ def _parts_of_the_run() -> list[io.Input]:
             default=False,
             optional=True,
             tooltip=(
-                "For frame interpolation behind a loop. On: the loop's first frame comes again at its end, so that "
-                "the seam gets its in-betweens, too; drop one of the two after the interpolation. Off: the video "
-                "repeats as it is."
+                "For frame interpolation after a loop. On: the first frame comes again at the end, so that the seam "
+                "gets in-betweens, too; drop one of the two after the interpolation. Off: the video repeats as it is."
             ),
         ),
         inputs.separate_noise(),
