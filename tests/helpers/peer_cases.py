@@ -6,7 +6,6 @@ INBETWEEN_PEERS may name another folder of such recordings, with their model.
 import dataclasses
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from helpers.model_folders import OWN_REFERENCE
 from helpers.reference_cases import VAE_SCALE, RecordedNoise
 
 PEERS = Path(os.environ.get("INBETWEEN_PEERS", OWN_REFERENCE / "peers"))
-MODEL = "tiny-svd-xt"
 
 
 @dataclass
@@ -68,12 +66,6 @@ def peer_cases(prefix: str) -> list[str]:
 def read_peer_case(name: str) -> PeerCase:
     with safe_open(PEERS / f"{name}.safetensors", "pt") as file:
         return PeerCase(name, json.loads(file.metadata()["case"]), {key: file.get_tensor(key) for key in file.keys()})
-
-
-def write_peer_model(folder: Path) -> None:
-    """A diffusers folder with the recordings' UNet; its VAE and image encoder are not used."""
-    shutil.copytree(OWN_REFERENCE / MODEL, folder / MODEL, ignore=shutil.ignore_patterns("unet"))
-    shutil.copytree(PEERS / "models" / MODEL / "unet", folder / MODEL / "unet")
 
 
 def time_reversal_fusion(case: PeerCase, model, videos_per_call: str = "2", **changes) -> torch.Tensor:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from generative_inbetweening.nodes import InbetweenLoadSVD
 from generative_inbetweening.sampler.settings import VIDEOS_PER_CALL
-from helpers.peer_cases import MODEL, peer_cases, read_peer_case, time_reversal_fusion, vibidsampler, write_peer_model
+from helpers.model_folders import OWN_REFERENCE
+from helpers.peer_cases import PEERS, peer_cases, read_peer_case, time_reversal_fusion, vibidsampler
+from helpers.peer_model import MODEL, write_peer_model
 
 NOISE_FLOORS = 4
 FAST = {"a_vibid3", "b_jump"}
@@ -27,7 +29,7 @@ def runs(prefix: str) -> list:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("peers")
-    write_peer_model(folder)
+    write_peer_model(PEERS, OWN_REFERENCE / MODEL, folder)
     folder_paths.add_model_folder_path("diffusers", str(folder), is_default=True)
     folder_paths.filename_list_cache.clear()
     yield InbetweenLoadSVD.execute(f"{MODEL}/").args[0]
