@@ -28,7 +28,18 @@ HOST = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui")).resolve()
 REGISTRY_NAME = "generative-inbetweening"
 # A clean ComfyUI: its code alone. Bytecode is copied, too, which halves the start of its server.
 NOT_COPIED = {".git", ".venv", "venv", "custom_nodes", "models", "input", "output", "temp", "user", "tests"}
-PRODUCT = ("common", "inspection", "nodes", "sampler", "sequence", "weights", "web", "workflows", "locales")
+PRODUCT = (
+    "common",
+    "inspection",
+    "nodes",
+    "sampler",
+    "sequence",
+    "subgraphs",
+    "weights",
+    "web",
+    "workflows",
+    "locales",
+)
 PRODUCT_FILES = {"__init__.py", "generative_inbetweening.py", "pyproject.toml", "requirements.txt"}
 PAGES = {"README.md", "LICENSE", "CHANGELOG.md"}
 
@@ -135,7 +146,7 @@ def started(comfyui: Path) -> Iterator[Server]:
 
 
 def check_that_it_works(comfyui: Path, name: str) -> None:
-    """All nodes are there, the workflows and help pages are served, README's command and a small workflow run."""
+    """All nodes are there; workflows, blueprints, help pages are served; README's command and a small workflow run."""
     pack = comfyui / "custom_nodes" / name
     with started(comfyui) as server:
         _, nodes = server.ask("GET", "/object_info")
@@ -149,6 +160,10 @@ def check_that_it_works(comfyui: Path, name: str) -> None:
         assert set(server.ask("GET", "/workflow_templates")[1][name]) == workflows
         for file in (f"{workflow}.{kind}" for workflow in workflows for kind in ("json", "jpg")):
             assert server.ask("GET", f"/api/workflow_templates/{name}/{file}")[0] == 200, file
+        listed = [
+            each["name"] for each in server.ask("GET", "/global_subgraphs")[1].values() if name in str(each["info"])
+        ]
+        assert listed and set(listed) == {path.stem for path in (pack / "subgraphs").glob("*.json")}
         workflow = api_workflow("generative_inbetweening")
         result = server.run(with_settings(workflow, steps=2, reinjections=0))
         assert len(server.view(result.file(node_of(workflow, "SaveVideo")))) > 500
@@ -195,6 +210,7 @@ def test_no_page_needs_the_folders_name():
         ROOT / "README.md",
         *(ROOT / "web").rglob("*.md"),
         *(ROOT / "locales").rglob("*.json"),
+        *(ROOT / "subgraphs").glob("*.json"),
         *(ROOT / "workflows").glob("*.json"),
     ]:
         needed = re.search(rf"(custom_nodes/{names}/|Templates\W+{names}).*", path.read_text(encoding="utf-8"))

@@ -148,6 +148,7 @@ def test_one_ruff_decides() -> None:
         ("sequence/plan.py", True),
         ("inspection/sheet.py", True),
         ("workflows/generative_inbetweening.json", True),
+        ("subgraphs/Generative Inbetweening.json", True),
         ("web/docs/Node.md", True),
         ("locales/es/main.json", True),
         ("requirements.txt", True),

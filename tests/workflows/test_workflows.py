@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from generative_inbetweening.nodes import NODES
 from generative_inbetweening.sampler.settings import PRESETS
 from generative_inbetweening.weights.folders import register_backward_motion_folder
+from helpers.blueprints import PATHS
 
 register_backward_motion_folder()
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +47,11 @@ FILES = {
 OTHER_PACKS = {"RIFE VFI": "comfyui-frame-interpolation"}
 
 
-@pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
+@pytest.fixture(params=[*WORKFLOWS, *PATHS.values()], ids=lambda path: path.stem)
 def graph(request) -> dict:
-    return json.loads(request.param.read_text(encoding="utf-8"))
+    """A workflow, or what is in a blueprint."""
+    found = json.loads(request.param.read_text(encoding="utf-8"))
+    return found["definitions"]["subgraphs"][0] if "definitions" in found else found
 
 
 def notes(graph: dict) -> str:
@@ -125,6 +128,23 @@ def test_widgets_are_those_of_the_nodes(graph):
         assert [item["name"] for item in node["outputs"]] == [
             item.display_name or item.get_io_type() for item in SCHEMAS[node["type"]].outputs
         ]
+
+
+def test_values_are_possible(graph):
+    """Files aside, which are whose they are."""
+    for node in graph["nodes"]:
+        inputs = {item.id: item for item in getattr(SCHEMAS.get(node["type"]), "inputs", [])}
+        names = [item["name"] for item in node["inputs"] if "widget" in item]
+        if any(getattr(item, "control_after_generate", False) for item in inputs.values()):
+            names.insert(names.index("seed") + 1, "control_after_generate")
+        for name, value in zip(names, node["widgets_values"]):
+            item = inputs.get(name)
+            if isinstance(item, io.Combo.Input) and not str(value).endswith((".safetensors", "/")):
+                assert value in item.options, (node["type"], name)
+            elif isinstance(item, io.Int.Input | io.Float.Input):
+                assert item.min <= value <= item.max, (node["type"], name)
+            elif isinstance(item, io.Boolean.Input | io.String.Input):
+                assert type(value) is type(item.default), (node["type"], name)
 
 
 def test_settings_show_what_their_preset_says(graph):
