@@ -39,8 +39,8 @@ def write_peer_model(peers: Path, pipeline: Path, folder: Path) -> None:
     if whole.exists():
         shutil.copytree(whole, folder / MODEL / "unet")
         return
-    shutil.copytree(peers / "unet", folder / MODEL / "unet", ignore=shutil.ignore_patterns("*.safetensors"))
-    stored = peers / "unet" / "norms.safetensors"
+    shutil.copytree(peers / "model", folder / MODEL / "unet", ignore=shutil.ignore_patterns("*.safetensors"))
+    stored = peers / "model" / "norms.safetensors"
     with safe_open(stored, "pt") as file:
         shapes = json.loads(file.metadata()["drawn"])
     save_file(load_file(stored) | drawn_weights(shapes), folder / MODEL / "unet" / UNET, {"format": "pt"})
