@@ -21,7 +21,7 @@ class InbetweenMatchKeyframes(Node):
             display_name="Match Keyframes",
             search_aliases=["exact first last frame", "colour match", "seam", "join clips"],
             description="Makes the keyframes of a finished video exactly the pictures that it was made from. What the "
-            "VAE and the model changed there fades out around them, so that clips join without a step.",
+            "VAE and the model changed there fades out around them, so that clips join with hardly a step.",
             inputs=[
                 io.Image.Input("images", tooltip="The whole video, before frames are added or cut off."),
                 io.Image.Input(
@@ -52,7 +52,7 @@ class InbetweenMatchKeyframes(Node):
                     min=1,
                     max=1024,
                     tooltip="Over how many frames the correction fades out, at most up to the next keyframe. 1: only "
-                    "the keyframes themselves are replaced; half of the video or more is a good value.",
+                    "the keyframes themselves are replaced; 8 to 24 is a good range.",
                 ),
                 inputs.fit(),
                 *advanced(
