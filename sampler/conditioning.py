@@ -7,7 +7,7 @@ one rides along for the backward direction, and so do, in the positive half, tho
 import math
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -38,11 +38,11 @@ class LastKeyframe:
 
 
 @dataclass(frozen=True)
-class MiddleKeyframes:
-    """Keyframes inside the clip, which the estimates of their frames are led to.
+class MiddleKeyframeLatents:
+    """Keyframes inside the clip, at which the estimates are corrected.
 
-    `latents`: `[keyframes, 4, h, w]`, unscaled, of pictures without augmentation noise; `positions`: their frames,
-    counted from 0, each once, rising; `strengths`: above 0 and at most 1.
+    `latents`: `[keyframes, 4, h, w]`, of pictures without augmentation noise, unscaled where nothing else is said;
+    `positions`: their frames, counted from 0, each once, rising; `strengths`: above 0 and at most 1.
     """
 
     latents: torch.Tensor
@@ -57,7 +57,7 @@ def keyframe_conditioning(
     fps: int,
     motion_bucket: int,
     augmentation: float,
-    middle: MiddleKeyframes | None = None,
+    middle: MiddleKeyframeLatents | None = None,
     clean: KeyframeLatents | None = None,
 ) -> tuple[Conditioning, Conditioning]:
     """(positive, negative) for the first and the last keyframe; unconditional is zero embedding and zero latent.
@@ -128,9 +128,12 @@ def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor]
     return KeyframeLatents(scaled(options["concat_latent_image"]), scaled(options[_LAST_KEYFRAME].latent))
 
 
-def middle_keyframes(conditioning: Conditioning) -> MiddleKeyframes | None:
-    """Those that a positive conditioning carries; None: none."""
-    return conditioning[0][1].get(_MIDDLE_KEYFRAMES)
+def middle_keyframe_latents(
+    conditioning: Conditioning, scaled: Callable[[torch.Tensor], torch.Tensor]
+) -> MiddleKeyframeLatents | None:
+    """As `keyframe_latents`, of the keyframes inside the clip; None where there are none."""
+    middle = conditioning[0][1].get(_MIDDLE_KEYFRAMES)
+    return None if middle is None else replace(middle, latents=scaled(middle.latents))
 
 
 def clean_keyframe_latents(
@@ -166,7 +169,7 @@ def _check_numbers(embedding: torch.Tensor, options: dict, name: str) -> None:
         (embedding, 3),
         (latent, 4),
         *([(last.embedding, 3), (last.latent, 4)] if isinstance(last, LastKeyframe) else [(None, 3)]),
-        *([] if middle is None else [(middle.latents if isinstance(middle, MiddleKeyframes) else None, 4)]),
+        *([] if middle is None else [(middle.latents if isinstance(middle, MiddleKeyframeLatents) else None, 4)]),
         *([(clean.first, 4), (clean.last, 4)] if isinstance(clean, KeyframeLatents) else []),
     ]
     for tensor, dimensions in tensors:

@@ -30,7 +30,7 @@ from .conditioning import (
     embedding_width,
     has_first_keyframe,
     keyframe_latents,
-    middle_keyframes,
+    middle_keyframe_latents,
 )
 from .guidance import Guidance, GuidanceContext, OwnScale, far_scale, functions_of_nodes, functions_of_sampler, guide
 from .host_nodes import check_additions, naming_failures, nodes_behind
@@ -39,11 +39,11 @@ from .memory_limit import check_one_video_fits
 from .method.alternating import ONE_DIRECTION, KeyframeLatents
 from .method.attention import BackwardProjections
 from .method.fusion import FUSIONS, endpoint_correction, fuse, fusion_weights, reverse_time
-from .method.middle_keyframes import lead, leading_weights
+from .method.middle_keyframes import correction_weights, middle_keyframe_correction
 from .method.noise import stream_seed
 from .progress import Callback, EvaluationProgress
 from .samplers import AlternatingSampler
-from .settings import LAST_KEYFRAME_ALONE, TRAINING_FREE, GuiderSettings
+from .settings import TRAINING_FREE, WITHOUT_FIRST_KEYFRAME, GuiderSettings
 from .unet_calls import Branch, UNetCalls
 from .unet_patches import DualDirectionInjections, injected, temporal_attention_layers
 
@@ -55,8 +55,8 @@ class Run:
     """What all evaluations of one sampling run share.
 
     `weights`: w of the fusion, `[frames, 1, 1, 1]`; `guided_sigmas`: the lowest and the highest σ with guidance;
-    `last_keyframe`: `[1, 4, h, w]`, as the sampled latents hold it; `lead`: leads an estimate to the keyframes inside
-    the clip, None where there are none.
+    `last_keyframe`: `[1, 4, h, w]`, as the sampled latents hold it; `middle_correction`: what keyframes inside the clip
+    make of an estimate in forward time, None where there are none.
     """
 
     weights: torch.Tensor
@@ -65,7 +65,7 @@ class Run:
     last_keyframe: torch.Tensor
     unet_calls: UNetCalls
     progress: EvaluationProgress
-    lead: Callable[[torch.Tensor], torch.Tensor] | None
+    middle_correction: Callable[[torch.Tensor], torch.Tensor] | None
 
 
 class DualDirectionGuider(comfy.samplers.CFGGuider):
@@ -100,7 +100,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         )
         self._has_first_keyframe = has_first_keyframe(positive, negative)
         if not self._has_first_keyframe:
-            check_last_keyframe_alone(settings)
+            check_without_first_keyframe(settings)
         self.set_cfg(far_scale(settings.fusion, settings.guidance_min, settings.guidance_max))
         # Last: for hooks the host takes another MODEL, one without dynamic VRAM.
         self.model_patcher = beside_its_weights(self.model_patcher)
@@ -146,7 +146,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
     ) -> torch.Tensor:
         """As the host's, with the method in the UNet meanwhile and nothing left behind afterwards."""
         frames, settings = noise.shape[0], self.settings
-        self._say_what_takes_over()
+        self._log_replaced_guidance()
         steps = max(len(sigmas) - 1, 0)
         sampler_steps = sampler.sampler_steps(steps) if hasattr(sampler, "sampler_steps") else steps
         injections = DualDirectionInjections.of(self.model_patcher, self._backward_projections)
@@ -169,7 +169,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                     self._shared_identities(),
                 ),
                 progress,
-                self._leading(frames, device, denoise_mask),
+                self._middle_correction(frames, device, denoise_mask),
             )
             try:
                 return super().inner_sample(
@@ -210,7 +210,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         guidance = self._guidance_at(timestep)
         guided = guidance.needed or model_options.get("disable_cfg1_optimization", False)
         # 2. D_c and D_u of each direction in its own time, each [frames, 4, h, w].
-        estimates = self._unguided(x, timestep, model_options, guided, directions)
+        estimates = self._estimates(x, timestep, model_options, guided, directions)
         # 3. D_f and D_b = D_u + g (D_c − D_u), with what other nodes do about guidance.
         node_functions = functions_of_nodes(self.model_options)
         contexts = {
@@ -224,21 +224,21 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
                 contexts[direction], conditional, unconditional, guidance, node_functions
             )
         # 4. D = w · D_f + (1 − w) · reverse_time(D_b), in forward time.
-        result = self._in_forward_time(denoised)
+        result = self._fused(denoised)
         # 5. D ← D + W (z − D[m]) for keyframes z inside the clip.
-        if run.lead is not None:
-            result = run.lead(result)
+        if run.middle_correction is not None:
+            result = run.middle_correction(result)
         # 6. What the sampler itself adds to guidance, such as CFG++, sees both directions as one.
         sampler_functions = functions_of_sampler(model_options, node_functions)
         if sampler_functions:
             context = replace(contexts["forward"], model_options=model_options)
-            joined = [self._in_forward_time({each: halves[each][half] for each in directions}) for half in (0, 1)]
+            joined = [self._fused({each: halves[each][half] for each in directions}) for half in (0, 1)]
             for function in sampler_functions:
                 result = context.after(function, result, joined, guidance.scale)
         run.progress.evaluated(result, x)
         return result
 
-    def _unguided(
+    def _estimates(
         self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, guided: bool, directions: tuple[str, ...]
     ) -> dict[Branch, torch.Tensor]:
         """D_c (positive) and, where `guided`, D_u (negative) of each direction in its own time."""
@@ -258,14 +258,14 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             }
         return estimates
 
-    def _in_forward_time(self, estimates: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Both directions fused, or the only one that has a keyframe or is given; each is given in its own time."""
+    def _fused(self, estimates: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """One estimate in forward time of one or two in their own time; without a first keyframe the backward one."""
         if len(estimates) == 2 and self._has_first_keyframe:
             return fuse(estimates["forward"], estimates["backward"], self.run.weights)
         return reverse_time(estimates["backward"]) if "backward" in estimates else estimates["forward"]
 
     def _directions(self) -> tuple[str, ...]:
-        """The directions that the UNet computes in an evaluation."""
+        """The directions of an evaluation: without a first keyframe the forward one is needed for its maps alone."""
         if self._has_first_keyframe or self.settings.temporal_attention == "rotated":
             return ("forward", "backward")
         return ("backward",)
@@ -320,18 +320,18 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
     def _keyframe_latents(self) -> KeyframeLatents:
         return keyframe_latents(self._keyframes["positive"], self.model_patcher.model.process_latent_in)
 
-    def _leading(
+    def _middle_correction(
         self, frames: int, device: torch.device, mask: torch.Tensor | None
     ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Leads an estimate in forward time to the keyframes inside the clip; None where there are none."""
-        middle = middle_keyframes(self._keyframes["positive"])
+        """What keyframes inside the clip make of an estimate in forward time; None where there are none."""
+        middle = middle_keyframe_latents(self._keyframes["positive"], self.model_patcher.model.process_latent_in)
         if middle is None:
             return None
         ends = (0, frames - 1) if self._has_first_keyframe else (frames - 1,)
-        weights = leading_weights(frames, middle.positions, middle.strengths, ends)
+        weights = correction_weights(frames, middle.positions, middle.strengths, ends)
         return partial(
-            lead,
-            keyframes=self.model_patcher.model.process_latent_in(middle.latents).to(device),
+            middle_keyframe_correction,
+            keyframes=middle.latents.to(device),
             positions=middle.positions,
             weights=weights.float().to(device),
             mask=mask,
@@ -347,7 +347,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             )
         }
 
-    def _say_what_takes_over(self) -> None:
+    def _log_replaced_guidance(self) -> None:
+        """Says where another node's guidance function makes `guidance_min` count for nothing."""
         settings, function = self.settings, self.model_options.get("sampler_cfg_function")
         if (
             function is not None
@@ -377,13 +378,13 @@ def check_model(model: ModelPatcher, settings: GuiderSettings) -> None:
     check_additions(model, settings.alternating)
 
 
-def check_last_keyframe_alone(settings: GuiderSettings) -> None:
+def check_without_first_keyframe(settings: GuiderSettings) -> None:
     """Raises ValueError when the settings need a first keyframe."""
     if settings.alternating or settings.endpoint_correction:
         raise ValueError(
             "positive: expected both keyframes, which this strategy needs, found the last one alone. Connect "
             "first_keyframe of Encode Keyframes, or choose another preset, or a strategy that does without: "
-            + ", ".join(f"`{name}`" for name in LAST_KEYFRAME_ALONE)
+            + ", ".join(f"`{name}`" for name in WITHOUT_FIRST_KEYFRAME)
             + "."
         )
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from ..common.intermediate import handed_on
 from ..common.latents import LATENT_PIXELS, latent_shape
 from ..common.out_of_memory import is_out_of_memory
-from .conditioning import Conditioning, MiddleKeyframes, keyframe_conditioning
+from .conditioning import Conditioning, MiddleKeyframeLatents, keyframe_conditioning
 from .method.alternating import KeyframeLatents
 from .method.noise import seeded_noise, stream_seed
 from .settings import check_choice
@@ -151,13 +151,13 @@ def _check_middle(middle: Sequence[MiddleKeyframe], frames: int) -> None:
 
 def _encoded_middle(
     vae: comfy.sd.VAE, middle: Sequence[MiddleKeyframe], width: int, height: int, fit: str
-) -> MiddleKeyframes | None:
+) -> MiddleKeyframeLatents | None:
     """Those of a strength above 0; the frames become these latents, so there is no augmentation noise in them."""
     counting = sorted((each for each in middle if each.strength > 0), key=lambda each: each.frame)
     if not counting:
         return None
     latents = [_latent(vae, fit_picture(each.picture, width, height, fit)) for each in counting]
-    return MiddleKeyframes(
+    return MiddleKeyframeLatents(
         torch.cat(latents), tuple(each.frame for each in counting), tuple(each.strength for each in counting)
     )
 

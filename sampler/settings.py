@@ -43,10 +43,10 @@ STRATEGIES = {
 }
 """What each strategy fixes of the guider's settings."""
 TRAINING_FREE = [name for name, fixed in STRATEGIES.items() if not fixed.get("backward_motion", True)]
-LAST_KEYFRAME_ALONE = [
+WITHOUT_FIRST_KEYFRAME = [
     name for name, fixed in STRATEGIES.items() if not (fixed.get("alternating") or fixed.get("endpoint_correction"))
 ]
-"""Those that can do without a first keyframe, by the backward direction alone."""
+"""The strategies that can do without a first keyframe, by the backward direction alone."""
 
 # Wang et al.'s release.
 _PAPER = {

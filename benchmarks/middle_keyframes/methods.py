@@ -13,7 +13,7 @@ import torch
 
 from ...nodes import InbetweenMiddleKeyframe
 from ...sampler import guider, settings
-from ...sampler.method.middle_keyframes import falling_linearly, leading_weights
+from ...sampler.method.middle_keyframes import correction_weights, falling_linearly
 from ...sampler.method.noise import stream_seed
 from ..common.clips import HeldOutClip
 from ..common.methods import Method, Methods, Video, images
@@ -105,8 +105,8 @@ class Ways(Methods):
 def _falloff(covariance: Callable[[torch.Tensor], torch.Tensor] | None) -> Iterator[None]:
     """Another falloff in the guider meanwhile."""
     if covariance is not None:
-        guider.leading_weights = partial(leading_weights, covariance=covariance)
+        guider.correction_weights = partial(correction_weights, covariance=covariance)
     try:
         yield
     finally:
-        guider.leading_weights = leading_weights
+        guider.correction_weights = correction_weights

@@ -1,4 +1,4 @@
-"""Keyframes inside a clip: the estimate of their frames is led to them, and that of the frames around them follows.
+"""Keyframes inside a clip: a correction of the estimate at their frames, which falls off over the frames around them.
 
 At every evaluation, with D the estimate of all frames, m the frames that have a keyframe and z the keyframes' latents,
 
@@ -29,7 +29,7 @@ def falling_linearly(distances: torch.Tensor, reach: float) -> torch.Tensor:
     return (1 - distances / reach).clamp(min=0)
 
 
-def leading_weights(
+def correction_weights(
     frames: int,
     positions: Sequence[int],
     strengths: Sequence[float],
@@ -51,7 +51,7 @@ def leading_weights(
     return torch.linalg.solve(observed, covariances, left=False)[:, : len(positions)]
 
 
-def lead(
+def middle_keyframe_correction(
     estimate: torch.Tensor,
     keyframes: torch.Tensor,
     positions: Sequence[int],

@@ -9,7 +9,7 @@ from generative_inbetweening.benchmarks.common.rows import measure
 from generative_inbetweening.benchmarks.last_keyframe import report
 from generative_inbetweening.benchmarks.last_keyframe.methods import METHODS, names_of_clips, slowing_clips
 from generative_inbetweening.demo.world.tracker import speeds
-from generative_inbetweening.sampler.settings import LAST_KEYFRAME_ALONE, chosen_settings
+from generative_inbetweening.sampler.settings import WITHOUT_FIRST_KEYFRAME, chosen_settings
 
 CLIPS = (FIRST_SEED, 3, 8, 64)
 
@@ -54,7 +54,7 @@ def test_the_report_reads_the_arrow_of_time(clips, tmp_path):
 
 def test_the_methods_can_do_without_a_first_keyframe():
     alone = [each for each in METHODS.values() if not each.both]
-    assert {each.inputs.get("strategy", "dual-direction") for each in alone} == set(LAST_KEYFRAME_ALONE)
+    assert {each.inputs.get("strategy", "dual-direction") for each in alone} == set(WITHOUT_FIRST_KEYFRAME)
     assert all(chosen_settings(**each.inputs) for each in alone)
 
 

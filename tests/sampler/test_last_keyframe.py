@@ -9,7 +9,7 @@ import torch
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from generative_inbetweening.nodes import InbetweenDualDirectionGuider, InbetweenMiddleKeyframe
-from generative_inbetweening.sampler.settings import LAST_KEYFRAME_ALONE, STRATEGIES, VIDEOS_PER_CALL
+from generative_inbetweening.sampler.settings import STRATEGIES, VIDEOS_PER_CALL, WITHOUT_FIRST_KEYFRAME
 from helpers.small_model import FRAMES, SEED, SETTINGS, calling, encode, pictures, sample
 from helpers.two_unets import TwoUNets, guided, two_unets
 
@@ -142,7 +142,7 @@ def test_the_guider_gives_the_samplers_video(models, alone):
     assert torch.allclose(output["samples"], sample(models[0], alone), **ROUNDING)
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in LAST_KEYFRAME_ALONE])
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in WITHOUT_FIRST_KEYFRAME])
 def test_strategies_that_need_both_say_so_before_sampling(models, alone, strategy):
     message = r"^positive: expected both keyframes, .*first_keyframe.*`dual-direction`, `time-reversal`\.$"
     calls = []
