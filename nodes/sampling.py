@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..sampler.guider import DualDirectionGuider
 from ..sampler.ksampler import check_sampler, dual_direction_ksampler
+from ..sampler.method.reinjection import Reinjection
 from ..sampler.samplers import ReinjectionSampler
 from ..sampler.settings import chosen_settings, guider_settings
 from . import inputs
@@ -143,6 +144,5 @@ class InbetweenReinjectionSampler(Node):
 
     @classmethod
     def execute(cls, sampler, reinjections, reinjection_share, jump_length=1, repeat_first_step=True, noise_ratio=1.0):
-        return io.NodeOutput(
-            ReinjectionSampler(sampler, reinjections, reinjection_share, jump_length, repeat_first_step, noise_ratio)
-        )
+        reinjection = Reinjection(reinjections, reinjection_share, jump_length, repeat_first_step, noise_ratio)
+        return io.NodeOutput(ReinjectionSampler(sampler, reinjection))

@@ -89,14 +89,7 @@ def dual_direction_ksampler(
     )
     sampler = comfy.samplers.sampler_object(sampler_settings.sampler_name)
     if not guider_settings.alternating:
-        sampler = ReinjectionSampler(
-            sampler,
-            sampler_settings.reinjections,
-            sampler_settings.reinjection_share,
-            sampler_settings.jump_length,
-            sampler_settings.repeat_first_step,
-            sampler_settings.noise_ratio,
-        )
+        sampler = ReinjectionSampler(sampler, sampler_settings.reinjection)
     check_samples(latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     check_batch_index(latent.get("batch_index"), len(samples))

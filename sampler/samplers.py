@@ -14,12 +14,7 @@ import torch
 from ..common.remarks import remark
 from .method.alternating import KeyframeLatents, alternating_half_steps, sample_alternating
 from .method.motion_prior import Distillation
-from .method.reinjection import (
-    SamplerFunction,
-    reinjected_steps,
-    sample_with_reinjection,
-    steps_with_reinjections,
-)
+from .method.reinjection import Reinjection, SamplerFunction, sample_with_reinjection
 
 _SHOWN_TO_THE_NEXT_EVALUATION = ("sample_unipc", "sample_unipc_bh2", "sample_sa_solver", "sample_sa_solver_pece")
 _STOPPING_ABOVE_ZERO = ("sample_unipc", "sample_unipc_bh2", "dpm_fast_function", "dpm_adaptive_function")
@@ -28,21 +23,12 @@ _LOWEST_LEVEL = 0.001
 
 
 class ReinjectionSampler(comfy.samplers.KSAMPLER):
-    """Any k-diffusion SAMPLER of the host, with re-injections on the first `share` of its steps.
+    """Any k-diffusion SAMPLER of the host, with re-injections on its early steps.
 
-    `jump_length`, `repeat_first_step`, `noise_ratio`: as in `method/reinjection.py`. Raises ValueError when the sampler
-    is none of the host's k-diffusion samplers, or has re-injections already.
+    Raises ValueError when the sampler is none of the host's k-diffusion samplers, or has re-injections already.
     """
 
-    def __init__(
-        self,
-        sampler: comfy.samplers.KSAMPLER,
-        reinjections: int,
-        share: float,
-        jump_length: int = 1,
-        repeat_first_step: bool = True,
-        noise_ratio: float = 1.0,
-    ):
+    def __init__(self, sampler: comfy.samplers.KSAMPLER, reinjection: Reinjection):
         if not hasattr(sampler, "sampler_function"):
             raise ValueError(
                 f"sampler: expected one of ComfyUI's samplers, found {type(sampler).__name__}, which runs "
@@ -53,28 +39,22 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
                 "sampler: expected a sampler without re-injections, found a Noise Re-injection Sampler. "
                 "Connect its own sampler here and remove it: re-injections are set in one node."
             )
-        self._repeats = {
-            "reinjections": reinjections,
-            "share": share,
-            "jump_length": jump_length,
-            "repeat_first_step": repeat_first_step,
-        }
+        self._reinjection = reinjection
         # The sampler's own options stay with it, whatever their names.
         options = {
             "sampler_function": partial(making_single_steps(sampler.sampler_function), **sampler.extra_options),
             "inner_sampler_function": partial(stopping_at_the_last(sampler.sampler_function), **sampler.extra_options),
-            "noise_ratio": noise_ratio,
-            **self._repeats,
+            "reinjection": reinjection,
         }
         super().__init__(sample_with_reinjection, options, sampler.inpaint_options)
 
     def sample(self, model_wrap, sigmas: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         """As the host's; a remark where no jump fits into the steps that are to be repeated."""
-        steps = len(sigmas) - 1
-        early = reinjected_steps(steps, self._repeats["share"])
-        if self._repeats["reinjections"] and early and self.sampler_steps(steps) == steps:
+        steps, reinjection = len(sigmas) - 1, self._reinjection
+        early = reinjection.early_steps(steps)
+        if reinjection.times and early and not reinjection.jumps(steps):
             remark(
-                f"Noise re-injection: a jump back over jump_length, {self._repeats['jump_length']}, does not fit into "
+                f"Noise re-injection: a jump back over jump_length, {reinjection.jump_length}, does not fit into "
                 f"the first {early} of {steps} steps, so nothing is repeated. Lower it, raise reinjection_share, or "
                 "turn repeat_first_step on."
             )
@@ -82,7 +62,7 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
 
     def sampler_steps(self, steps: int) -> int:
         """How many sampler steps run in all, re-injections included."""
-        return steps_with_reinjections(steps, **self._repeats)
+        return self._reinjection.sampler_steps(steps)
 
 
 class AlternatingSampler(comfy.samplers.KSAMPLER):

@@ -8,7 +8,7 @@ from .method.alternating import alternating_half_steps
 from .method.attention import TEMPORAL_ATTENTIONS
 from .method.fusion import FUSIONS, changes_nothing, guidance_scales
 from .method.motion_prior import Distillation
-from .method.reinjection import steps_with_reinjections
+from .method.reinjection import Reinjection
 
 VIDEOS_PER_CALL = ("4", "2", "1")
 """How many of an evaluation's videos one UNet call computes, from the most memory to the least."""
@@ -143,13 +143,18 @@ class SamplerSettings:
     repeat_first_step: bool = True
     noise_ratio: float = 1.0
 
+    @property
+    def reinjection(self) -> Reinjection:
+        """Those around the sampler."""
+        return Reinjection(
+            self.reinjections, self.reinjection_share, self.jump_length, self.repeat_first_step, self.noise_ratio
+        )
+
     def sampler_steps(self, guider_settings: GuiderSettings) -> int:
         """How many sampler steps run in all, re-injections included; alternating steps are made twice."""
         if guider_settings.alternating:
             return alternating_half_steps(self.steps, guider_settings.distillation)
-        return steps_with_reinjections(
-            self.steps, self.reinjections, self.reinjection_share, self.jump_length, self.repeat_first_step
-        )
+        return self.reinjection.sampler_steps(self.steps)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ right one.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -31,26 +32,35 @@ from .noise import DrawNoise, seeded_noise, stream_seed
 SamplerFunction = Callable[..., torch.Tensor]
 
 
-def reinjected_steps(steps: int, share: float) -> int:
-    """How many steps, counted from the first, are followed by re-injections: share · steps, rounded down.
-
-    As in the release, save that a product that is whole but for the last digit of a float counts as whole: 0.29 · 100
-    is 28.999999999999996, and 29 steps are meant.
+@dataclass(frozen=True)
+class Reinjection:
+    """`times`: n; `share`: of the steps, from the first, in 0…1; `jump_length`: L; `repeat_first_step`: whether a jump
+    may go back to the beginning; `noise_ratio`: r.
     """
-    return min(steps, int(share * steps + 1e-6))
 
+    times: int
+    share: float
+    jump_length: int = 1
+    repeat_first_step: bool = True
+    noise_ratio: float = 1.0
 
-def repeated_runs(steps: int, share: float, jump_length: int = 1, repeat_first_step: bool = True) -> list[range]:
-    """The runs of `jump_length` steps that are repeated, the first one first; steps are counted from 0."""
-    last, first = reinjected_steps(steps, share), 0 if repeat_first_step else 1
-    return [range(start, start + jump_length) for start in range(last - jump_length, first - 1, -jump_length)][::-1]
+    def early_steps(self, steps: int) -> int:
+        """How many steps, counted from the first, may be repeated: share · steps, rounded down.
 
+        As in the release, save that a product that is whole but for the last digit of a float counts as whole: 0.29 ·
+        100 is 28.999999999999996, and 29 steps are meant.
+        """
+        return min(steps, int(self.share * steps + 1e-6))
 
-def steps_with_reinjections(
-    steps: int, reinjections: int, share: float, jump_length: int = 1, repeat_first_step: bool = True
-) -> int:
-    """How many sampler steps run in all, re-injections included."""
-    return steps + reinjections * sum(map(len, repeated_runs(steps, share, jump_length, repeat_first_step)))
+    def jumps(self, steps: int) -> list[range]:
+        """The runs of `jump_length` steps that are repeated, the first one first; steps are counted from 0."""
+        length, first = self.jump_length, 0 if self.repeat_first_step else 1
+        starts = range(self.early_steps(steps) - length, first - 1, -length)
+        return [range(start, start + length) for start in reversed(starts)] if self.times > 0 else []
+
+    def sampler_steps(self, steps: int) -> int:
+        """How many sampler steps run in all, repeated ones included."""
+        return steps + self.times * sum(map(len, self.jumps(steps)))
 
 
 def reinjection_scale(sigma: float, next_sigma: float) -> float:
@@ -67,28 +77,23 @@ def sample_with_reinjection(
     disable: bool | None = None,
     *,
     sampler_function: SamplerFunction,
-    reinjections: int,
-    share: float,
-    jump_length: int = 1,
-    repeat_first_step: bool = True,
-    noise_ratio: float = 1.0,
+    reinjection: Reinjection,
     inner_sampler_function: SamplerFunction | None = None,
     draw_noise: DrawNoise | None = None,
     **sampler_options,
 ) -> torch.Tensor:
-    """Runs `sampler_function`, any k-diffusion sampler, with re-injections on the first steps.
+    """Runs `sampler_function`, any k-diffusion sampler, with its early steps repeated as `reinjection` says.
 
     `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
     N(0, 1) of the draw-th level that is gone back, from a stream of the sampling seed by default. Up to the last
-    repeated step the sampler runs `jump_length` steps at a time, so multistep samplers start each run without a
+    repeated step the sampler runs the steps of one jump at a time, so multistep samplers start each run without a
     history; `inner_sampler_function` makes those that do not lead to the last of the `sigmas`.
     """
     extra_args = dict(extra_args or {})
     seed = extra_args.get("seed") or 0
     draw_noise = draw_noise or (lambda shape, draw: seeded_noise(shape, stream_seed(seed, "re-injection", draw)))
     steps = len(sigmas) - 1
-    repeated = repeated_runs(steps, share, jump_length, repeat_first_step) if reinjections > 0 else []
-    passes = 0
+    jumps, passes = reinjection.jumps(steps), 0
 
     def run(x: torch.Tensor, first: int, last: int) -> torch.Tensor:
         nonlocal passes
@@ -102,19 +107,19 @@ def sample_with_reinjection(
             sigmas[first : last + 1],
             extra_args=arguments,
             callback=_shifted(callback, first),
-            disable=True if repeated else disable,
+            disable=True if jumps else disable,
             **sampler_options,
         )
 
     draw = done = 0
-    for jump in repeated:
+    for jump in jumps:
         if done < jump.start:
             x = run(x, done, jump.start)
         done = jump.stop
         x = run(x, jump.start, done)
-        for _ in range(reinjections):
+        for _ in range(reinjection.times):
             for step in reversed(jump):
-                scale = noise_ratio * reinjection_scale(float(sigmas[step]), float(sigmas[step + 1]))
+                scale = reinjection.noise_ratio * reinjection_scale(float(sigmas[step]), float(sigmas[step + 1]))
                 x = x + scale * draw_noise(x.shape, draw).to(x)
                 draw += 1
             x = run(x, jump.start, done)

@@ -22,6 +22,7 @@ from generative_inbetweening.nodes import InbetweenDualDirectionGuider, Inbetwee
 from generative_inbetweening.sampler import keyframes as encoding
 from generative_inbetweening.sampler.method import alternating
 from generative_inbetweening.sampler.method.noise import seeded_noise
+from generative_inbetweening.sampler.method.reinjection import Reinjection
 from generative_inbetweening.sampler.samplers import ReinjectionSampler
 from helpers.small_model import encode, sample
 
@@ -176,7 +177,9 @@ def test_every_sampler_of_the_host_makes_a_single_step(zeros, encoded, name, sig
     """
     if name == "ar_video":
         pytest.skip("takes five-dimensional latents only")
-    sampler = ReinjectionSampler(comfy.samplers.sampler_object(name), 1, 1.0).extra_options["sampler_function"]
+    sampler = ReinjectionSampler(comfy.samplers.sampler_object(name), Reinjection(1, 1.0)).extra_options[
+        "sampler_function"
+    ]
     estimate = 100.0
 
     class Model:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from generative_inbetweening.sampler.method import reinjection
 from generative_inbetweening.sampler.method.noise import seeded_noise
+from generative_inbetweening.sampler.method.reinjection import Reinjection, sample_with_reinjection
 
 
 def test_reinjection_goes_back_to_the_noise_level():
@@ -18,15 +18,14 @@ def test_reinjection_goes_back_to_the_noise_level():
         return x
 
     steps = []
-    reinjection.sample_with_reinjection(
+    sample_with_reinjection(
         None,
         8 * seeded_noise((64, 4, 32, 32), 0),
         sigmas,
         {"seed": 3},
         lambda state: steps.append(state["i"]),
         sampler_function=one_step,
-        reinjections=2,
-        share=0.5,
+        reinjection=Reinjection(2, 0.5),
     )
     assert steps == [0, 0, 0, 1, 1, 1, 2, 3]
     assert [sigma for _, sigma, _ in passes] == [8, 8, 8, 4, 4, 4, 2, 1]
@@ -48,9 +47,9 @@ def test_reinjection_goes_back_to_the_noise_level():
     ],
 )
 def test_jumps_are_counted_back_from_the_last_repeated_step(steps, share, jump_length, repeat_first_step, expected):
-    assert reinjection.repeated_runs(steps, share, jump_length, repeat_first_step) == expected
-    made = reinjection.steps_with_reinjections(steps, 3, share, jump_length, repeat_first_step)
-    assert made == steps + 3 * sum(len(jump) for jump in expected)
+    reinjection = Reinjection(3, share, jump_length, repeat_first_step)
+    assert reinjection.jumps(steps) == expected
+    assert reinjection.sampler_steps(steps) == steps + 3 * sum(len(jump) for jump in expected)
 
 
 def test_a_jump_adds_the_noise_of_its_levels_and_makes_their_steps_again():
@@ -69,18 +68,14 @@ def test_a_jump_adds_the_noise_of_its_levels_and_makes_their_steps_again():
         return x
 
     x = 8 * torch.randn(3, 4, 2, 2, generator=generator)
-    found = reinjection.sample_with_reinjection(
+    found = sample_with_reinjection(
         estimate,
         x,
         sigmas,
         {"seed": 3},
         lambda state: walk.append(state["i"]),
         sampler_function=euler,
-        reinjections=2,
-        share=0.6,
-        jump_length=2,
-        repeat_first_step=False,
-        noise_ratio=0.9,
+        reinjection=Reinjection(2, 0.6, jump_length=2, repeat_first_step=False, noise_ratio=0.9),
         draw_noise=lambda shape, draw: noise[draw],
     )
 
@@ -103,8 +98,9 @@ def test_a_jump_adds_the_noise_of_its_levels_and_makes_their_steps_again():
     ("steps", "share", "expected"), [(50, 0.5, 25), (8, 0.5, 4), (5, 0.4, 2), (10, 0.3, 3), (3, 1.0, 3), (7, 0.0, 0)]
 )
 def test_share_of_the_steps_is_rounded_down(steps, share, expected):
-    assert reinjection.reinjected_steps(steps, share) == expected
-    assert reinjection.steps_with_reinjections(steps, 5, share) == steps + 5 * expected
+    reinjection = Reinjection(5, share)
+    assert reinjection.early_steps(steps) == expected
+    assert reinjection.sampler_steps(steps) == steps + 5 * expected
 
 
 def test_no_reinjection_is_the_sampler_itself():
@@ -112,7 +108,7 @@ def test_no_reinjection_is_the_sampler_itself():
         return x * len(sigmas)
 
     x, sigmas = torch.ones(1), torch.tensor([2.0, 1.0, 0.0])
-    found = reinjection.sample_with_reinjection(
-        None, x, sigmas, {"seed": 5}, None, sampler_function=sampler, reinjections=0, share=0.5
+    found = sample_with_reinjection(
+        None, x, sigmas, {"seed": 5}, None, sampler_function=sampler, reinjection=Reinjection(0, 0.5)
     )
     assert found == 3
