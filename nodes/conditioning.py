@@ -8,8 +8,6 @@ from . import inputs
 from .node import Node
 from .schema import schema
 
-MiddleKeyframes = io.Custom("INBETWEEN_MIDDLE_KEYFRAMES")
-
 
 class InbetweenMiddleKeyframe(Node):
     """Middle Keyframe."""
@@ -24,7 +22,7 @@ class InbetweenMiddleKeyframe(Node):
             "Keyframes. For a video of several clips take Keyframe.",
             inputs=[
                 io.Image.Input("image", tooltip="The picture. One picture, of the same scene."),
-                MiddleKeyframes.Input(
+                inputs.MiddleKeyframes.Input(
                     "middle_keyframes", optional=True, tooltip="The clip's other middle keyframes, in any order."
                 ),
                 io.Int.Input(
@@ -44,7 +42,7 @@ class InbetweenMiddleKeyframe(Node):
                 ),
             ],
             outputs=[
-                MiddleKeyframes.Output(
+                inputs.MiddleKeyframes.Output(
                     display_name="middle_keyframes",
                     tooltip="All of them, for Encode Keyframes or one more Middle Keyframe.",
                 )
@@ -81,7 +79,7 @@ class InbetweenEncodeKeyframes(Node):
                     optional=True,
                     tooltip="The picture that the video ends with. One picture. It cannot be left out.",
                 ),
-                MiddleKeyframes.Input(
+                inputs.MiddleKeyframes.Input(
                     "middle_keyframes",
                     optional=True,
                     tooltip="Pictures that the video passes through between the two keyframes, from Middle Keyframe.",

@@ -10,6 +10,9 @@ from ..sampler.method.fusion import FUSIONS
 from ..sampler.settings import DEFAULT_PRESET, DEFAULTS, PRESETS, STRATEGIES, VIDEOS_PER_CALL
 from .schema import advanced, optional
 
+# The links between the pack's own nodes.
+Keyframes = io.Custom("INBETWEEN_KEYFRAMES")
+MiddleKeyframes = io.Custom("INBETWEEN_MIDDLE_KEYFRAMES")
 Settings = io.Custom("INBETWEEN_SETTINGS")
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 _LARGEST_SIDE = 16384

@@ -5,10 +5,8 @@ from comfy_api.latest import io
 from ..sequence.keyframe_places import pictures_in_video
 from ..sequence.match_keyframes import check_video, match_keyframes
 from . import inputs
-from .conditioning import MiddleKeyframes
 from .node import Node
 from .schema import advanced, schema
-from .sequence import Keyframes
 
 
 class InbetweenMatchKeyframes(Node):
@@ -34,14 +32,14 @@ class InbetweenMatchKeyframes(Node):
                     optional=True,
                     tooltip="The picture that the video ends with. Not connected: the end stays as it is.",
                 ),
-                MiddleKeyframes.Input(
+                inputs.MiddleKeyframes.Input(
                     "middle_keyframes",
                     optional=True,
                     tooltip="The clip's middle keyframes, as Encode Keyframes has them. Those of strength 1 count.",
                 ),
                 io.MultiType.Input(
                     "keyframes",
-                    types=[Keyframes, io.Image],
+                    types=[inputs.Keyframes, io.Image],
                     optional=True,
                     tooltip="The keyframes of a sequence, as Inbetween Keyframe Sequence has them. Those of strength 1 "
                     "count. A loop is known by its number of frames.",

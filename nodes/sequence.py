@@ -10,8 +10,6 @@ from . import inputs
 from .node import Node
 from .schema import advanced, schema
 
-Keyframes = io.Custom("INBETWEEN_KEYFRAMES")
-
 
 class InbetweenKeyframe(Node):
     """Keyframe."""
@@ -30,7 +28,7 @@ class InbetweenKeyframe(Node):
                     tooltip="The picture, of any size and aspect: the sequence fits it to the video. Of a batch each "
                     "picture becomes a keyframe, in their order.",
                 ),
-                Keyframes.Input(
+                inputs.Keyframes.Input(
                     "keyframes",
                     optional=True,
                     tooltip="The keyframes before this one, from another Keyframe. The first keyframe has none.",
@@ -55,7 +53,7 @@ class InbetweenKeyframe(Node):
                 ),
             ],
             outputs=[
-                Keyframes.Output(
+                inputs.Keyframes.Output(
                     display_name="keyframes",
                     tooltip="All keyframes so far, for the next Keyframe or Inbetween Keyframe Sequence.",
                 )
@@ -85,7 +83,7 @@ class InbetweenKeyframeSequence(Node):
                 io.Vae.Input("vae", tooltip="The VAE, from Load SVD Model."),
                 io.MultiType.Input(
                     "keyframes",
-                    types=[Keyframes, io.Image],
+                    types=[inputs.Keyframes, io.Image],
                     tooltip=(
                         "A chain of Keyframe nodes, or a batch of pictures in their order. At least 2; 1 is enough for "
                         "a loop, which then hardly moves."

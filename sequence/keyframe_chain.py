@@ -43,13 +43,13 @@ class ClipKeyframes:
 
 @dataclass(frozen=True)
 class FramesInput:
-    """Where the user says how many frames there are: the input that an error names, and what to change there."""
+    """Where the user says how many frames there are: the input that an error names, and what it says to change."""
 
     name: str
-    what: str
+    to_change: str
 
 
-OF_CHAIN = FramesInput("keyframes", "frames of the Keyframe nodes")
+OF_CHAIN = FramesInput("keyframes", "the frames of the Keyframe nodes")
 OF_BATCH = FramesInput("frames_per_segment", "frames_per_segment")
 
 

@@ -79,12 +79,12 @@ def plan_sequence(chain: KeyframeChain, loop: bool, close_loop: bool = False, su
     if longest > LONGEST:
         raise ValueError(
             f"keyframes: expected at most {LONGEST} frames from one keyframe of strength 1 to the next, found "
-            f"{longest}. Lower the {source.what}, or set the strength of more keyframes to 1."
+            f"{longest}. Lower {source.to_change}, or set the strength of more keyframes to 1."
         )
     if subdivisions and shortest < 3:
         raise ValueError(
             f"{source.name}: expected at least 3 frames with subdivisions, found 2, which has nothing between its "
-            f"keyframes. Raise the {source.what}, or set subdivisions to 0."
+            f"keyframes. Raise {source.to_change}, or set subdivisions to 0."
         )
     return Plan(segments, source, loop, close_loop, subdivisions)
 

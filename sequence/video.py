@@ -25,9 +25,9 @@ def check_video_fits(plan: Plan, width: int, height: int) -> None:
     source, fewest = plan.frames_input, 3 if plan.subdivisions else 2
     shortest = replace(plan, segments=[replace(segment, frames=fewest) for segment in plan.segments])
     if plan.subdivisions and needed_bytes(replace(plan, subdivisions=0), width, height) <= available:
-        name, advice = "subdivisions", f"Lower subdivisions, {source.what}, or width and height"
+        name, advice = "subdivisions", f"Lower subdivisions, {source.to_change}, or width and height"
     elif needed_bytes(shortest, width, height) <= available:
-        name, advice = source.name, f"Lower {source.what}, or width and height"
+        name, advice = source.name, f"Lower {source.to_change}, or width and height"
     else:
         name, advice = "width", "Lower width and height"
     longest = max(subdivided_frames(segment.frames, plan.subdivisions) for segment in plan.segments)

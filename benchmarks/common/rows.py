@@ -102,6 +102,12 @@ def strip(out: Path, kind: str, name: str, clip: str) -> Path:
     return out / "frames" / kind / name / f"{clip}.png"
 
 
+def read_frames(out: Path, kind: str, name: str, clip: str) -> torch.Tensor:
+    """A video of square frames from its strip: `[frames, 3, h, w]` in 0…1."""
+    pixels = torch.from_numpy(np.array(Image.open(strip(out, kind, name, clip)))).movedim(-1, 0).float() / 255
+    return torch.stack(pixels.split(pixels.shape[1], dim=-1))
+
+
 def read_rows(out: Path, kind: str, name: str, clips: list[str]) -> list[dict]:
     """The measures of a method on the clips that are there, in the order of `clips`; None has become NaN."""
     files = [_row(out, kind, name, clip) for clip in clips]

@@ -4,14 +4,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 
 from ...demo.world.tracker import seen, track
 from ..common.clips import HeldOutClip
 from ..common.metrics import mean_at
 from ..common.report import cell, difference, interval, table
-from ..common.rows import read_rows, strip
+from ..common.rows import read_frames, read_rows
 from ..sequence.segments import speed_jump
 from .methods import FALLOFFS, STRATEGIES, WAYS
 
@@ -60,15 +58,9 @@ def _values(out: Path, name: str, clips: list[HeldOutClip]) -> dict[str, list[fl
         for measure in ("motion_error", "ghosting"):
             found[measure].append(mean_at(np.array(row[measure]), between))
         found["middle"].append(row["psnr"][last // 2])
-        places = seen(track(frames_of(out, name, clip), clip.world).centre, clip.world).numpy()
+        places = seen(track(read_frames(out, "world", name, clip.name), clip.world).centre, clip.world).numpy()
         found["jump"].append(speed_jump(places, last // 2, 2))
     return found
-
-
-def frames_of(out: Path, name: str, clip: HeldOutClip) -> torch.Tensor:
-    """A method's video in 0…1, `[frames, 3, h, w]`, from its strip of square frames."""
-    pixels = torch.from_numpy(np.array(Image.open(strip(out, "world", name, clip.name)))).movedim(-1, 0).float() / 255
-    return torch.stack(pixels.split(pixels.shape[1], dim=2))
 
 
 def markdown(result: dict) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ...demo.world.tracker import seen, track
 from ..common.clips import HeldOutClip
 from ..common.metrics import frame_errors, mean_at
 from ..common.report import cell, difference, interval, table
-from ..common.rows import read_rows, strip
+from ..common.rows import read_frames, read_rows
 
 MEASURES = {
     "jump": "jump of velocity at the keyframe, px/frame ↓",
@@ -57,7 +56,7 @@ def _values(out: Path, name: str, clips: list[HeldOutClip]) -> dict[str, list[fl
     found: dict[str, list[float]] = {measure: [] for measure in ("unet_videos", *MEASURES)}
     for clip in clips:
         (row,) = read_rows(out, "world", name, [clip.name])
-        for measure, value in {**row, **measures(_frames(strip(out, "world", name, clip.name)), clip)}.items():
+        for measure, value in {**row, **measures(read_frames(out, "world", name, clip.name), clip)}.items():
             if measure in found:
                 found[measure].append(value)
         if "cvvdp" not in row:
@@ -98,12 +97,6 @@ def speed_jump(places: np.ndarray, keyframe: int, window: int) -> float:
 
 def _true_places(clip: HeldOutClip) -> np.ndarray:
     return seen(clip.world.motion.centre[0], clip.world).numpy()
-
-
-def _frames(path: Path) -> torch.Tensor:
-    """`[frames, 3, h, w]` in 0…1 of a strip of square frames."""
-    pixels = torch.from_numpy(np.array(Image.open(path))).movedim(-1, 0).float() / 255
-    return torch.stack(pixels.split(pixels.shape[1], dim=-1))
 
 
 def markdown(found: dict) -> str:

@@ -6,7 +6,7 @@ import folder_paths
 import pytest
 from generative_inbetweening.benchmarks.common.clips import FIRST_SEQUENCE_SEED, world_clips
 from generative_inbetweening.benchmarks.common.metrics import psnr
-from generative_inbetweening.benchmarks.common.rows import Job, read_rows
+from generative_inbetweening.benchmarks.common.rows import Job, read_frames, read_rows
 from generative_inbetweening.benchmarks.middle_keyframes import report
 from generative_inbetweening.benchmarks.middle_keyframes.methods import CANDIDATES, COMPARED, Ways
 from generative_inbetweening.sampler import settings
@@ -39,14 +39,14 @@ def out(tmp_path_factory):
 
 def test_the_middle_frame_is_the_keyframe_through_the_vae(out):
     (clip,) = CLIPS()
-    (middle,) = report.frames_of(out, "dual-direction-middle", clip)[[2]]
-    (known,) = report.frames_of(out, "reconstruction", clip)[[2]]
+    (middle,) = read_frames(out, "world", "dual-direction-middle", clip.name)[[2]]
+    (known,) = read_frames(out, "world", "reconstruction", clip.name)[[2]]
     assert psnr(middle[None], known[None])[0] > 50
 
 
 def test_two_segments_are_one_video_and_take_twice_the_work(out):
     (clip,) = CLIPS()
-    assert len(report.frames_of(out, "dual-direction-segments", clip)) == 5
+    assert len(read_frames(out, "world", "dual-direction-segments", clip.name)) == 5
     (segments,), (one,) = (read_rows(out, "world", name, [clip.name]) for name in NAMES[1:])
     assert segments["unet_videos"] == 2 * one["unet_videos"] == 56
 
