@@ -1,5 +1,5 @@
 // Graphs in API form, opened in the window, with today's nodes and names; old_settings.js and old_names.js do it for
-// those that were saved, nodes/old_settings.py and nodes/old_names.py for those that the server gets.
+// those that were saved, nodes/old_graphs.py and nodes/old_names.py for those that the server gets.
 import { app } from "../../scripts/app.js";
 import { nameToday, note, valueToday } from "./old_names.js";
 import { CUSTOM, DEFAULT_PRESET, HELD_SETTINGS, SETTINGS, isSetting } from "./old_settings.js";

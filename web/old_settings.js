@@ -1,5 +1,5 @@
 // Graphs from when the sampler and the sequence held their settings: opened, each has a node that holds them.
-// nodes/old_settings.py does the same for graphs in API form that the server gets.
+// nodes/old_graphs.py does the same for graphs in API form that the server gets.
 import { app } from "../../scripts/app.js";
 import { nameToday, note, valueToday } from "./old_names.js";
 
@@ -8,7 +8,7 @@ export const HELD_SETTINGS = ["InbetweenDualDirectionKSampler", "InbetweenKeyfra
 const WIDGETS = ["INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"];
 // What stands behind a seed that changes by itself.
 const CONTROL = "control_after_generate", CONTROLS = ["fixed", "increment", "decrement", "randomize"];
-// Then the name of a preset that left everything to the widgets beside it.
+// Once the name of a preset that left everything to the widgets beside it.
 export const CUSTOM = "custom", DEFAULT_PRESET = "paper";
 const ROOM = 60;
 const definitions = {};

@@ -6,8 +6,7 @@ import json
 import pytest
 import torch
 from generative_inbetweening.nodes import NODES
-from generative_inbetweening.nodes.old_graphs import up_to_date
-from generative_inbetweening.nodes.old_settings import with_settings_nodes
+from generative_inbetweening.nodes.old_graphs import up_to_date, with_settings_nodes
 from generative_inbetweening.sampler.settings import PRESETS
 from generative_inbetweening.tools.run_workflow import WorkflowFailed
 from helpers.old_graphs import GRAPHS, HELD_SETTINGS, SETTINGS, changed, new_inputs, old_api, today
