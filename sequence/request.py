@@ -1,7 +1,9 @@
 """What a user asks for, and its fingerprint: a finished clip is taken up again only for the same request."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.cli_args
 import comfy.ldm.modules.attention
@@ -12,8 +14,9 @@ from ..sampler.ksampler import noise_levels
 from ..sampler.settings import GuiderSettings, SamplerSettings
 from .fingerprint import fingerprint, model_fingerprint
 
-# To be raised whenever the same request gives another video than before.
-_VERSION = 3
+_PACK = Path(__file__).resolve().parents[1]
+# What is imported for a clip: everything below the nodes.
+_FOLDERS = ("common", "sampler", "sequence", "weights")
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,28 @@ def request_fingerprint(model, clip_vision, vae, settings: ClipSettings) -> str:
     guider_settings = dataclasses.replace(settings.guider_settings, videos_per_call="")
     return fingerprint(
         [
-            _VERSION,
+            code_fingerprint(_PACK),
             _host_as_started(),
             dataclasses.replace(settings, guider_settings=guider_settings),
             comfy.samplers.sampler_object(sampler.sampler_name),
             noise_levels(model, sampler.sampler_name, sampler.scheduler, sampler.steps, 1.0),
             model_fingerprint(model, clip_vision, vae),
+        ]
+    )
+
+
+@functools.cache
+def code_fingerprint(pack: Path) -> str:
+    """Of the code below `pack` that makes a clip: a request may give another video with another version of it.
+
+    Comments, docstrings and layout do not count.
+    """
+    files = sorted(file for folder in _FOLDERS for file in (pack / folder).rglob("*.py"))
+    return fingerprint(
+        [
+            # As `python -OO` has it, without docstrings.
+            (file.relative_to(pack).as_posix(), compile(file.read_bytes(), file.name, "exec", optimize=2))
+            for file in files
         ]
     )
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_advanced import ModelComputeDtype, ModelSamplingContinuousEDM
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 from comfy_extras.nodes_tomesd import TomePatchModel
+from generative_inbetweening.sequence import request
 from generative_inbetweening.sequence import run as sequence_run
 from generative_inbetweening.sequence.request import ClipSettings, request_fingerprint
 from helpers.sequences import Scaling, keyframes, sequence
 from helpers.server import Server, api_workflow, node_of, with_frames, with_settings
 from helpers.small_model import settings
 
+PACK = Path(__file__).resolve().parents[2]
 LAYER = "diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_v"
 OUTPUT = "diffusion_model.out.2.weight"
 
@@ -186,6 +189,24 @@ def test_a_sequence_with_another_setting_is_another_request(models):
         ),
     ]
     assert len({request_fingerprint(*models, each) for each in (clip, *others)}) == len(others) + 1
+
+
+def test_other_code_of_the_pack_is_another_request(models, tmp_path, monkeypatch):
+    def with_code(name: str, old: str, new: str):
+        for folder in ("common", "sampler", "sequence", "weights"):
+            shutil.copytree(PACK / folder, tmp_path / name / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        file = tmp_path / name / "sampler" / "method" / "middle_keyframes.py"
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        monkeypatch.setattr(request, "_PACK", tmp_path / name)
+        chosen = settings()
+        clip = ClipSettings(64, 64, 7, 127, 0.02, "crop", 1, chosen.sampler, chosen.guider)
+        return request_fingerprint(*models, clip)
+
+    same = with_code("same", "REACH = 3 / 8", "REACH = 3 / 8")
+    assert with_code("comment", '"""Keyframes inside a clip', '"""Something else\n\n# too') == same
+    assert with_code("number", "REACH = 3 / 8", "REACH = 3 / 7") != same
 
 
 def spoiled(monkeypatch, which: int, number: float):
