@@ -120,7 +120,7 @@ def has_first_keyframe(positive: Conditioning, negative: Conditioning) -> bool:
 
 
 def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor], torch.Tensor]) -> KeyframeLatents:
-    """The latents of both keyframes in a positive conditioning, as the sampled latents hold them.
+    """The latents of both keyframes in the first part of a positive conditioning, as the sampled latents hold them.
 
     `scaled`: the host's multiplication by the VAE's scale.
     """
@@ -131,9 +131,35 @@ def keyframe_latents(conditioning: Conditioning, scaled: Callable[[torch.Tensor]
 def middle_keyframe_latents(
     conditioning: Conditioning, scaled: Callable[[torch.Tensor], torch.Tensor]
 ) -> MiddleKeyframeLatents | None:
-    """As `keyframe_latents`, of the keyframes inside the clip; None where there are none."""
-    middle = conditioning[0][1].get(_MIDDLE_KEYFRAMES)
-    return None if middle is None else replace(middle, latents=scaled(middle.latents))
+    """As `keyframe_latents`, of the keyframes inside the clip, in whichever part has them; None where there are none.
+
+    Raises ValueError when several parts have different ones: a frame is led to one picture.
+    """
+    found = [options[_MIDDLE_KEYFRAMES] for _, options in conditioning if options.get(_MIDDLE_KEYFRAMES) is not None]
+    for other in found[1:]:
+        alike = (other.positions, other.strengths) == (found[0].positions, found[0].strengths)
+        if not (alike and _same((other.latents,), (found[0].latents,))):
+            raise ValueError(
+                "positive: expected the same middle keyframes in all parts of a combined conditioning, found "
+                "different ones. Connect one chain of Middle Keyframe nodes, to one Encode Keyframes or to all."
+            )
+    return replace(found[0], latents=scaled(found[0].latents)) if found else None
+
+
+def check_one_pair_of_keyframes(positive: Conditioning) -> None:
+    """Raises ValueError when the parts of a combined conditioning have different keyframes, of which a strategy that
+    leads the latents to them could only take one pair.
+    """
+    pairs = [(options["concat_latent_image"], options[_LAST_KEYFRAME].latent) for _, options in positive]
+    if not all(_same(pairs[0], pair) for pair in pairs):
+        raise ValueError(
+            "positive: expected one pair of keyframes, to which this strategy leads the video, found conditioning "
+            "combined of several. Connect the output of one Encode Keyframes, or choose another strategy."
+        )
+
+
+def _same(some: tuple[torch.Tensor, ...], others: tuple[torch.Tensor, ...]) -> bool:
+    return all(a is b or torch.equal(a, b.to(a.device)) for a, b in zip(some, others, strict=True))
 
 
 def clean_keyframe_latents(

@@ -26,6 +26,7 @@ from .conditioning import (
     check_conditioning,
     check_embedding,
     check_latent,
+    check_one_pair_of_keyframes,
     clean_keyframe_latents,
     embedding_width,
     has_first_keyframe,
@@ -101,6 +102,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self._has_first_keyframe = has_first_keyframe(positive, negative)
         if not self._has_first_keyframe:
             check_without_first_keyframe(settings)
+        if settings.alternating or settings.endpoint_correction:
+            check_one_pair_of_keyframes(positive)
+        self._middle_keyframes = middle_keyframe_latents(positive, self.model_patcher.model.process_latent_in)
         self.set_cfg(far_scale(settings.fusion, settings.guidance_min, settings.guidance_max))
         # Last: for hooks the host takes another MODEL, one without dynamic VRAM.
         self.model_patcher = beside_its_weights(self.model_patcher)
@@ -324,7 +328,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         self, frames: int, device: torch.device, mask: torch.Tensor | None
     ) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What keyframes inside the clip make of an estimate in forward time; None where there are none."""
-        middle = middle_keyframe_latents(self._keyframes["positive"], self.model_patcher.model.process_latent_in)
+        middle = self._middle_keyframes
         if middle is None:
             return None
         ends = (0, frames - 1) if self._has_first_keyframe else (frames - 1,)

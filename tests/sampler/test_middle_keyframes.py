@@ -8,6 +8,8 @@ from generative_inbetweening.nodes import InbetweenDualDirectionGuider, Inbetwee
 from generative_inbetweening.sampler.settings import STRATEGIES
 from helpers.small_model import FRAMES, encode, pictures, sample
 
+from nodes import NODE_CLASS_MAPPINGS
+
 FRAME = 2
 # The latents' size is about 1; three steps from the highest noise level take off that many digits.
 EXACT = {"rtol": 0, "atol": 1e-3}
@@ -185,3 +187,21 @@ def test_conditioning_that_another_node_has_broken(models, clip):
         changed = [[positive[0][0], {**options, "inbetween_middle_keyframes": broken}]]
         with pytest.raises(ValueError, match="^positive: expected the embeddings and latents of keyframes"):
             sample(models[0], (changed, negative, latent))
+
+
+def test_combined_conditioning_is_led_to_them_whichever_part_has_them(models, clip, encoded, keyframe):
+    combine = NODE_CLASS_MAPPINGS["ConditioningCombine"]().combine
+    for parts in ((clip, encoded), (encoded, clip), (clip, with_middle(models, motion_bucket=20))):
+        (positive,) = combine(*(part[0] for part in parts))
+        assert torch.allclose(sample(models[0], (positive, *encoded[1:]))[FRAME], keyframe, **EXACT)
+    (positive,) = combine(clip[0], with_middle(models, 0.5)[0])
+    with pytest.raises(ValueError, match="^positive: expected the same middle keyframes in all parts"):
+        sample(models[0], (positive, *encoded[1:]))
+
+
+@pytest.mark.parametrize("strategy", ["endpoint-correction", "alternating"])
+def test_combined_conditioning_of_several_pairs_where_one_pair_is_wanted(models, encoded, strategy):
+    (positive,) = NODE_CLASS_MAPPINGS["ConditioningCombine"]().combine(encoded[0], encode(models, swapped=True)[0])
+    assert sample(models[0], (positive, *encoded[1:]), strategy="time-reversal", steps=1).isfinite().all()
+    with pytest.raises(ValueError, match="^positive: expected one pair of keyframes"):
+        sample(models[0], (positive, *encoded[1:]), strategy=strategy)
