@@ -25,7 +25,7 @@ INPUTS = {
 def keyframes(count: int) -> torch.Tensor:
     """Different pictures, `[count, 64, 64, 3]`."""
     first, last = pictures()
-    return torch.cat([first, last, first.flip(2), last.flip(2)])[:count]
+    return torch.cat([first, last, first.flip(1), last.flip(1)])[:count]
 
 
 def chain_of(*keyframes: tuple[torch.Tensor, int, float]) -> KeyframeChain:
