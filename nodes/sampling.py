@@ -63,11 +63,7 @@ class InbetweenDualDirectionKSampler(Node):
     @classmethod
     def execute(cls, model, positive, negative, latent_image, seed, preset, denoise, settings=None):
         chosen = settings or chosen_settings(preset)
-        return io.NodeOutput(
-            dual_direction_ksampler(
-                model, positive, negative, latent_image, seed, denoise, chosen.sampler, chosen.guider
-            )
-        )
+        return io.NodeOutput(dual_direction_ksampler(model, positive, negative, latent_image, seed, denoise, chosen))
 
 
 class InbetweenSettings(Node):
@@ -93,7 +89,7 @@ class InbetweenSettings(Node):
     @classmethod
     def execute(cls, preset, **chosen):
         settings = chosen_settings(preset, **chosen)
-        check_sampler(settings.sampler.sampler_name, settings.sampler.scheduler, settings.guider.alternating)
+        check_sampler(settings)
         return io.NodeOutput(settings)
 
 

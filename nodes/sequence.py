@@ -153,7 +153,6 @@ class InbetweenKeyframeSequence(Node):
         separate_noise=False,
         settings=None,
     ):
-        chosen = settings or chosen_settings(preset)
         clip_settings = ClipSettings(
             width,
             height,
@@ -162,8 +161,7 @@ class InbetweenKeyframeSequence(Node):
             noise_augmentation,
             fit,
             seed,
-            chosen.sampler,
-            chosen.guider,
+            settings or chosen_settings(preset),
             separate_noise,
         )
         return io.NodeOutput(

@@ -16,7 +16,7 @@ from .guider import DualDirectionGuider
 from .latent_checks import check_batch_index, check_samples
 from .progress import Callback, clip_preview
 from .samplers import ReinjectionSampler
-from .settings import GuiderSettings, SamplerSettings, check_choice
+from .settings import Settings, check_choice
 
 ALIGN_YOUR_STEPS = "align_your_steps"
 _LONGEST_RUN = 1_000_000
@@ -35,15 +35,16 @@ def align_your_steps(steps: int) -> torch.Tensor:
     return AlignYourStepsScheduler.execute("SVD", steps, 1.0).args[0]
 
 
-def check_sampler(sampler_name: str, scheduler: str, alternating: bool) -> None:
+def check_sampler(settings: Settings) -> None:
     """Raises ValueError, naming the input, for an unknown sampler or scheduler, or one that the strategy cannot use."""
+    sampler_name = settings.sampler.sampler_name
     check_choice("sampler_name", sampler_name, comfy.samplers.KSampler.SAMPLERS)
-    if alternating and sampler_name != "euler":
+    if settings.guider.alternating and sampler_name != "euler":
         raise ValueError(
             f"sampler_name: expected euler, found {sampler_name}: the alternating strategies make their "
             "own steps. Choose euler, or another strategy."
         )
-    check_choice("scheduler", scheduler, schedulers())
+    check_choice("scheduler", settings.sampler.scheduler, schedulers())
 
 
 def noise_levels(model: ModelPatcher, sampler_name: str, scheduler: str, steps: int, denoise: float) -> torch.Tensor:
@@ -73,8 +74,7 @@ def dual_direction_ksampler(
     latent: dict,
     seed: int,
     denoise: float,
-    sampler_settings: SamplerSettings,
-    guider_settings: GuiderSettings,
+    settings: Settings,
     callback: Callback | None = None,
 ) -> dict:
     """The LATENT between the keyframes; `latent` itself is not changed.
@@ -82,14 +82,13 @@ def dual_direction_ksampler(
     Alternating strategies add noise by themselves, so they have no re-injections. `callback(evaluation, x0, x,
     evaluations)`: the host's bar and preview by default. Raises ValueError as the guider does.
     """
-    check_sampler(sampler_settings.sampler_name, sampler_settings.scheduler, guider_settings.alternating)
-    guider = DualDirectionGuider(model, positive, negative, guider_settings)
-    sigmas = noise_levels(
-        model, sampler_settings.sampler_name, sampler_settings.scheduler, sampler_settings.steps, denoise
-    )
-    sampler = comfy.samplers.sampler_object(sampler_settings.sampler_name)
-    if not guider_settings.alternating:
-        sampler = ReinjectionSampler(sampler, sampler_settings.reinjection)
+    check_sampler(settings)
+    guider = DualDirectionGuider(model, positive, negative, settings.guider)
+    chosen = settings.sampler
+    sigmas = noise_levels(model, chosen.sampler_name, chosen.scheduler, chosen.steps, denoise)
+    sampler = comfy.samplers.sampler_object(chosen.sampler_name)
+    if not settings.guider.alternating:
+        sampler = ReinjectionSampler(sampler, chosen.reinjection)
     check_samples(latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     check_batch_index(latent.get("batch_index"), len(samples))

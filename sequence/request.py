@@ -11,7 +11,7 @@ import comfy.samplers
 import comfyui_version
 
 from ..sampler.ksampler import noise_levels
-from ..sampler.settings import GuiderSettings, SamplerSettings
+from ..sampler.settings import Settings
 from .fingerprint import fingerprint, model_fingerprint
 
 _PACK = Path(__file__).resolve().parents[1]
@@ -30,21 +30,20 @@ class ClipSettings:
     noise_augmentation: float
     fit: str
     seed: int
-    sampler_settings: SamplerSettings
-    guider_settings: GuiderSettings
+    sampling: Settings
     separate_noise: bool = False
 
 
 def request_fingerprint(model, clip_vision, vae, settings: ClipSettings) -> str:
     """32 hexadecimal digits of everything that all clips of a sequence depend on. Raises CannotBeKnown."""
-    sampler = settings.sampler_settings
+    sampler = settings.sampling.sampler
     # However many videos go through the UNet at a time, the result is the same.
-    guider_settings = dataclasses.replace(settings.guider_settings, videos_per_call="")
+    guider = dataclasses.replace(settings.sampling.guider, videos_per_call="")
     return fingerprint(
         [
             code_fingerprint(_PACK),
             _host_as_started(),
-            dataclasses.replace(settings, guider_settings=guider_settings),
+            dataclasses.replace(settings, sampling=Settings(sampler, guider)),
             comfy.samplers.sampler_object(sampler.sampler_name),
             noise_levels(model, sampler.sampler_name, sampler.scheduler, sampler.steps, 1.0),
             model_fingerprint(model, clip_vision, vae),

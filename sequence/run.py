@@ -55,9 +55,8 @@ def sample_sequence(
     Raises ValueError, naming the input, for pictures, numbers or models that cannot be used, before it samples
     anything.
     """
-    check_model(model, settings.guider_settings)
-    sampler = settings.sampler_settings
-    check_sampler(sampler.sampler_name, sampler.scheduler, settings.guider_settings.alternating)
+    check_model(model, settings.sampling.guider)
+    check_sampler(settings.sampling)
     chain = sequence_keyframes(keyframes, frames_per_segment, loop)
     plan = plan_sequence(chain, loop, close_loop, subdivisions)
     _check_lengths(model, plan, settings)
@@ -127,7 +126,7 @@ class _Run:
     ):
         self._model, self._clip_vision, self._vae, self._settings = model, clip_vision, vae, settings
         self._segments, self._clips = len(plan.segments), plan.clips
-        self._steps = self._clips * settings.sampler_settings.sampler_steps(settings.guider_settings)
+        self._steps = self._clips * settings.sampling.sampler.sampler_steps(settings.sampling.guider)
         self._progress = SequenceProgress(clip_preview(model, self._steps), self._clips)
         self._files, self._request = self._finished_clips() if resume else (None, "")
         if self._files:
@@ -142,7 +141,7 @@ class _Run:
             self._segments,
             self._clips,
             self._steps,
-            self._settings.guider_settings.videos_of_an_evaluation() * self._steps,
+            self._settings.sampling.guider.videos_of_an_evaluation() * self._steps,
         )
 
     def segment(self, index: int, keyframes: ClipKeyframes) -> FinishedClip:
@@ -217,8 +216,7 @@ class _Run:
             latent,
             seed,
             1.0,
-            settings.sampler_settings,
-            settings.guider_settings,
+            settings.sampling,
             self._progress,
         )
         return sampled["samples"]

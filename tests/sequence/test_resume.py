@@ -176,15 +176,15 @@ def test_through_the_server_another_ratio_is_sampled_again(server: Server):
 
 def test_a_sequence_with_another_setting_is_another_request(models):
     chosen = settings()
-    clip = ClipSettings(64, 64, 7, 127, 0.02, "crop", 1, chosen.sampler, chosen.guider)
+    clip = ClipSettings(64, 64, 7, 127, 0.02, "crop", 1, chosen)
     others = [
         replace(clip, separate_noise=True),
         *(
-            replace(clip, sampler_settings=replace(chosen.sampler, **{name: value}))
+            replace(clip, sampling=replace(chosen, sampler=replace(chosen.sampler, **{name: value})))
             for name, value in {"jump_length": 2, "repeat_first_step": False, "noise_ratio": 0.9}.items()
         ),
         *(
-            replace(clip, guider_settings=replace(chosen.guider, **{name: value}))
+            replace(clip, sampling=replace(chosen, guider=replace(chosen.guider, **{name: value})))
             for name, value in {"motion_prior_distillation": True, "distilled_share": 0.2, "distillations": 1}.items()
         ),
     ]
