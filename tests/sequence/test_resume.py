@@ -200,9 +200,7 @@ def test_other_code_of_the_pack_is_another_request(models, tmp_path, monkeypatch
         assert old in text
         file.write_text(text.replace(old, new), encoding="utf-8")
         monkeypatch.setattr(request, "_PACK", tmp_path / name)
-        chosen = settings()
-        clip = ClipSettings(64, 64, 7, 127, 0.02, "crop", 1, chosen.sampler, chosen.guider)
-        return request_fingerprint(*models, clip)
+        return request_fingerprint(*models, ClipSettings(64, 64, 7, 127, 0.02, "crop", 1, settings()))
 
     same = with_code("same", "REACH = 3 / 8", "REACH = 3 / 8")
     assert with_code("comment", '"""Keyframes inside a clip', '"""Something else\n\n# too') == same
