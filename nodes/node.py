@@ -5,6 +5,7 @@ import inspect
 
 from comfy_api.latest import io
 
+from ..common.errors import quoted
 from ..common.remarks import remarks_on_node
 from .old_names import with_new_name
 from .values import checked_value
@@ -34,6 +35,12 @@ def _with_checked_inputs(node: type[Node], execute):
 
     @functools.wraps(execute)
     def checked(cls, *args, **kwargs):
+        # The host leaves out values of inputs that a node does not have, but not links to them.
+        for name in kwargs.keys() - inputs().keys():
+            raise ValueError(
+                f"{node.__name__}: expected its inputs, {', '.join(inputs())}, found {quoted(name)}. Remove that "
+                "link, or correct its name."
+            )
         values = signature.bind(cls, *args, **kwargs).arguments
         if together is not None:
             values |= values.pop(together, {})

@@ -136,6 +136,17 @@ def test_something_else_than_the_link_should_bring_is_named(node, connected):
             assert message.endswith(".") and len(message) < 400, message
 
 
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_a_link_to_an_input_that_there_is_not_is_named(node, connected):
+    with pytest.raises(ValueError, match=rf"^{node.__name__}: expected its inputs, .*, found 'unknown'\. Remove"):
+        by_the_host(node, **good_values(node, connected), unknown=1)
+    with pytest.raises(ValueError, match="Remove that link") as error:
+        node.execute(**good_values(node, connected), **{SURROGATES: 1})
+    message = str(error.value)
+    message.encode()
+    assert len(message) < 2500
+
+
 def test_whole_numbers_may_come_as_floats_and_numpys_numbers(connected):
     whole = good_values(InbetweenEncodeKeyframes, connected) | {"width": 64, "height": 64, "frames": 4, "seed": 3}
     expected = InbetweenEncodeKeyframes.execute(**whole).args
