@@ -15,6 +15,7 @@ from helpers.server import BASE_UNET, FINE_TUNED_UNET, api_workflow
 
 SAMPLING = [
     "generative_inbetweening",
+    "middle_keyframe",
     "generative_inbetweening_advanced",
     "training_free",
     "keyframe_sequence",
@@ -77,7 +78,9 @@ BOXES = """() => {
     const round = ([left, top, width, height]) => [left, top, left + width, top + height].map(Math.round);
     const box = node => {
         const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
-        if (!drawn) return round(node.boundingRect ?? node._bounding);
+        // What the canvas remembers of a node is old until it is drawn again.
+        if (!drawn) return round([node.pos[0], node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT, node.size[0],
+                                  node.size[1] + LiteGraph.NODE_TITLE_HEIGHT]);
         return round([(drawn.x - canvas.x) / scale - offset[0], (drawn.y - canvas.y) / scale - offset[1],
                       drawn.width / scale, drawn.height / scale]);
     };

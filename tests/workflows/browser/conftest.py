@@ -40,7 +40,13 @@ def window(server: Server) -> Iterator[Page]:
         page.add_init_script('localStorage.vueNodesBannerDismissed = "true"')
         page.request.post(
             "/settings",
-            data={"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False},
+            data={
+                "Comfy.TutorialCompleted": True,
+                "Comfy.Minimap.Visible": False,
+                "Comfy.Graph.CanvasInfo": False,
+                # Words stay in sight in the pictures of wide graphs.
+                "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+            },
         )
         page.goto("/")
         page.wait_for_function(READY)

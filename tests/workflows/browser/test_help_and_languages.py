@@ -22,6 +22,7 @@ NODES = {
         "InbetweenEncodeKeyframes",
         "InbetweenDualDirectionKSampler",
     ],
+    "middle_keyframe": ["InbetweenMiddleKeyframe"],
     "generative_inbetweening_advanced": [
         "InbetweenDualDirectionGuider",
         "InbetweenReinjectionSampler",
