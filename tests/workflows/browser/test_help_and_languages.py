@@ -51,7 +51,8 @@ NODE_ALONE = """async type => {
 LABELS = """() => app.graph.nodes.filter(node => node.type.startsWith('Inbetween')).map(node => [node.type, node.title,
     Object.fromEntries([
         ...node.inputs.filter(input => !input.widget).map(input => [input.name, input.label ?? input.localized_name]),
-        ...(node.widgets ?? []).map(widget => [widget.name, widget.label ?? widget.name])])])"""
+        ...(node.widgets ?? []).filter(widget => widget.type !== 'button')
+            .map(widget => [widget.name, widget.label ?? widget.name])])])"""
 
 CATEGORY_SHOWN = "() => LiteGraph.registered_node_types.InbetweenEncodeKeyframes.category"
 
