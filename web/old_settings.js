@@ -1,13 +1,13 @@
 // Graphs from when the sampler and the sequence held their settings: opened, each has a node that holds them.
 // nodes/old_graphs.py does the same for graphs in API form that the server gets.
 import { app } from "../../scripts/app.js";
-import { nameToday, note, valueToday } from "./old_names.js";
+import { CONTROLS, nameToday, note, valueToday } from "./old_names.js";
 
 export const SETTINGS = "InbetweenSettings";
 export const HELD_SETTINGS = ["InbetweenDualDirectionKSampler", "InbetweenKeyframeSequence"];
 const WIDGETS = ["INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"];
 // What stands behind a seed that changes by itself.
-const CONTROL = "control_after_generate", CONTROLS = ["fixed", "increment", "decrement", "randomize"];
+const CONTROL = "control_after_generate";
 // Once the name of a preset that left everything to the widgets beside it.
 export const CUSTOM = "custom", DEFAULT_PRESET = "paper";
 const ROOM = 60;

@@ -100,11 +100,12 @@ def new_inputs(kind: str) -> dict:
     return {item.id: item.default for item in schema.inputs if isinstance(item, io.WidgetInput) and item.optional}
 
 
-def in_a_subgraph(graph: dict) -> dict:
-    """The graph's nodes as a subgraph, some of the sampler's widgets shown outside it."""
+def in_a_subgraph(
+    graph: dict, kinds: tuple[str, ...] = HELD_SETTINGS, shown: tuple[str, ...] = ("seed", "steps", "strategy")
+) -> dict:
+    """The graph's nodes as a subgraph, some widgets of its only node of these kinds shown outside it."""
     names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
-    (sampler,) = [node for node in graph["nodes"] if node["type"] in HELD_SETTINGS]
-    shown = [[str(sampler["id"]), name] for name in ("seed", "steps", "strategy")]
+    (sampler,) = [node for node in graph["nodes"] if node["type"] in kinds]
     subgraph = {
         "id": "6f2a7a52-1c52-4c1c-8d0a-2f9d1c9f0b11",
         "version": 1,
@@ -137,7 +138,7 @@ def in_a_subgraph(graph: dict) -> dict:
         "mode": 0,
         "inputs": [],
         "outputs": [],
-        "properties": {"proxyWidgets": shown},
+        "properties": {"proxyWidgets": [[str(sampler["id"]), name] for name in shown]},
         "widgets_values": [],
     }
     return {
@@ -149,3 +150,20 @@ def in_a_subgraph(graph: dict) -> dict:
         "groups": [],
         "definitions": {"subgraphs": [subgraph]},
     }
+
+
+def shown_by_links(graph: dict, values: dict) -> dict:
+    """A graph of `in_a_subgraph` whose widgets stand outside by links, as newer windows save it, with these values."""
+    (outside,), (subgraph,) = graph["nodes"], graph["definitions"]["subgraphs"]
+    for (node, name), value in zip(outside["properties"].pop("proxyWidgets"), values.values(), strict=True):
+        (inner,) = [each for each in subgraph["nodes"] if each["id"] == int(node)]
+        (slot,) = [slot for slot, item in enumerate(inner["inputs"]) if item["name"] == name]
+        item, place = inner["inputs"][slot], len(subgraph["inputs"])
+        link, identity = subgraph["state"]["lastLinkId"] + 1, f"00000000-0000-4000-8000-00000000000{place}"
+        item["link"] = subgraph["state"]["lastLinkId"] = link
+        ends = {"origin_id": -10, "origin_slot": place, "target_id": inner["id"], "target_slot": slot}
+        subgraph["links"].append({"id": link, **ends, "type": item["type"]})
+        subgraph["inputs"].append({"id": identity, "name": name, "type": item["type"], "linkIds": [link]})
+        outside["inputs"].append({"name": name, "type": item["type"], "widget": {"name": name}, "link": None})
+        outside["widgets_values"].append(value)
+    return graph

@@ -5,6 +5,7 @@ import json
 from contextlib import nullcontext
 
 import pytest
+from helpers.old_graphs import in_a_subgraph, shown_by_links
 from helpers.window import MISSING, RUN, SECONDS, api_form, for_the_demo, has_new_style, load, new_style
 
 GUIDER = "InbetweenDualDirectionGuider"
@@ -67,3 +68,16 @@ def test_graph_with_old_names_opens_runs_and_is_saved_with_the_new_ones(window, 
             assert any(value in note and "is now called" in note for note in notes)
         kind, details = window.evaluate(RUN)
         assert kind == "execution_success", details
+
+
+@pytest.mark.parametrize("by_links", [False, True])
+def test_old_names_are_new_outside_a_subgraph_too(window, by_links):
+    old = {"strategy": "time reversal", "order_of_work": "batched"}
+    graph = as_it_was_saved(for_the_demo(window, "generative_inbetweening_advanced"), *old.values())
+    graph = in_a_subgraph(graph, (GUIDER,), tuple(old))
+    load(window, shown_by_links(graph, old) if by_links else graph)
+    window.wait_for_timeout(0.5 * SECONDS)
+    shown = window.evaluate("() => app.graph.nodes[0].widgets.map(widget => widget.value)")
+    assert shown == ["time-reversal", "4"]
+    (inputs,) = [node["inputs"] for node in api_form(window).values() if node["class_type"] == GUIDER]
+    assert (inputs["strategy"], inputs["videos_per_call"]) == ("time-reversal", "4")
