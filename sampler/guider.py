@@ -134,7 +134,9 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
         check_one_video_fits(self.model_patcher, latent_image.shape)
         if self.settings.alternating:
             clean = clean_keyframe_latents(self._keyframes["positive"], self.model_patcher.model.process_latent_in)
-            sampler = AlternatingSampler(sampler, clean, self.settings.distillation)
+            # Of a run in several parts only the first one has the first steps.
+            distillation = None if _goes_on(noise, sigmas) else self.settings.distillation
+            sampler = AlternatingSampler(sampler, clean, distillation)
         seed = stream_seed(seed or 0, *_streams_of_sampler(noise, sigmas))
         # A clone of our own carries the method's injections while it samples.
         model, self.model_patcher = self.model_patcher, self.model_patcher.clone()
@@ -398,7 +400,10 @@ def _name(half: str, direction: str) -> str:
     return half if direction == "forward" else f"{half}_backward"
 
 
+def _goes_on(noise: torch.Tensor, sigmas: torch.Tensor) -> bool:
+    """Whether a run goes on from another's latents: it has no noise and, by the host's DisableNoise, the seed 0."""
+    return len(sigmas) > 0 and not torch.count_nonzero(noise)
+
+
 def _streams_of_sampler(noise: torch.Tensor, sigmas: torch.Tensor) -> tuple[str, ...]:
-    # A run that goes on from another's latents has no noise and, by the host's DisableNoise, always the seed 0.
-    goes_on = len(sigmas) > 0 and not torch.count_nonzero(noise)
-    return ("sampler", f"from {float(sigmas[0]):.6g}") if goes_on else ("sampler",)
+    return ("sampler", f"from {float(sigmas[0]):.6g}") if _goes_on(noise, sigmas) else ("sampler",)

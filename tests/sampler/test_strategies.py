@@ -6,6 +6,7 @@ import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
+from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNoise, SamplerCustomAdvanced
 from generative_inbetweening.nodes import (
     InbetweenDualDirectionGuider,
     InbetweenDualDirectionKSampler,
@@ -284,3 +285,20 @@ def test_a_preset_that_there_is_not_is_named(models, encoded):
         by_preset(models[0], encoded, "slow")
     with pytest.raises(ValueError, match="^preset: expected one of paper, balanced, .*found 'custom'"):
         InbetweenSettings.execute("custom")
+
+
+def test_only_the_first_part_of_a_split_run_distils(models, encoded):
+    sigmas = comfy.samplers.calculate_sigmas(models[0].get_model_object("model_sampling"), "karras", 4)
+    calls = []
+    model = watched(models[0], lambda arguments: calls.append(arguments["input"].shape[0] // FRAMES))
+    (guider,) = InbetweenDualDirectionGuider.execute(
+        model, *encoded[:2], guidance_min=1.0, guidance_max=1.0, fusion="average", videos_per_call="2",
+        strategy=MOTION_PRIOR, temporal_attention="own", distilled_share=1.0, distillations=3,
+    ).args  # fmt: skip
+    latent, evaluations = encoded[2], []
+    for noise, part in ((Noise_RandomNoise(SEED), sigmas[:3]), (Noise_EmptyNoise(), sigmas[2:])):
+        calls.clear()
+        sampler = comfy.samplers.sampler_object("euler")
+        latent = SamplerCustomAdvanced.execute(noise, guider, sampler, part, latent).args[0]
+        evaluations.append(sum(calls) // 2)
+    assert evaluations == [2 * (2 + 3), 2 * 2] and latent["samples"].isfinite().all()
