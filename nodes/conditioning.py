@@ -149,6 +149,6 @@ class InbetweenEncodeKeyframes(Node):
             separate_noise=separate_noise,
         )
         remark_on_keyframes(first_keyframe, last_keyframe, width, height, frames, fit)
-        for keyframe in middle_keyframes:
+        for keyframe in (each for each in middle_keyframes if each.strength > 0):
             remark_on_aspect(keyframe.picture, width, height, fit, "middle_keyframes")
         return io.NodeOutput(*encoded)

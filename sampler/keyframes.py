@@ -189,7 +189,8 @@ def one_picture(image: torch.Tensor, name: str) -> torch.Tensor:
             f"{name}: expected colours from 0 to 1, found {darkest:.4g} to {brightest:.4g}. Scale them in "
             "the node before it."
         )
-    return image.clamp(0, 1)
+    # A chain of many large photos would otherwise take twice their memory.
+    return image if darkest >= 0 and brightest <= 1 else image.clamp(0, 1)
 
 
 def fit_picture(image: torch.Tensor, width: int, height: int, fit: str) -> torch.Tensor:

@@ -257,7 +257,7 @@ def _check_finite(latents: torch.Tensor, path: tuple[int, ...]) -> None:
 
 
 def _remark_on_input(chain: KeyframeChain, plan: Plan, settings: ClipSettings) -> None:
-    for keyframe in chain.keyframes:
+    for keyframe in (each for each in chain.keyframes if each.strength > 0):
         remark_on_aspect(keyframe.picture, settings.width, settings.height, settings.fit, "keyframes")
     for segment in plan.segments:
         remark_on_frames(segment.frames, plan.frames_input.name)

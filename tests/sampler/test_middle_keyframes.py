@@ -136,6 +136,12 @@ def test_a_picture_of_another_size_is_fitted_and_has_no_augmentation_noise(model
     assert torch.equal(found, models[2].encode(wide[:, :, 16:80]))
 
 
+@pytest.mark.parametrize(("strength", "remarks"), [(0.0, 0), (0.1, 1)])
+def test_the_aspect_of_one_that_counts_is_remarked_on(models, caplog, strength, remarks):
+    encode(models, middle_keyframes=chain((torch.rand(1, 64, 160, 3), 1, strength)))
+    assert sum("has another aspect" in record.getMessage() for record in caplog.records) == remarks
+
+
 @pytest.mark.parametrize("frame", [FRAMES - 1, FRAMES, 500])
 def test_a_frame_at_the_end_or_behind_it(models, frame):
     with pytest.raises(ValueError, match=rf"^middle_keyframes: expected a frame from 1 to 2, .*, found {frame}\. "):

@@ -41,9 +41,16 @@ def test_pictures_of_other_sizes_and_channels_become_one_video(models, sampled):
 
 def test_each_picture_of_another_aspect_is_remarked_on(models, caplog):
     wide, square, wider = pictures_of_all_kinds()
-    sequence(models, chain_of((square, 8, 1.0), (wide, 8, 1.0), (wider, 8, 1.0)), resume=False)
+    left_out = wide.transpose(1, 2)
+    sequence(models, chain_of((square, 8, 1.0), (wide, 3, 1.0), (left_out, 6, 0.0), (wider, 8, 1.0)), resume=False)
     remarks = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [line.split(" has ")[0] for line in remarks] == ["keyframes: 128×80", "keyframes: 256×64"]
+
+
+def test_a_chain_holds_pictures_without_a_copy():
+    pictures = keyframes(3)
+    chain = chain_of((pictures[:1], 4, 1.0), (pictures[1:], 4, 1.0))
+    assert [each.picture.data_ptr() for each in chain.keyframes] == [each.data_ptr() for each in pictures]
 
 
 def test_subdivisions_of_a_chain(models):
