@@ -13,6 +13,7 @@ import torch
 
 from ..common.errors import quoted
 from .method.alternating import KeyframeLatents
+from .settings import WITHOUT_FIRST_KEYFRAME
 
 _LAST_KEYFRAME = "inbetween_last_keyframe"
 _MIDDLE_KEYFRAMES = "inbetween_middle_keyframes"
@@ -146,10 +147,18 @@ def middle_keyframe_latents(
     return replace(found[0], latents=scaled(found[0].latents)) if found else None
 
 
-def check_one_pair_of_keyframes(positive: Conditioning) -> None:
-    """Raises ValueError when the parts of a combined conditioning have different keyframes, of which a strategy that
-    leads the latents to them could only take one pair.
+def check_both_keyframes(positive: Conditioning, has_first: bool) -> None:
+    """Raises ValueError when there is not one pair of keyframes, for a strategy that leads the latents to them.
+
+    Without a first one it has nothing to lead to; of different ones in a combined conditioning it could take one pair.
     """
+    if not has_first:
+        raise ValueError(
+            "positive: expected both keyframes, which this strategy needs, found the last one alone. Connect "
+            "first_keyframe of Encode Keyframes, or choose another preset, or a strategy that does without: "
+            + ", ".join(f"`{name}`" for name in WITHOUT_FIRST_KEYFRAME)
+            + "."
+        )
     pairs = [(options["concat_latent_image"], options[_LAST_KEYFRAME].latent) for _, options in positive]
     if not all(_same(pairs[0], pair) for pair in pairs):
         raise ValueError(

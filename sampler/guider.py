@@ -23,10 +23,10 @@ from ..weights.attach import ATTACHMENT, beside_its_weights
 from .conditioning import (
     Conditioning,
     backward_conditioning,
+    check_both_keyframes,
     check_conditioning,
     check_embedding,
     check_latent,
-    check_one_pair_of_keyframes,
     clean_keyframe_latents,
     embedding_width,
     has_first_keyframe,
@@ -44,7 +44,7 @@ from .method.middle_keyframes import correction_weights, middle_keyframe_correct
 from .method.noise import stream_seed
 from .progress import Callback, EvaluationProgress
 from .samplers import AlternatingSampler
-from .settings import TRAINING_FREE, WITHOUT_FIRST_KEYFRAME, GuiderSettings
+from .settings import TRAINING_FREE, GuiderSettings
 from .unet_calls import Branch, UNetCalls
 from .unet_patches import DualDirectionInjections, injected, temporal_attention_layers
 
@@ -100,10 +100,8 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
             }
         )
         self._has_first_keyframe = has_first_keyframe(positive, negative)
-        if not self._has_first_keyframe:
-            check_without_first_keyframe(settings)
-        if settings.alternating or settings.endpoint_correction:
-            check_one_pair_of_keyframes(positive)
+        if settings.needs_both_keyframes:
+            check_both_keyframes(positive, self._has_first_keyframe)
         self._middle_keyframes = middle_keyframe_latents(positive, self.model_patcher.model.process_latent_in)
         self.set_cfg(far_scale(settings.fusion, settings.guidance_min, settings.guidance_max))
         # Last: for hooks the host takes another MODEL, one without dynamic VRAM.
@@ -382,17 +380,6 @@ def check_model(model: ModelPatcher, settings: GuiderSettings) -> None:
             + "."
         )
     check_additions(model, settings.alternating)
-
-
-def check_without_first_keyframe(settings: GuiderSettings) -> None:
-    """Raises ValueError when the settings need a first keyframe."""
-    if settings.alternating or settings.endpoint_correction:
-        raise ValueError(
-            "positive: expected both keyframes, which this strategy needs, found the last one alone. Connect "
-            "first_keyframe of Encode Keyframes, or choose another preset, or a strategy that does without: "
-            + ", ".join(f"`{name}`" for name in WITHOUT_FIRST_KEYFRAME)
-            + "."
-        )
 
 
 def _name(half: str, direction: str) -> str:

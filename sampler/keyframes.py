@@ -102,6 +102,7 @@ def encode_keyframes(
     embeddings = [image_embedding(clip_vision, picture) for picture in pictures]
     latents = [
         _latent(vae, add_augmentation_noise(picture, draw, noise_augmentation))
+        # Alone, the last one keeps its own draw.
         for picture, draw in zip(pictures, noise[-len(pictures) :], strict=True)
     ]
     # What the alternating strategies lead to.

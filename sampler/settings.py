@@ -117,6 +117,11 @@ class GuiderSettings:
     distillations: int = 3
 
     @property
+    def needs_both_keyframes(self) -> bool:
+        """Whether the method takes one first and one last keyframe into the latents, beside the conditioning."""
+        return self.alternating or self.endpoint_correction
+
+    @property
     def distillation(self) -> Distillation | None:
         """That of the alternating steps, if there is one."""
         return Distillation(self.distilled_share, self.distillations) if self.motion_prior_distillation else None
