@@ -1,7 +1,7 @@
 """CONDITIONING that carries the keyframes, and the checks on it.
 
-The first keyframe stands where SVD has its picture, or zeros, SVD's word for no picture, where there is none. The last
-one rides along for the backward direction, and so do, in the positive half, those inside the clip.
+The first keyframe takes the place of SVD's picture. Without one there are zeros, which mean no picture to SVD. The last
+keyframe rides along for the backward direction, and the positive half also carries the keyframes inside the clip.
 """
 
 import math

@@ -3,8 +3,8 @@
 An evaluation computes, at one noise level, the forward direction from the first keyframe and the backward direction
 from the last one, each with guidance in its own time, and gives the sampler their fusion. Alternating sampling asks it
 for one direction at a time. Without a first keyframe the backward direction alone is the estimate; the forward one is
-computed without a picture, as SVD's unconditional half is, for the attention maps that the backward one rotates. In
-which calls the UNet computes them: `unet_calls.py`.
+computed without a picture, as SVD's unconditional half is, for the attention maps that the backward one rotates.
+`unet_calls.py` decides in how many UNet calls they are computed.
 """
 
 import logging
@@ -295,7 +295,7 @@ class DualDirectionGuider(comfy.samplers.CFGGuider):
     def _context(
         self, direction: str, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, guided: bool
     ) -> GuidanceContext:
-        """What the functions of other nodes are shown of one direction."""
+        """What other nodes' functions see of one direction."""
         # With endpoint correction the model computes the forward direction only.
         corrected = direction == "backward" and self.settings.endpoint_correction
         computed = "forward" if corrected else direction
@@ -383,7 +383,7 @@ def check_model(model: ModelPatcher, settings: GuiderSettings) -> None:
 
 
 def _name(half: str, direction: str) -> str:
-    """Under which name the host's guider holds the conditioning of a branch."""
+    """The name by which the host's guider holds the conditioning of a branch."""
     return half if direction == "forward" else f"{half}_backward"
 
 

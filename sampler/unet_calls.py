@@ -1,4 +1,4 @@
-"""In which calls an evaluation goes through the UNet; the result is the same for every number of videos a call.
+"""The UNet calls of an evaluation; the result is the same for every number of videos a call.
 
 An evaluation has up to four branches: two directions, each with conditioning (positive) and without (negative). Each
 branch is one video through the UNet. By `videos_per_call`:

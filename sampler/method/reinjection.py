@@ -87,7 +87,7 @@ def sample_with_reinjection(
     `x`: `[frames, 4, h, w]` at noise level `sigmas[0]`; `sigmas`: falling, `[steps + 1]`; `draw_noise(shape, draw)`:
     N(0, 1) of the draw-th level that is gone back, from a stream of the sampling seed by default. Up to the last
     repeated step the sampler runs the steps of one jump at a time, so multistep samplers start each run without a
-    history; `inner_sampler_function` makes those that do not lead to the last of the `sigmas`.
+    history; `inner_sampler_function` makes the runs that stop before the last of the `sigmas`.
     """
     extra_args = dict(extra_args or {})
     seed = extra_args.get("seed") or 0
