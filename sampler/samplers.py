@@ -52,6 +52,8 @@ class ReinjectionSampler(comfy.samplers.KSAMPLER):
         """As the host's; a remark where no jump fits into the steps that are to be repeated."""
         steps, reinjection = len(sigmas) - 1, self._reinjection
         early = reinjection.early_steps(steps)
+        if reinjection.times and early:
+            _check_falling(sigmas)
         if reinjection.times and early and not reinjection.jumps(steps):
             remark(
                 f"Noise re-injection: a jump back over jump_length, {reinjection.jump_length}, does not fit into "
@@ -79,7 +81,9 @@ class AlternatingSampler(comfy.samplers.KSAMPLER):
         if not (isinstance(sampler, comfy.samplers.KSAMPLER) and is_euler) or sampler.extra_options:
             found = getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")
             options = getattr(sampler, "extra_options", None)
-            if options:
+            if isinstance(sampler, ReinjectionSampler):
+                found = "a Noise Re-injection Sampler"
+            elif options:
                 found += f" with {', '.join(map(str, options))}"
             raise ValueError(
                 f"sampler: expected euler, found {found}: the alternating strategies make their own steps, "
@@ -91,9 +95,23 @@ class AlternatingSampler(comfy.samplers.KSAMPLER):
             sample_alternating, {"keyframes": keyframes, "distillation": distillation}, sampler.inpaint_options
         )
 
+    def sample(self, model_wrap, sigmas: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """As the host's. Raises ValueError for noise levels that rise."""
+        _check_falling(sigmas)
+        return super().sample(model_wrap, sigmas, *args, **kwargs)
+
     def sampler_steps(self, steps: int) -> int:
         """How many half-steps run in all."""
         return alternating_half_steps(steps, self._distillation)
+
+
+def _check_falling(sigmas: torch.Tensor) -> None:
+    """New noise takes a step back to the level that it came from, which is only possible from a lower one."""
+    if (sigmas[1:] > sigmas[:-1]).any():
+        raise ValueError(
+            "sigmas: expected noise levels that fall, as alternating strategies and re-injections need them, found "
+            "some that rise. Remove FlipSigmas, or sample these without re-injections and with another strategy."
+        )
 
 
 def making_single_steps(sampler_function: SamplerFunction) -> SamplerFunction:

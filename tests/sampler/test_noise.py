@@ -252,3 +252,22 @@ def test_alternating_sampling_does_not_drop_options_of_its_sampler(zeros, encode
         SamplerCustomAdvanced.execute(
             noise, guider, comfy.samplers.ksampler("euler", {"s_churn": 1.0}), SIGMAS, encoded[2]
         )
+
+
+@pytest.mark.parametrize("strategy", ["dual-direction", "alternating"])
+def test_noise_levels_that_rise_are_named_where_noise_is_added_back(zeros, encoded, strategy):
+    (guider,) = InbetweenDualDirectionGuider.execute(
+        zeros[0], *encoded[:2], strategy=strategy, temporal_attention="rotated", videos_per_call="2"
+    ).args
+    euler, rising = comfy.samplers.sampler_object("euler"), SIGMAS[:-1].flip(0)
+    (again,) = InbetweenReinjectionSampler.execute(euler, 1, 1.0).args
+    noise = RandomNoise.execute(0).args[0]
+    if strategy == "alternating":
+        with pytest.raises(ValueError, match="^sampler: expected euler, found a Noise Re-injection Sampler: "):
+            SamplerCustomAdvanced.execute(noise, guider, again, SIGMAS, encoded[2])
+    else:
+        unsampled = SamplerCustomAdvanced.execute(noise, guider, euler, rising, encoded[2]).args[0]["samples"]
+        assert unsampled.isfinite().all()
+    with pytest.raises(ValueError, match="^sigmas: expected noise levels that fall"):
+        sampler = euler if strategy == "alternating" else again
+        SamplerCustomAdvanced.execute(noise, guider, sampler, rising, encoded[2])
