@@ -23,6 +23,9 @@ _ALTERNATING = {"scheduler": "align_your_steps", "steps": 7}
 
 
 def _steps(fixed: dict) -> dict:
+    if fixed.get("motion_prior_distillation"):
+        # The paper's tenth of 7 steps is none; the release's share is one.
+        return {**_ALTERNATING, "distilled_share": 0.2}
     if fixed.get("alternating"):
         return _ALTERNATING
     return {**_FAST, "reinjections": 0, **({"steps": 14} if fixed.get("endpoint_correction") else {})}
