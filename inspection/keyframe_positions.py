@@ -1,12 +1,14 @@
 """Where the keyframes stand in a video, as a user writes it."""
 
 from ..common.errors import quoted
+from ..common.remarks import remark
 
 
 def frame_positions(text: str, frames: int, name: str) -> list[int]:
     """`"0, 24, -1"` → rising positions 0…frames − 1 without repetitions; −1 is the last frame; empty text: none.
 
-    Raises ValueError, naming the input, for anything else or a position that the clip does not have.
+    A position outside the clip becomes the clip's end on that side, with a remark. Raises ValueError, naming the input,
+    for anything else.
     """
     try:
         positions = [int(part) for part in text.split(",") if part.strip()]
@@ -15,10 +17,11 @@ def frame_positions(text: str, frames: int, name: str) -> list[int]:
             f"{name}: expected positions of frames, such as 0, 24, -1, found {quoted(text)}. Write "
             "numbers with commas between them."
         ) from error
-    for position in positions:
-        if not -frames <= position < frames:
-            raise ValueError(
-                f"{name}: expected positions from 0 to {frames - 1}, or from -1 back to {-frames}, as the "
-                f"video has {frames} frames, found {quoted(position)}. Use positions in that range."
-            )
-    return sorted({position % frames for position in positions})
+    in_clip = [min(max(position, -frames), frames - 1) for position in positions]
+    if in_clip != positions:
+        # No error: it would come after the sampling, and the video with it would be lost.
+        remark(
+            f"{name}: {', '.join(quoted(position) for position in positions if not -frames <= position < frames)} is "
+            f"outside the video, which has frames 0 to {frames - 1}. Its end is taken instead."
+        )
+    return sorted({position % frames for position in in_clip})

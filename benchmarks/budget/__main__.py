@@ -2,8 +2,8 @@
 
 Everything runs through the pack's own nodes. Writes to DIR: budget.md (table), budget.json, budget.png (quality over
 work), contact sheets, and every video with its measures; a stopped run goes on where it was. `--candidates` adds the
-settings among which the presets were chosen. Needs requirements-benchmark.txt, which `python dev.py benchmark budget`
-installs.
+settings among which the presets were chosen. Differences are from `paper` or, where `--methods` leaves it out, from the
+first method named there. Needs requirements-benchmark.txt, which `python dev.py benchmark budget` installs.
 
     python dev.py benchmark budget [--clips 32] [--out DIR] [--methods paper,balanced,…] [--candidates]
 """
@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> None:
 
     seeds = [f"{options.first_seed + number}" for number in range(options.clips)]
     labels = {name: METHODS[name].label for name in names}
-    result = report.result(out, labels, seeds)
+    beside = "paper" if "paper" in names else options.methods[0]
+    result = report.result(out, labels, seeds, beside)
     write_json(out / "budget.json", result)
     text = report.markdown(result)
     (out / "budget.md").write_text(text, encoding="utf-8")

@@ -11,14 +11,13 @@ JUDGED = ("cvvdp", "motion_error")
 PEERS = {"cross-fade": "cross-fade", "reconstruction": CONTROLS["reconstruction"]}
 
 
-def result(out: Path, labels: dict[str, str], clips: list[str]) -> dict:
+def result(out: Path, labels: dict[str, str], clips: list[str], beside: str = "paper") -> dict:
     """{"clips", "beside", "presets": {method: {"label", "unet_videos", "evaluations", metric: interval, "minus":
     {metric: interval}}}, "peers": …}.
 
-    `beside`: the method that the differences are from, `paper` or else the first.
+    `beside`: the method that the differences are from.
     """
     presets = summary(out, "world", labels, clips)
-    beside = "paper" if "paper" in labels else next(iter(labels))
     for name, each in presets.items():
         each.pop("per_frame")
         # 700, not 700.0: a count.

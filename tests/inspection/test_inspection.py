@@ -127,7 +127,15 @@ def test_positions(text, expected):
     assert frame_positions(text, COUNT, "keyframes") == expected
 
 
-@pytest.mark.parametrize("text", ["first", "0; 8", "1.5", "9", "-10"])
+@pytest.mark.parametrize(
+    ("text", "expected", "outside"), [("9", [8], "9"), ("0, 24, 48", [0, 8], "24, 48"), ("-10, 3", [0, 3], "-10")]
+)
+def test_positions_outside_the_video_cost_no_video(text, expected, outside, caplog):
+    assert frame_positions(text, COUNT, "keyframes") == expected
+    assert f"keyframes: {outside} is outside the video, which has frames 0 to 8." in caplog.text
+
+
+@pytest.mark.parametrize("text", ["first", "0; 8", "1.5"])
 def test_positions_that_cannot_be(text):
     with pytest.raises(ValueError, match="keyframes: expected positions"):
         frame_positions(text, COUNT, "keyframes")
