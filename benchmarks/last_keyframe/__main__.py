@@ -25,6 +25,7 @@ from ..common.options import (
 )
 from ..common.processes import share_out
 from ..common.rows import Job
+from . import report
 from .methods import METHODS, OTHERS, names_of_clips, slowing_clips
 
 
@@ -41,8 +42,8 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> None:
     """The videos, then the report. Raises OptionError, PackageMissing or WeightsError."""
-    # What it measures and draws with is known to be there now.
-    from . import report
+    # It draws with matplotlib, which is known to be there now.
+    from . import pictures
 
     names = chosen_methods(options.methods, list(METHODS))
     out, files = options.out, {"rotated": options.backward_motion}
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     write_json(out / "last_keyframe.json", result)
     text = report.markdown(result)
     (out / "last_keyframe.md").write_text(text, encoding="utf-8")
-    report.plot(out / "last_keyframe.png", result)
+    pictures.plot(out / "last_keyframe.png", result)
     print(f"\n{text}\nResults: {out}")
 
 

@@ -1,13 +1,11 @@
-"""The measured rows of the benchmark of the last keyframe alone, as a table and as a plot of the speed."""
+"""The measured rows of the benchmark of the last keyframe alone, as a table."""
 
 import math
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ..common.metrics import METRICS, mean_at
-from ..common.pictures import save_figure
 from ..common.report import cell, difference, interval, rows_of_common_clips, table
 from ..common.rows import clip_value
 
@@ -91,17 +89,3 @@ def markdown(result: dict) -> str:
         + f"\n{first}, minus the other, clip by clip; bold where the interval does not hold 0:\n\n"
         + table([MEASURES[measure] for measure in JUDGED], minus)
     )
-
-
-def plot(path: Path, result: dict) -> None:
-    """The mean speed along the heading, step by step."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axis = figure.subplots()
-    for name, each in result["methods"].items():
-        style = {"color": "black", "linestyle": ":"} if name == "truth" else {"marker": "o"}
-        axis.plot(range(1, len(each["speed"]) + 1), each["speed"], label=each["label"], **style)
-    axis.axhline(0, color="grey", linewidth=0.8)
-    axis.set(xlabel="step from frame to frame", ylabel="speed along the heading, px/frame")
-    axis.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    save_figure(figure, path)
