@@ -24,7 +24,7 @@ _ALTERNATING = {"scheduler": "align_your_steps", "steps": 7}
 
 def _steps(fixed: dict) -> dict:
     if fixed.get("motion_prior_distillation"):
-        # The paper's tenth of 7 steps is none; the release's share is one.
+        # As in its authors' release: two of the 7 steps, of which the paper's tenth would be one.
         return {**_ALTERNATING, "distilled_share": 0.2}
     if fixed.get("alternating"):
         return _ALTERNATING
