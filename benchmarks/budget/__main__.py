@@ -10,20 +10,17 @@ first method named there. Needs requirements-benchmark.txt, which `python dev.py
 
 import argparse
 import sys
-from functools import partial
 
 from ...common.atomic_write import write_json
-from ..common.clips import FIRST_SEED, world_clips
+from ..common.clips import FIRST_SEED
 from ..common.options import (
     add_methods,
     add_model_and_clips,
     benchmark_parser,
     chosen_methods,
     exit_status,
-    keep_settings,
 )
-from ..common.processes import share_out
-from ..common.rows import Job
+from ..common.rows import world_videos
 from . import report
 from .methods import CANDIDATES, COMPARED
 
@@ -48,13 +45,8 @@ def run(options: argparse.Namespace) -> None:
 
     known = METHODS if options.candidates or options.methods else COMPARED
     names = chosen_methods(options.methods, list(known))
-    out, checkpoint, files = options.out, options.checkpoint, {"rotated": options.backward_motion}
-    kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp")}
-    keep_settings(out, kept, {"checkpoint": checkpoint, "backward_motion": options.backward_motion})
-    clips = partial(world_clips, options.first_seed, options.clips, options.frames, options.size)
-    sets = [("world", clips, [*report.PEERS, *names])]
-    share_out(Job(out, checkpoint, files, METHODS, {}, sets, not options.without_cvvdp), options.workers)
-
+    out = options.out
+    world_videos(options, METHODS, [*report.PEERS, *names])
     seeds = [f"{options.first_seed + number}" for number in range(options.clips)]
     labels = {name: METHODS[name].label for name in names}
     beside = "paper" if "paper" in names else options.methods[0]

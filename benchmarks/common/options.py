@@ -60,13 +60,19 @@ def add_methods(parser: argparse.ArgumentParser, names: list[str]) -> None:
     cores = 1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, 8))
     add = parser.add_argument
     add("--methods", type=lambda text: text.split(","), help=f"some of {','.join(names)} (default: all)")
-    add("--without-cvvdp", action="store_true", help="leave ColorVideoVDP out, which takes most of the measuring")
+    add_without_cvvdp(parser)
     add(
         "--workers",
         type=int,
         default=cores,
         help="single-threaded processes, each with its share of the clips (default: one a core, 1 with a GPU)",
     )
+
+
+def add_without_cvvdp(parser: argparse.ArgumentParser) -> None:
+    """Whether the slowest measure is left out."""
+    about = "leave ColorVideoVDP out, which takes most of the measuring"
+    parser.add_argument("--without-cvvdp", action="store_true", help=about)
 
 
 def chosen_methods(chosen: list[str] | None, known: list[str], hint: str = "") -> list[str]:

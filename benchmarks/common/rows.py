@@ -6,11 +6,13 @@
 SET is `world` or `footage`.
 """
 
+import argparse
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,10 @@ from PIL import Image
 from ...common.atomic_write import atomic_write
 from ...demo.world.tracker import motion_errors, speeds, track
 from . import metrics
-from .clips import HeldOutClip, eight_bit
+from .clips import HeldOutClip, eight_bit, world_clips
 from .methods import Method, Methods
+from .options import keep_settings
+from .processes import share_out
 
 PER_FRAME = ("psnr", "ssim", "motion_error", "ghosting")
 
@@ -55,6 +59,37 @@ class Job:
                         if not _row(self.out, kind, name, clip.name).exists():
                             _make_row(self.out, kind, name, clip, methods, color_video_vdp)
                     print(f"{kind} {clip.name}: {time.perf_counter() - start:.1f} s", flush=True)
+
+
+def world_videos(
+    options: argparse.Namespace,
+    methods: dict[str, Method],
+    names: list[str],
+    clips: Callable[..., Iterator[HeldOutClip]] = world_clips,
+    settings: dict | None = None,
+    runner: type[Methods] = Methods,
+    kept: tuple[str, ...] = (),
+) -> Callable[..., Iterator[HeldOutClip]]:
+    """Makes what is missing of the videos that a command of the small world asks for; the result gives their clips.
+
+    `clips(first_seed, clips, frames, size)`: as `world_clips`; `settings`, `runner`: as for `Job`; `kept`: further
+    options by which the folder is known. Raises OptionError as `keep_settings`.
+    """
+    known = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp", *kept)}
+    keep_settings(options.out, known, {"checkpoint": options.checkpoint, "backward_motion": options.backward_motion})
+    chosen = partial(clips, options.first_seed, options.clips, options.frames, options.size)
+    job = Job(
+        options.out,
+        options.checkpoint,
+        {"rotated": options.backward_motion},
+        methods,
+        settings or {},
+        [("world", chosen, names)],
+        not options.without_cvvdp,
+        runner=runner,
+    )
+    share_out(job, options.workers)
+    return chosen
 
 
 def _make_row(

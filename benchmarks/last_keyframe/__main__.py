@@ -10,7 +10,6 @@ last_keyframe` installs.
 
 import argparse
 import sys
-from functools import partial
 
 from ...common.atomic_write import write_json
 from ...sampler.settings import PRESETS
@@ -21,10 +20,8 @@ from ..common.options import (
     benchmark_parser,
     chosen_methods,
     exit_status,
-    keep_settings,
 )
-from ..common.processes import share_out
-from ..common.rows import Job
+from ..common.rows import world_videos
 from . import report
 from .methods import METHODS, OTHERS, names_of_clips, slowing_clips
 
@@ -46,15 +43,10 @@ def run(options: argparse.Namespace) -> None:
     from . import pictures
 
     names = chosen_methods(options.methods, list(METHODS))
-    out, files = options.out, {"rotated": options.backward_motion}
-    kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "preset", "without_cvvdp")}
-    keep_settings(out, kept, {"checkpoint": options.checkpoint, "backward_motion": options.backward_motion})
+    out = options.out
     chosen = (options.first_seed, options.clips, options.frames, options.size)
     settings = {"preset": options.preset, "steps": PRESETS[options.preset]["steps"]}
-    sets = [("world", partial(slowing_clips, *chosen), [*names, *OTHERS])]
-    job = Job(out, options.checkpoint, files, METHODS, settings, sets, not options.without_cvvdp)
-    share_out(job, options.workers)
-
+    world_videos(options, METHODS, [*names, *OTHERS], slowing_clips, settings, kept=("preset",))
     labels = {**{name: METHODS[name].label for name in names}, **OTHERS}
     result = {"preset": options.preset, **report.result(out, labels, names_of_clips(*chosen))}
     write_json(out / "last_keyframe.json", result)

@@ -13,7 +13,7 @@ import sys
 from ...common.atomic_write import write_json
 from ...sampler.settings import PRESETS
 from ..common.clips import FIRST_SEED
-from ..common.options import add_model_and_clips, benchmark_parser, exit_status
+from ..common.options import add_model_and_clips, add_without_cvvdp, benchmark_parser, exit_status
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     add_model_and_clips(parser, clips=12, frames=8, first_seed=FIRST_SEED)
     add = parser.add_argument
     add("--preset", choices=list(PRESETS), default="fast", help="preset of the videos (default: fast)")
-    add("--without-cvvdp", action="store_true", help="leave ColorVideoVDP out, which takes most of the measuring")
+    add_without_cvvdp(parser)
     return exit_status("match_keyframes", run, parser.parse_args())
 
 

@@ -10,11 +10,10 @@ measures; a stopped run goes on where it was. Needs requirements-benchmark.txt, 
 
 import argparse
 import sys
-from functools import partial
 
 from ...common.atomic_write import write_json
 from ...weights.files import read_metadata
-from ..common.clips import FIRST_SEQUENCE_SEED, world_clips
+from ..common.clips import FIRST_SEQUENCE_SEED
 from ..common.options import (
     OptionError,
     add_methods,
@@ -22,10 +21,8 @@ from ..common.options import (
     benchmark_parser,
     chosen_methods,
     exit_status,
-    keep_settings,
 )
-from ..common.processes import share_out
-from ..common.rows import Job
+from ..common.rows import world_videos
 from . import report
 from .methods import CANDIDATES, COMPARED, Ways
 
@@ -51,16 +48,11 @@ def run(options: argparse.Namespace) -> None:
     if options.frames < 5 or options.frames % 2 == 0:
         raise OptionError("--frames: expected an odd number, 5 or more, since the keyframe is in the middle.")
     names = chosen_methods(options.methods, list(METHODS if options.candidates or options.methods else COMPARED))
-    out, checkpoint, files = options.out, options.checkpoint, {"rotated": options.backward_motion}
-    kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp")}
-    keep_settings(out, kept, {"checkpoint": checkpoint, "backward_motion": options.backward_motion})
-    clips = partial(world_clips, options.first_seed, options.clips, options.frames, options.size)
-    sets = [("world", clips, ["reconstruction", *names])]
-    share_out(Job(out, checkpoint, files, METHODS, {}, sets, not options.without_cvvdp, runner=Ways), options.workers)
-
+    out = options.out
+    clips = world_videos(options, METHODS, ["reconstruction", *names], runner=Ways)
     labels = {name: METHODS[name].label for name in names}
     result = report.result(out, labels, list(clips()))
-    result |= {"frames": options.frames, "trained": read_metadata(checkpoint).get("trained", "no")}
+    result |= {"frames": options.frames, "trained": read_metadata(options.checkpoint).get("trained", "no")}
     write_json(out / "middle_keyframes.json", result)
     text = report.markdown(result)
     (out / "middle_keyframes.md").write_text(text, encoding="utf-8")

@@ -9,11 +9,10 @@ where it was. Needs requirements-benchmark.txt, which `python dev.py benchmark s
 
 import argparse
 import sys
-from functools import partial
 
 from ...common.atomic_write import write_json
 from ...weights.files import read_metadata
-from ..common.clips import FIRST_SEQUENCE_SEED, world_clips
+from ..common.clips import FIRST_SEQUENCE_SEED
 from ..common.options import (
     OptionError,
     add_methods,
@@ -21,10 +20,8 @@ from ..common.options import (
     benchmark_parser,
     chosen_methods,
     exit_status,
-    keep_settings,
 )
-from ..common.processes import share_out
-from ..common.rows import Job
+from ..common.rows import world_videos
 from . import segments
 from .ways import PRESET, WAYS, Ways
 
@@ -49,16 +46,11 @@ def run(options: argparse.Namespace) -> None:
         raise OptionError("--frames: expected an odd number, 9 or more, since the clip is cut in the middle.")
     names = chosen_methods(options.methods, list(WAYS))
     names = [PLAIN, *(name for name in names if name != PLAIN)]
-    out, checkpoint, files = options.out, options.checkpoint, {"rotated": options.backward_motion}
-    kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp")}
-    keep_settings(out, kept, {"checkpoint": checkpoint, "backward_motion": options.backward_motion})
-    clips = partial(world_clips, options.first_seed, options.clips, options.frames, options.size)
-    sets = [("world", clips, ["reconstruction", *names])]
-    share_out(Job(out, checkpoint, files, WAYS, {}, sets, not options.without_cvvdp, runner=Ways), options.workers)
-
+    out = options.out
+    clips = world_videos(options, WAYS, ["reconstruction", *names], runner=Ways)
     labels, made = {name: WAYS[name].label for name in names}, list(clips())
     result = segments.result(out, labels, PLAIN, made)
-    result |= {"preset": PRESET, "trained": read_metadata(checkpoint).get("trained", "no")}
+    result |= {"preset": PRESET, "trained": read_metadata(options.checkpoint).get("trained", "no")}
     write_json(out / "sequence.json", result)
     text = segments.markdown(result)
     (out / "sequence.md").write_text(text, encoding="utf-8")
