@@ -17,11 +17,11 @@ def frame_positions(text: str, frames: int, name: str) -> list[int]:
             f"{name}: expected positions of frames, such as 0, 24, -1, found {quoted(text)}. Write "
             "numbers with commas between them."
         ) from error
-    in_clip = [min(max(position, -frames), frames - 1) for position in positions]
-    if in_clip != positions:
+    outside = [position for position in positions if not -frames <= position < frames]
+    if outside:
         # No error: it would come after the sampling, and the video with it would be lost.
         remark(
-            f"{name}: {', '.join(quoted(position) for position in positions if not -frames <= position < frames)} is "
-            f"outside the video, which has frames 0 to {frames - 1}. Its end is taken instead."
+            f"{name}: {', '.join(map(quoted, outside))} is outside the video, which has frames 0 to {frames - 1}. Its "
+            "end is taken instead."
         )
-    return sorted({position % frames for position in in_clip})
+    return sorted({min(max(position, -frames), frames - 1) % frames for position in positions})
