@@ -58,7 +58,8 @@ class Methods:
     """All methods on one model, as a context: {name: Method}, beside PEERS and CONTROLS.
 
     `backward_motion`: {name of a method's weights: file}; `settings`: inputs of Dual-Direction Settings that all
-    methods share; `rife_enlarge`: how many times larger RIFE sees the pictures.
+    methods share, with four videos a call where they say nothing else; `rife_enlarge`: how many times larger RIFE sees
+    the pictures.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Methods:
     def _dual_direction(self, name: str, encoded, seed: int) -> tuple[dict, int]:
         """The latents, and how many UNet evaluations they took."""
         method = self.methods[name]
-        settings = chosen_settings(videos_per_call="4", **{**self.settings, **method.inputs})
+        settings = chosen_settings(**{"videos_per_call": "4", **self.settings, **method.inputs})
         (result,) = InbetweenDualDirectionKSampler.execute(
             self.model(method.weights, method.strength), *encoded, seed, DEFAULT_PRESET, 1.0, settings
         ).args

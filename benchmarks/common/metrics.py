@@ -67,19 +67,23 @@ def keyframe_error(frames: torch.Tensor, truth: torch.Tensor) -> float:
 class ColorVideoVDP:
     """ColorVideoVDP (Mantiuk et al. 2024, arXiv 2401.11485) in JOD: 10 is no visible difference, less is worse."""
 
-    def __init__(self):
+    def __init__(self, enlarge: int = CVVDP_ENLARGE, device: str = "cpu"):
         import pycvvdp
 
-        self.metric = pycvvdp.cvvdp(display_name=CVVDP_DISPLAY, quiet=True, device=torch.device("cpu"))
+        self.metric = pycvvdp.cvvdp(display_name=CVVDP_DISPLAY, quiet=True, device=torch.device(device))
+        self.enlarge = enlarge
 
     @torch.no_grad()
-    def __call__(self, frames: torch.Tensor, truth: torch.Tensor) -> float:
-        videos = [_as_shown(video) for video in (frames, truth)]
-        return float(self.metric.predict(*videos, dim_order="FCHW", frames_per_second=CVVDP_FRAME_RATE)[0])
+    def __call__(self, frames: torch.Tensor, truth: torch.Tensor, rate: float = CVVDP_FRAME_RATE) -> float:
+        """`rate`: frames a second at which they are seen."""
+        videos = [_as_shown(video, self.enlarge) for video in (frames, truth)]
+        return float(self.metric.predict(*videos, dim_order="FCHW", frames_per_second=rate)[0])
 
 
-def _as_shown(video: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(video, scale_factor=CVVDP_ENLARGE, mode="bicubic", align_corners=False).clamp(0, 1)
+def _as_shown(video: torch.Tensor, enlarge: int) -> torch.Tensor:
+    if enlarge == 1:
+        return video
+    return F.interpolate(video, scale_factor=enlarge, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def ghosting(frames: torch.Tensor, clip: Clip) -> np.ndarray:

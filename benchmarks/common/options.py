@@ -38,9 +38,20 @@ def exit_status(name: str, run: Callable[[argparse.Namespace], None], options: a
         check_installed("matplotlib", *() if options.without_cvvdp else ("pycvvdp",))
         run(options)
     except (OptionError, PackageMissing, WeightsError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {_with_option(str(error))}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{name}: stopped; the same command goes on.", file=sys.stderr)
+        return 130
     return 0
+
+
+def _with_option(message: str) -> str:
+    """The nodes name their input: here it is an option."""
+    for node_input, option in (("model_name: ", "--checkpoint: "), ("backward_motion: ", "--backward-motion: ")):
+        if message.startswith(node_input):
+            return option + message.removeprefix(node_input)
+    return message
 
 
 def add_model_and_clips(parser: argparse.ArgumentParser, clips: int, frames: int, first_seed: int) -> None:

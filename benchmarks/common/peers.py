@@ -26,7 +26,7 @@ class RIFE:
 
     This network finds the picture halfway between two others; other times are reached by bisection, as its released
     command does. `enlarge`: how many times larger the pictures are when it sees them, bicubic; it was trained on
-    256x448 crops.
+    256x448 crops. It runs on a CUDA device where there is one, as the package has it.
     """
 
     def __init__(self, enlarge: int = 1):
@@ -37,19 +37,29 @@ class RIFE:
         self.network = IFNet().eval()
         tensors = torch.load(weights, map_location="cpu", weights_only=True)
         self.network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in tensors.items()})
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network.to(self.device)
 
     def __call__(self, first: torch.Tensor, last: torch.Tensor, frames: int) -> torch.Tensor:
         """The video from `first` to `last`, each `[3, h, w]` in 0…1; `[frames, 3, h, w]`."""
         ends = [self._enlarged(picture) for picture in (first, last)]
+        # Bisections to several times begin with the same pictures.
+        known: dict[float, torch.Tensor] = {}
         between = [
-            self._reduced(self._at(*ends, frame / (frames - 1)), first.shape[-2:]) for frame in range(1, frames - 1)
+            self._reduced(self._at(*ends, frame / (frames - 1), known), first.shape[-2:])
+            for frame in range(1, frames - 1)
         ]
         return torch.stack([first, *between, last])
 
-    def _at(self, first: torch.Tensor, last: torch.Tensor, time: float) -> torch.Tensor:
+    def _at(
+        self, first: torch.Tensor, last: torch.Tensor, time: float, known: dict[float, torch.Tensor]
+    ) -> torch.Tensor:
         start, end = 0.0, 1.0
         for _ in range(_RIFE_HALVINGS):
-            middle, halfway = (start + end) / 2, self._halfway(first, last)
+            middle = (start + end) / 2
+            if middle not in known:
+                known[middle] = self._halfway(first, last)
+            halfway = known[middle]
             if abs(middle - time) <= _RIFE_TIME_TOLERANCE:
                 break
             if time > middle:
@@ -62,8 +72,8 @@ class RIFE:
     def _halfway(self, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         height, width = first.shape[-2:]
         padding = (0, -width % _RIFE_SIDE, 0, -height % _RIFE_SIDE)
-        pair = torch.cat([F.pad(picture[None], padding) for picture in (first, last)], dim=1)
-        return self.network(pair)[2][-1][0, :, :height, :width]
+        pair = torch.cat([F.pad(picture[None], padding) for picture in (first, last)], dim=1).to(self.device)
+        return self.network(pair)[2][-1][0, :, :height, :width].to(first.device)
 
     def _enlarged(self, picture: torch.Tensor) -> torch.Tensor:
         if self.enlarge == 1:

@@ -25,9 +25,10 @@ from . import metrics
 from .clips import HeldOutClip, eight_bit, world_clips
 from .methods import Method, Methods
 from .options import keep_settings
+from .peak_memory import forget_peak, peak_bytes
 from .processes import share_out
 
-PER_FRAME = ("psnr", "ssim", "motion_error", "ghosting")
+PER_FRAME = ("psnr", "ssim", "lpips", "motion_error", "ghosting")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Job:
                 for clip in clips(share=share):
                     start = time.perf_counter()
                     for name in names:
-                        if not _row(self.out, kind, name, clip.name).exists():
-                            _make_row(self.out, kind, name, clip, methods, color_video_vdp)
+                        if not row_path(self.out, kind, name, clip.name).exists():
+                            measured = partial(measure, clip=clip, color_video_vdp=color_video_vdp)
+                            make_row(self.out, kind, name, clip, methods, measured)
                     print(f"{kind} {clip.name}: {time.perf_counter() - start:.1f} s", flush=True)
 
 
@@ -92,16 +94,32 @@ def world_videos(
     return chosen
 
 
-def _make_row(
-    out: Path, kind: str, name: str, clip: HeldOutClip, methods: Methods, vdp: metrics.ColorVideoVDP | None
-) -> None:
+def make_row(
+    out: Path, kind: str, name: str, clip: HeldOutClip, methods: Methods, measured: Callable[[torch.Tensor], dict]
+) -> dict:
+    """Makes a method's video of a clip, keeps it, and writes and returns its row.
+
+    The row holds what `measured(frames)` says of it, and the work: seconds, and bytes of memory at the peak.
+    """
+    forget_peak()
     start = time.perf_counter()
     video = methods.run(name, clip)
-    seconds = time.perf_counter() - start
+    work = {
+        "evaluations": video.evaluations,
+        "unet_videos": video.unet_videos,
+        "seconds": round(time.perf_counter() - start, 3),
+        "peak_bytes": peak_bytes(),
+    }
     _write_strip(strip(out, kind, name, clip.name), video.frames)
-    work = {"evaluations": video.evaluations, "unet_videos": video.unet_videos, "seconds": round(seconds, 3)}
-    with atomic_write(_row(out, kind, name, clip.name)) as temporary:
-        temporary.write_text(json.dumps({**measure(eight_bit(video.frames), clip, vdp), **work}), encoding="utf-8")
+    row = {**measured(eight_bit(video.frames)), **work}
+    write_row(row_path(out, kind, name, clip.name), row)
+    return row
+
+
+def write_row(path: Path, row: dict) -> None:
+    """The row whole, or none."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(row), encoding="utf-8")
 
 
 def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.ColorVideoVDP | None) -> dict:
@@ -121,6 +139,11 @@ def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.Co
     return {name: _finite(value) for name, value in values.items()}
 
 
+def row_of(values: dict[str, np.ndarray | float]) -> dict:
+    """Measures as a row holds them."""
+    return {name: _finite(value) for name, value in values.items()}
+
+
 def _finite(value: np.ndarray | float) -> list | float | None:
     """JSON has no NaN."""
     if isinstance(value, np.ndarray):
@@ -128,7 +151,8 @@ def _finite(value: np.ndarray | float) -> list | float | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def _row(out: Path, kind: str, name: str, clip: str) -> Path:
+def row_path(out: Path, kind: str, name: str, clip: str) -> Path:
+    """Where a video's measures are."""
     return out / "rows" / kind / name / f"{clip}.json"
 
 
@@ -137,15 +161,15 @@ def strip(out: Path, kind: str, name: str, clip: str) -> Path:
     return out / "frames" / kind / name / f"{clip}.png"
 
 
-def read_frames(out: Path, kind: str, name: str, clip: str) -> torch.Tensor:
-    """A video of square frames from its strip: `[frames, 3, h, w]` in 0…1."""
+def read_frames(out: Path, kind: str, name: str, clip: str, frames: int | None = None) -> torch.Tensor:
+    """A video from its strip: `[frames, 3, h, w]` in 0…1. `frames`: how many it has, where they are not square."""
     pixels = torch.from_numpy(np.array(Image.open(strip(out, kind, name, clip)))).movedim(-1, 0).float() / 255
-    return torch.stack(pixels.split(pixels.shape[1], dim=-1))
+    return torch.stack(pixels.split(pixels.shape[2] // frames if frames else pixels.shape[1], dim=-1))
 
 
 def read_rows(out: Path, kind: str, name: str, clips: list[str]) -> list[dict]:
     """The measures of a method on the clips that are there, in the order of `clips`; None has become NaN."""
-    files = [_row(out, kind, name, clip) for clip in clips]
+    files = [row_path(out, kind, name, clip) for clip in clips]
     return [_with_nan(json.loads(file.read_text(encoding="utf-8"))) for file in files if file.exists()]
 
 

@@ -5,6 +5,13 @@ quality.json, plots over the frames, contact sheets, moving pictures, and every 
 goes on where it was. Needs requirements-benchmark.txt, which `python dev.py benchmark quality` installs.
 
     python dev.py benchmark quality [--clips 64] [--out DIR] [--methods ours,cross-fade,…]
+
+With --footage the clips are cut from your own videos instead, with the keyframes at their ends, and every preset and
+strategy makes them anew: evidence for your model and your pictures. After two clips there is a table; docs/footage.md
+says more.
+
+    python dev.py benchmark quality --checkpoint svd_xt.safetensors --backward-motion FILE --footage FOLDER \\
+        [--width 1024] [--height 576] [--frames 25] [--clips 16] [--stride N | --seconds S] [--methods balanced,rife,…]
 """
 
 import argparse
@@ -13,10 +20,12 @@ from functools import partial
 from pathlib import Path
 
 from ...common.atomic_write import write_json
+from ...tools.paths import BENCHMARK_OUTPUT
 from ...weights.files import read_metadata
 from ..common.clips import FIRST_SEED, footage_clips, footage_names, world_clips
 from ..common.methods import CONTROLS
 from ..common.options import (
+    OptionError,
     add_methods,
     add_model_and_clips,
     benchmark_parser,
@@ -27,6 +36,8 @@ from ..common.options import (
 from ..common.packages import package_file
 from ..common.processes import share_out
 from ..common.rows import Job
+from ..footage import methods as footage_methods
+from ..footage.networks import NEEDED
 from . import methods, report
 
 FUSIONS_OF_OURS = {
@@ -35,10 +46,29 @@ FUSIONS_OF_OURS = {
     "own, weighted": "ours-own-maps",
     "own, average": "ours-own-maps-average",
 }
+WORLD = {"size", "first_seed", "footage_clips", "own_maps", "trainings", "training_clips", "training_log", "steps"} | {
+    *("guidance", "reinjections", "sheets", "workers")
+}
+FOOTAGE = {"width": 1024, "height": 576, "stride": 1, "seconds": None, "lpips": None, "fid": None, "fvd": None}
+"""Options of the small world alone, and of the user's own videos alone with what they are without being given."""
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises OptionError for what does not go together."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    own, defaults = options.footage is not None, vars(parser.parse_args([]))
+    unfit = [name for name in (WORLD if own else FOOTAGE) if getattr(options, name) != defaults[name]]
+    if unfit:
+        whose = "belongs to the small world: leave it out with --footage" if own else "needs --footage FOLDER"
+        raise OptionError(f"--{min(unfit).replace('_', '-')} {whose}.")
+    if not own:
+        return options
+    parser.set_defaults(frames=25, clips=16, out=BENCHMARK_OUTPUT / "quality_footage", **FOOTAGE)
+    return parser.parse_args(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = benchmark_parser("quality", __doc__)
     add_model_and_clips(parser, clips=64, frames=8, first_seed=FIRST_SEED)
     add_methods(parser, list(methods.LABELS))
@@ -61,13 +91,45 @@ def parse() -> argparse.Namespace:
     add("--reinjections", type=int, default=2, help="re-injections on the first half of the steps (default: 2)")
     add("--rife-enlarge", type=int, default=1, metavar="N", help="RIFE sees the pictures N times larger (default: 1)")
     add("--sheets", type=int, default=8, help="contact sheets of each kind (default: 8)")
-    return parser.parse_args()
+    _add_footage(parser)
+    return parser
+
+
+def _add_footage(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "your own videos",
+        "With --footage, --clips is 16 and --frames 25 where they are not given, and --methods names some of "
+        f"{', '.join(footage_methods.LABELS)} (default: {', '.join(footage_methods.COMPARED)}). The options of the "
+        "small world (size, seeds, trainings, steps, guidance, re-injections) do not count there: presets and "
+        "strategies have their own. One process does the work.",
+    )
+    add = group.add_argument
+    add("--footage", type=Path, metavar="FOLDER", help="videos of any format and length, or folders of pictures")
+    add("--width", type=int, help="of the clips, in pixels, a multiple of 8 (default: 1024)")
+    add("--height", type=int, help="(default: 576)")
+    add("--stride", type=int, metavar="N", help="every N-th frame of a video is used (default: 1)")
+    add("--seconds", type=float, metavar="S", help="instead: how long a clip is, whatever its video's frame rate")
+    for name, needed in NEEDED.items():
+        add(f"--{name}", type=Path, metavar="FILE", help=f"for {needed.metric}: {needed.file}; from {needed.source}")
+    parser.set_defaults(**FOOTAGE)
 
 
 def main() -> int:
     """Exit status: 0 done, 1 an option or a package that stops the run."""
-    options = parse()
-    return exit_status("quality", run, options)
+    try:
+        options = parse()
+    except OptionError as error:
+        print(f"quality: {error}", file=sys.stderr)
+        return 1
+    return exit_status("quality", footage_run if options.footage else run, options)
+
+
+def footage_run(options: argparse.Namespace) -> None:
+    """The same on the user's own videos. Raises OptionError, PackageMissing or WeightsError."""
+    # It measures with ColorVideoVDP and draws with matplotlib, which are known to be there now.
+    from ..footage.run import run as run_on_footage
+
+    run_on_footage(options)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -95,8 +95,18 @@ def host_unet() -> torch.nn.Module:
     return UNetModel(**config, dtype=DTYPE, device="meta", operations=comfy.ops.disable_weight_init).to("meta")
 
 
-def ours(unet: torch.nn.Module, calls: list[list[str]]) -> None:
-    """One guidance half in both directions; with one video a call the maps live from call to call."""
+def ours(
+    unet: torch.nn.Module,
+    calls: list[list[str]],
+    frames: int = FRAMES,
+    height: int = LATENT_HEIGHT,
+    width: int = LATENT_WIDTH,
+    context: int = 1024,
+) -> None:
+    """One guidance half in both directions; with one video a call the maps live from call to call.
+
+    `height`, `width`: of the latents; `context`: channels of the image embedding.
+    """
     maps: dict = {}
     network = torch.nn.ModuleDict({"diffusion_model": unet})
     patcher = comfy.model_patcher.ModelPatcher(network, torch.device("meta"), torch.device("meta"))
@@ -104,14 +114,15 @@ def ours(unet: torch.nn.Module, calls: list[list[str]]) -> None:
         for directions in calls:
             call, videos = (
                 UNetCall([VideoInBatch(each, 0) for each in directions], "rotated", maps),
-                len(directions) * FRAMES,
+                len(directions) * frames,
             )
+            dtype = unet.dtype
             unet(
-                torch.empty(videos, 8, LATENT_HEIGHT, LATENT_WIDTH, dtype=DTYPE),
+                torch.empty(videos, 8, height, width, dtype=dtype),
                 torch.empty(videos),
-                context=torch.empty(videos, 1, 1024, dtype=DTYPE),
-                y=torch.empty(videos, 768, dtype=DTYPE),
-                num_video_frames=FRAMES,
+                context=torch.empty(videos, 1, context, dtype=dtype),
+                y=torch.empty(videos, 768, dtype=dtype),
+                num_video_frames=frames,
                 transformer_options={UNET_CALL: call},
             )
 

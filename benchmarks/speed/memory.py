@@ -7,18 +7,15 @@ it the same is counted tensor by tensor, which leaves out what kernels take for 
 
 import ctypes
 import gc
-import resource
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from ...common.live_bytes import LiveBytes
+from ..common.peak_memory import forget_peak, peak_bytes, resident_bytes
 from ..common.processes import in_own_process
 from .contestants import CONTESTANTS, middle_size_unet
-
-_STATUS, _FORGET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measured_memory(frames: int, size: int) -> dict:
@@ -63,32 +60,3 @@ def give_back_memory() -> None:
     gc.collect()
     if sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
-
-
-def resident_bytes() -> int:
-    """The resident memory of this process now; where the system does not tell, its peak so far."""
-    if torch.cuda.is_available():
-        return torch.cuda.memory_allocated()
-    return _status("VmRSS") if _STATUS.exists() else peak_bytes()
-
-
-def peak_bytes() -> int:
-    """The largest resident memory since the peak was forgotten, on Linux; elsewhere since the start."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    if _STATUS.exists():
-        return _status("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def forget_peak() -> None:
-    """Lets the peak begin anew, on Linux. Elsewhere it holds what loading took, too."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif _FORGET_PEAK.exists():
-        _FORGET_PEAK.write_text("5")
-
-
-def _status(key: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
