@@ -73,8 +73,12 @@ class Methods:
         comfy.utils.set_progress_bar_enabled(False)
         self.settings, self.methods = settings, methods
         self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
-        self.files = _show_to_host(checkpoint, backward_motion, Path(self._folder.name))
-        self.base, self.clip_vision, self.vae = InbetweenLoadSVD.execute(self.files["checkpoint"]).args
+        try:
+            self.files = _show_to_host(checkpoint, backward_motion, Path(self._folder.name))
+            self.base, self.clip_vision, self.vae = InbetweenLoadSVD.execute(self.files["checkpoint"]).args
+        except BaseException:
+            self._folder.cleanup()
+            raise
         self._count_videos()
         self._models, self._encoded, self._rife = {}, (None, None, None), None
         self._rife_enlarge = rife_enlarge

@@ -5,12 +5,12 @@ ships it: take it from where its authors put it.
 """
 
 import math
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -60,10 +60,10 @@ class LPIPS:
     """
 
     def __init__(self, file: Path, device: torch.device):
+        weights = _tensors("lpips", file)
         check_installed("lpips")
         import lpips
 
-        weights = _tensors("lpips", file)
         first = weights.get("features.0.weight", torch.empty(0)).shape
         kinds = {(64, 3, 11, 11): "alex", (64, 3, 3, 3): "vgg"}
         if tuple(first) not in kinds:
@@ -93,29 +93,26 @@ class LPIPS:
 
 
 class Inception:
-    """The features of pictures that FID compares, by `torch-fidelity`. Raises OptionError, PackageMissing."""
+    """The features of pictures that FID compares, by the package `pytorch-fid`. Raises OptionError, PackageMissing."""
 
     def __init__(self, file: Path, device: torch.device):
-        check_installed("torch_fidelity")
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
         weights = _tensors("fid", file)
-        with tempfile.TemporaryDirectory() as folder:
-            # The package would read any pickle: it gets a file that holds the tensors alone.
-            plain = Path(folder) / "inception.pth"
-            torch.save(weights, plain)
-            try:
-                self.network = FeatureExtractorInceptionV3("inception-v3", ["2048"], str(plain))
-            except RuntimeError as error:
-                raise _unfit("fid", file, "weights of another network") from error
+        check_installed("pytorch_fid")
+        from pytorch_fid import inception
+
+        try:
+            # The package would download them.
+            with patch.object(inception, "load_state_dict_from_url", lambda *_, **__: weights):
+                self.network = inception.InceptionV3().eval()
+        except RuntimeError as error:
+            raise _unfit("fid", file, "weights of another network") from error
         self.network.to(device)
         self.device = device
 
     @torch.no_grad()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """`[frames, 2048]` of `[frames, 3, h, w]` in 0…1."""
-        pictures = (frames * 255).round().to(torch.uint8)
-        return torch.cat([self.network(batch.to(self.device))[0].cpu() for batch in pictures.split(_BATCH)])
+        return torch.cat([self.network(batch.to(self.device))[0].flatten(1).cpu() for batch in frames.split(_BATCH)])
 
 
 class I3D:

@@ -153,21 +153,16 @@ def plot_over_seconds(path: Path, methods: dict[str, dict]) -> None:
 
     has_vdp = any("cvvdp" in each for each in methods.values())
     metric, title = ("cvvdp", "ColorVideoVDP, JOD") if has_vdp else ("psnr", "PSNR, dB")
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axis = figure.subplots()
-    for each in methods.values():
+    for number, each in enumerate(methods.values()):
         value = each.get(metric)
         if value is None or value["mean"] is None:
             continue
         bars = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
-        axis.errorbar([max(each["seconds"], 0.01)], [value["mean"]], yerr=bars, marker="o", capsize=3)
-        axis.annotate(
-            each["label"],
-            (max(each["seconds"], 0.01), value["mean"]),
-            (5, 3),
-            fontsize="small",
-            textcoords="offset points",
-        )
+        seconds, marker = max(each["seconds"], 0.01), "os"[number // 10 % 2]
+        axis.errorbar([seconds], [value["mean"]], bars, marker=marker, capsize=3, linestyle="", label=each["label"])
     axis.set(xlabel="seconds a clip", ylabel=title, xscale="log")
     axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
     save_figure(figure, path)

@@ -98,8 +98,8 @@ def markdown(result: dict, selection: Selection, missing: list[str]) -> str:
         (
             f"{settings['frames']} frames at {settings['width']}×{settings['height']}, {len(clips)} clips of "
             f"{len(used)} videos of the user's, at {', '.join(f'{rate:g}' for rate in rates[:6])} frames a second. "
-            "Means and 95 % intervals over the clips; seconds and peak memory of making a video, on "
-            f"{result['device']}.\n"
+            f"The model is {result['checkpoint']}. Means and 95 % intervals over the clips; seconds and peak memory of "
+            f"making a video, on {result['device']}.\n"
         ),
         f"### {result['clips_done']} of {len(clips)} clips\n",
         _methods_table({**result["methods"], **result["controls"]}),

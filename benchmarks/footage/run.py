@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,8 +187,10 @@ class _Work:
             measured = functools.partial(self.measures, clip=held, rate=clip.rate)
             row = self._made(name, held, measured)
         else:
-            (row,) = read_rows(self.out, report.KIND, name, [clip.name])
-            write_row(path, self.measures.lacking(row, self._frames(name, clip), held))
+            row = json.loads(path.read_text(encoding="utf-8"))
+            lacking = self.measures.lacking(row, self._frames(name, clip), held)
+            if lacking:
+                write_row(path, {**row, **lacking})
         self._keep_features(name, clip)
         if made and name not in CONTROLS:
             self.time_left.add(name, time.perf_counter() - start)
@@ -219,7 +222,7 @@ class _Work:
             save_file({key: value.contiguous() for key, value in features.items()}, temporary)
 
     def _say(self, name: str, number: int, clip: FootageClip, row: dict) -> None:
-        left = sum(
+        seconds = sum(
             self.time_left.of(each)
             for other in self.selection.clips
             for each in self.names
@@ -227,7 +230,7 @@ class _Work:
         )
         print(
             f"{number}/{len(self.selection.clips)} {clip.name} {name}: {row['seconds']:.1f} s, "
-            f"{row['peak_bytes'] / GIB:.1f} GiB; about {duration(left)} left",
+            f"{row['peak_bytes'] / GIB:.1f} GiB{f'; about {duration(seconds)} left' if seconds else ''}",
             flush=True,
         )
 
@@ -237,7 +240,7 @@ class _Work:
     def _draw(self, clip: FootageClip) -> None:
         captions = {**CONTROLS, **compared.LABELS}
         videos = {
-            captions[name]: self._frames(name, clip)
+            captions[name].replace("`", ""): self._frames(name, clip)
             for name in ("truth", *self.names)
             if strip(self.out, report.KIND, name, clip.name).exists()
         }

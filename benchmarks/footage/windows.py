@@ -72,6 +72,8 @@ def cuts(small: np.ndarray) -> np.ndarray:
     """
     difference = np.zeros(len(small))
     difference[1:] = 100 * np.abs(np.diff(small, axis=0)).mean((1, 2, 3))
+    # What was before the first frame is not known: the second one's change is that to the third.
+    difference[:1] = difference[2:3]
     change = np.abs(np.diff(difference, prepend=difference[:1]))
     return np.minimum(difference, change) >= CUT
 
