@@ -49,11 +49,11 @@ SAMPLED = {
         "alternating, with backward motion", "alternating-backward-motion", **_PAPERS_STEPS
     ),
     "motion-prior-distillation": _strategy("motion prior distillation", "motion-prior-distillation", **_PAPERS_STEPS),
-    "balanced-no-fine-tuning": Method("preset `balanced` without fine-tuning", _AS_BALANCED, strength=0.0),
+    "paper-no-fine-tuning": Method("preset `paper` without fine-tuning", {"preset": "paper"}, strength=0.0),
 }
 _ONLY_WHEN_ASKED = {
     *(*_other_fusions("paper"), "time-reversal-paper"),
-    *("alternating-backward-motion", "balanced-no-fine-tuning"),
+    *("alternating-backward-motion", "paper-no-fine-tuning"),
 }
 """They cost as much as `paper`, or answer a question that not everyone has."""
 LABELS = {

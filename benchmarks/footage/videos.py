@@ -26,7 +26,7 @@ SUFFIXES = frozenset(
 """How the names of video files end; what else lies in the folder is left alone."""
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"))
 PICTURES_RATE = 24
-"""Pictures a second of a folder of pictures, which has no times; DAVIS is filmed so."""
+"""Pictures a second of a folder of pictures, which does not say when each was taken."""
 SMALL = 64, 36
 """Width and height of the pictures in which cuts are looked for."""
 # A keyframe of the file before a place that is sought may have a later time than the file's index says.
