@@ -1,11 +1,14 @@
 """What a video of real footage is measured by, beside `common/metrics.py`; nobody knows here how things truly moved."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
+import comfy.model_management
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...common.out_of_memory import is_out_of_memory
 from ..common import metrics
 from ..common.clips import HeldOutClip
 from ..common.rows import row_of
@@ -41,9 +44,20 @@ class Measures:
 
     def __call__(self, frames: torch.Tensor, clip: HeldOutClip, rate: float) -> dict:
         """`frames` and the clip's true ones `[frames, 3, h, w]` in 0…1; `rate`: frames a second at which it is seen."""
+        try:
+            return self._measured(frames, clip, rate)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # The model is not needed meanwhile.
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        return self._measured(frames, clip, rate)
+
+    def _measured(self, frames: torch.Tensor, clip: HeldOutClip, rate: float) -> dict:
         values = {
             "psnr": metrics.psnr(frames, clip.truth),
-            "ssim": metrics.ssim(frames, clip.truth),
+            "ssim": _ssim(frames, clip.truth),
             "ghosting": ghosting(frames, clip.truth),
             "keyframe_error": metrics.keyframe_error(frames, clip.truth),
             **self.networks.lpips(frames, clip.truth),
@@ -55,6 +69,12 @@ class Measures:
     def lacking(self, row: dict, frames: torch.Tensor, clip: HeldOutClip) -> dict:
         """What a network that was not there when the row was made says of the video."""
         return {} if "lpips" in row else row_of(self.networks.lpips(frames, clip.truth))
+
+
+def _ssim(frames: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """That of each frame, several at a time: at full size it takes a second a frame."""
+    with ThreadPoolExecutor() as pool:
+        return np.concatenate(list(pool.map(metrics.ssim, frames.split(1), truth.split(1))))
 
 
 def ghosting(frames: torch.Tensor, truth: torch.Tensor) -> np.ndarray:

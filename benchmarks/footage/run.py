@@ -14,6 +14,7 @@ from ...common.atomic_write import atomic_write, write_json
 from ...common.errors import WeightsError
 from ...common.live_bytes import GIB
 from ...common.out_of_memory import is_out_of_memory
+from ...tools.processes import say
 from ..common.clips import HeldOutClip, eight_bit
 from ..common.methods import CONTROLS, PEERS, Methods
 from ..common.options import OptionError, chosen_methods, keep_settings
@@ -31,6 +32,8 @@ FEWEST_FRAMES = 3
 FIRST_ANSWER = 2
 """Clips after which there is a table."""
 _SIDE = 8
+_KEPT = ("frames", "width", "height", "stride", "seconds", "without_cvvdp", "rife_enlarge")
+"""By which the folder of the results is known, beside the files of the models."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -40,17 +43,15 @@ def run(options: argparse.Namespace) -> None:
     files = {name: getattr(options, name) for name in NEEDED}
     networks = Networks(files, options.frames)
     for sentence in networks.missing():
-        print(sentence)
+        say(sentence)
     names = _names(options.methods)
+    keep_settings(options.out, {name: getattr(options, name) for name in _KEPT}, {})
     length = ClipLength(options.frames, options.stride, options.seconds)
     selection = select(options.footage, options.clips, length, options.out / "clips.json")
     _tell(selection, options.clips)
     weights = {"rotated": options.backward_motion} if _need_weights(names) else {}
-    kept = {
-        name: getattr(options, name) for name in ("frames", "width", "height", "stride", "seconds", "without_cvvdp")
-    }
     models = {"checkpoint": options.checkpoint, **({"backward_motion": options.backward_motion} if weights else {})}
-    keep_settings(options.out, {**kept, "rife_enlarge": options.rife_enlarge}, {**models, **networks.files})
+    keep_settings(options.out, {}, {**models, **networks.files})
     check_disk(options.out, _missing_videos(options.out, names, selection), *_shape(options))
     measures = Measures(networks, not options.without_cvvdp, options.height)
     settings = {"videos_per_call": "auto"}
@@ -58,10 +59,10 @@ def run(options: argparse.Namespace) -> None:
         if weights:
             # A file of another model is told before the first clip.
             methods.model()
-        print(check_memory(methods, *_shape(options)))
+        say(check_memory(methods, *_shape(options)))
         work = _Work(options, names, selection, methods, measures)
         work.all_clips()
-    print(f"\n{work.write_report()}\nResults: {options.out}")
+    say(f"\n{work.write_report()}\nResults: {options.out}")
 
 
 def _check_size(options: argparse.Namespace) -> None:
@@ -103,13 +104,13 @@ def _missing_videos(out: Path, names: list[str], selection: Selection) -> int:
 
 def _tell(selection: Selection, asked: int) -> None:
     videos = len({clip.file for clip in selection.clips})
-    print(f"{len(selection.clips)} clips of {videos} videos.")
+    say(f"{len(selection.clips)} clips of {videos} videos.")
     if len(selection.clips) < asked:
-        print(f"--clips: {asked} are asked for; there are no more than {len(selection.clips)} of this length.")
+        say(f"--clips: {asked} are asked for; there are no more than {len(selection.clips)} of this length.")
     for file, words in sorted(selection.remarks.items()):
-        print(f"  {file}: {words}.")
+        say(f"  {file}: {words}.")
     for file, reason in sorted(selection.skipped.items()):
-        print(f"  not used: {file} {reason}.")
+        say(f"  not used: {file} {reason}.")
 
 
 @dataclass
@@ -153,7 +154,7 @@ class _Work:
             if self._one_clip(number, clip) and FIRST_ANSWER <= number < len(self.selection.clips):
                 text = self.write_report()
                 if number == FIRST_ANSWER:
-                    print(f"\nA first answer, of {number} clips:\n\n{text}", flush=True)
+                    say(f"\nA first answer, of {number} clips:\n\n{text}")
 
     def _one_clip(self, number: int, clip: FootageClip) -> bool:
         """Whether anything was made."""
@@ -228,10 +229,9 @@ class _Work:
             for each in self.names
             if not row_path(self.out, report.KIND, each, other.name).exists()
         )
-        print(
+        say(
             f"{number}/{len(self.selection.clips)} {clip.name} {name}: {row['seconds']:.1f} s, "
             f"{row['peak_bytes'] / GIB:.1f} GiB{f'; about {duration(seconds)} left' if seconds else ''}",
-            flush=True,
         )
 
     def _sheet(self, clip: FootageClip) -> Path:

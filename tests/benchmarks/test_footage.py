@@ -55,6 +55,17 @@ def test_a_clip_is_frames_of_the_video_as_they_are(folder, tmp_path):
     assert clip.rate == pytest.approx(12, rel=0.01) and truth.dtype == torch.float32
 
 
+def test_a_clip_deep_in_a_compressed_video_is_found(folder, tmp_path):
+    pictures = scene(96, step=1)
+    write_video(folder / "a.mp4", pictures, options={"g": "24", "bf": "2", "preset": "fast"})
+    (clip,) = chosen(folder, tmp_path, 1).clips
+    first = round(clip.times[0] * 24)
+    assert first > 40
+    truth = read(folder, clip, WIDTH, HEIGHT).truth
+    expected = np.stack(pictures[first : first + 6]).transpose(0, 3, 1, 2)
+    assert np.abs(truth.numpy() * 255 - expected).max() <= 2
+
+
 def test_seconds_mean_the_same_motion_at_every_frame_rate(folder, tmp_path):
     for rate in (24, 48):
         write_video(folder / f"{rate}.mkv", scene(2 * rate, step=48 // rate), rate)
