@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from ...common.atomic_write import atomic_write
@@ -24,6 +25,14 @@ _SLOWEST, _FASTEST = 5, 15
 """Frames a second of the side-by-side video: slow enough to see what is between the keyframes."""
 _ENCODERS = {"libx264": {"crf": "18", "preset": "medium"}, "mpeg4": {"qscale": "3"}}
 """In the order in which they are tried."""
+
+
+def reduced(video: torch.Tensor) -> torch.Tensor:
+    """`[frames, 3, h, w]`, no wider than what is shown of it: many videos are held at once."""
+    height, width = video.shape[-2:]
+    if width <= _CELL:
+        return video
+    return F.interpolate(video, (max(1, round(height * _CELL / width)), _CELL), mode="area")
 
 
 def contact_sheet(path: Path, videos: dict[str, torch.Tensor]) -> None:

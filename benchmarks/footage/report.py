@@ -19,6 +19,7 @@ KIND = "footage"
 FRECHET = {"fid": "FID ↓", "fvd": "FVD ↓"}
 OURS = ("balanced", "fast", "paper", "balanced-average")
 """The first of them that was run is the one from which differences are taken."""
+ENOUGH_FOR_HALVES = 8
 
 
 def features_path(out: Path, name: str, clip: str) -> Path:
@@ -30,19 +31,29 @@ def result(out: Path, names: Sequence[str], clips: list[str], networks: Sequence
     """Means and intervals over the clips of each method that has any, and ours minus each other one, clip by clip.
 
     {"methods", "controls": {name: {"label", "clips", metric: interval, "fid", "fvd", work, "per_frame"}}, "ours": name,
-    "ours_minus": {name: {metric: interval}}}. `networks`: which of `fid` and `fvd` there are.
+    "ours_minus": {name: {metric: interval}}, "changing_most": clips, "ours_minus_there": as `ours_minus`}.
+    `networks`: which of `fid` and `fvd` there are.
     """
     methods = {name: _summary(out, name, LABELS[name], clips, networks) for name in names}
     controls = {name: _summary(out, name, label, clips, networks) for name, label in CONTROLS.items()}
     ours = next((name for name in OURS if methods.get(name)), None)
+    others = [name for name, each in methods.items() if ours and each and name != ours]
+    most = changing_most(out, clips)
     return {
         "methods": {name: each for name, each in methods.items() if each},
         "controls": {name: each for name, each in controls.items() if each},
         "ours": ours,
-        "ours_minus": {
-            name: _minus(out, ours, name, clips) for name, each in methods.items() if ours and each and name != ours
-        },
+        "ours_minus": {name: _minus(out, ours, name, clips) for name in others},
+        "changing_most": most,
+        "ours_minus_there": {name: _minus(out, ours, name, most) for name in others if most},
     }
+
+
+def changing_most(out: Path, clips: list[str]) -> list[str]:
+    """The half of the clips that a cross-fade misses most, where there are enough of them and it was run."""
+    rows = [(clip, read_rows(out, KIND, "cross-fade", [clip])) for clip in clips]
+    missed = sorted((clip_value(row, "psnr"), clip) for clip, found in rows for row in found)
+    return [clip for _, clip in missed[: len(missed) // 2]] if len(missed) >= ENOUGH_FOR_HALVES else []
 
 
 def _summary(out: Path, name: str, label: str, clips: list[str], networks: Sequence[str]) -> dict | None:
@@ -111,7 +122,12 @@ def markdown(result: dict, selection: Selection, missing: list[str]) -> str:
         )
     if result["ours_minus"]:
         label = result["methods"][result["ours"]]["label"]
-        parts += [f"### {label} minus each other method, clip by clip\n", _difference_table(result)]
+        parts += [f"### {label} minus each other method, clip by clip\n", _difference_table(result, "ours_minus")]
+        if result["ours_minus_there"]:
+            parts += [
+                f"### The same on the {len(result['changing_most'])} clips that a cross-fade misses most\n",
+                _difference_table(result, "ours_minus_there"),
+            ]
     parts += ["### Clips\n", _clips_table(selection)]
     if selection.skipped:
         parts += ["### Not used\n", *(f"- {file} {reason}" for file, reason in sorted(selection.skipped.items())), ""]
@@ -145,13 +161,13 @@ def _methods_table(methods: dict[str, dict]) -> str:
     )
 
 
-def _difference_table(result: dict) -> str:
-    metrics = [metric for metric in METRICS if any(metric in each for each in result["ours_minus"].values())]
+def _difference_table(result: dict, key: str) -> str:
+    metrics = [metric for metric in METRICS if any(metric in each for each in result[key].values())]
     return table(
         [METRICS[metric].rstrip(" ↑↓") for metric in metrics],
         (
             [result["methods"][name]["label"], *(cell(each.get(metric), signed=True) for metric in metrics)]
-            for name, each in result["ours_minus"].items()
+            for name, each in result[key].items()
         ),
     )
 

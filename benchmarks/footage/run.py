@@ -147,6 +147,10 @@ class _Work:
         self.options, self.names, self.selection = options, names, selection
         self.methods, self.measures, self.out = methods, measures, options.out
         self.time_left = _TimeLeft()
+        clips = [clip.name for clip in selection.clips]
+        for name in names:
+            for row in read_rows(self.out, report.KIND, name, clips):
+                self.time_left.add(name, row["seconds"])
 
     def all_clips(self) -> None:
         """Writes the report after two clips, and after each one from then on."""
@@ -240,7 +244,7 @@ class _Work:
     def _draw(self, clip: FootageClip) -> None:
         captions = {**CONTROLS, **compared.LABELS}
         videos = {
-            captions[name].replace("`", ""): self._frames(name, clip)
+            captions[name].replace("`", ""): pictures.reduced(self._frames(name, clip))
             for name in ("truth", *self.names)
             if strip(self.out, report.KIND, name, clip.name).exists()
         }

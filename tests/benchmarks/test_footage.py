@@ -9,7 +9,7 @@ import pytest
 import torch
 from generative_inbetweening.benchmarks.common.options import OptionError
 from generative_inbetweening.benchmarks.common.peers import cross_fade
-from generative_inbetweening.benchmarks.footage import colours, windows
+from generative_inbetweening.benchmarks.footage import colours, report, windows
 from generative_inbetweening.benchmarks.footage.measures import ghosting
 from generative_inbetweening.benchmarks.footage.selection import read, select
 from generative_inbetweening.benchmarks.footage.videos import Unusable, find, opened
@@ -319,9 +319,24 @@ def test_a_cross_fade_is_a_ghost_and_an_object_in_the_wrong_place_is_none():
     assert math.isnan(ghosting(fade, truth)[0]) and np.isnan(ghosting(fade, truth[:1].expand_as(truth))).all()
 
 
-def test_report_tells_the_rows_and_the_clips(folder, tmp_path):
-    from generative_inbetweening.benchmarks.footage import report
+def test_the_report_looks_at_the_half_that_changes_most(tmp_path):
+    clips = [f"{number}" for number in range(8)]
+    for name, gain in (("cross-fade", 0), ("balanced", 1)):
+        for number, clip in enumerate(clips):
+            # A cross-fade misses the later clips most; ours is ahead there only.
+            psnr = 30.0 - number + gain * (number >= 4)
+            row = {"psnr": [50.0, psnr, 50.0], "unet_videos": 0, "seconds": 1.0, "peak_bytes": 1}
+            path = tmp_path / "rows" / "footage" / name / f"{clip}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(row))
+    found = report.result(tmp_path, ["cross-fade", "balanced"], clips, [])
+    assert sorted(found["changing_most"]) == ["4", "5", "6", "7"]
+    assert found["ours_minus"]["cross-fade"]["psnr"]["mean"] == 0.5
+    assert found["ours_minus_there"]["cross-fade"]["psnr"]["mean"] == 1.0
+    assert report.result(tmp_path, ["balanced"], clips[:7], [])["changing_most"] == []
 
+
+def test_report_tells_the_rows_and_the_clips(folder, tmp_path):
     write_video(folder / "a.mkv", scene(20))
     write_video(folder / "b.mkv", scene(3))
     selection = chosen(folder, tmp_path, 2)
