@@ -9,6 +9,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from av.codec import Codec, codecs_available
 from PIL import Image, ImageDraw
 
 from ...common.atomic_write import atomic_write
@@ -64,7 +65,7 @@ def side_by_side(path: Path, videos: dict[str, torch.Tensor], rate: float) -> Pa
     """
     rate = min(max(rate, _SLOWEST), _FASTEST)
     for encoder, options in _ENCODERS.items():
-        if encoder in av.codec.codecs_available and _encodes(encoder):
+        if encoder in codecs_available and _encodes(encoder):
             target = path.with_name(path.name + ".mp4")
             with atomic_write(target) as temporary:
                 _write_mp4(temporary, encoder, options, _side_by_side(videos), rate)
@@ -116,7 +117,7 @@ def _write_mp4(path: Path, encoder: str, options: dict, pictures: Iterator[np.nd
 
 def _encodes(encoder: str) -> bool:
     try:
-        return av.codec.Codec(encoder, "w") is not None
+        return Codec(encoder, "w") is not None
     except (ValueError, av.FFmpegError):
         return False
 
@@ -141,6 +142,8 @@ def plot_over_frames(path: Path, methods: dict[str, dict]) -> None:
 
     titles = {"psnr": "PSNR, dB", "ssim": "SSIM", "ghosting": "ghosting", "lpips": "LPIPS"}
     panels = [metric for metric in titles if any(metric in each["per_frame"] for each in methods.values())]
+    if not panels:
+        return
     figure = Figure(figsize=(5 * len(panels), 4.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for number, each in enumerate(methods.values()):

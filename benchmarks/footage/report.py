@@ -43,9 +43,9 @@ def result(out: Path, names: Sequence[str], clips: list[str], networks: Sequence
         "methods": {name: each for name, each in methods.items() if each},
         "controls": {name: each for name, each in controls.items() if each},
         "ours": ours,
-        "ours_minus": {name: _minus(out, ours, name, clips) for name in others},
+        "ours_minus": {name: _minus(out, str(ours), name, clips) for name in others},
         "changing_most": most,
-        "ours_minus_there": {name: _minus(out, ours, name, most) for name in others if most},
+        "ours_minus_there": {name: _minus(out, str(ours), name, most) for name in others if most},
     }
 
 

@@ -11,6 +11,8 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from av.container import InputContainer
+from av.stream import Disposition
 from PIL import Image
 
 from ..common.options import OptionError
@@ -92,25 +94,25 @@ class VideoFile:
             if self.duration is not None and 0 < time < self.duration - _EARLIER:
                 self.remarks.add(f"ends after {time:.1f} of its {self.duration:.1f} seconds: what is there is used")
 
-    def _opened(self) -> av.container.InputContainer:
+    def _opened(self) -> InputContainer:
         try:
             return av.open(str(self.path))
         except (av.FFmpegError, ValueError, OSError) as error:
             raise Unusable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
-    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
+    def _stream(self, container: InputContainer) -> av.VideoStream:
         # The picture on a song's cover is a video stream, too.
-        streams = [each for each in container.streams.video if not each.disposition & _COVER]
+        streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
         if not streams:
             raise Unusable("has sound but no moving picture" if container.streams.audio else "has no moving picture")
         if streams[0].codec_context is None:
             raise Unusable("is in a format that this PyAV cannot decode")
         return streams[0]
 
-    def _sought(self, container: av.container.InputContainer, stream: av.VideoStream, start: float) -> float:
+    def _sought(self, container: InputContainer, stream: av.VideoStream, start: float) -> float:
         """Where the container stands now: near `start`, or at the beginning of what has no index."""
         try:
-            container.seek(int((start - _EARLIER + self._start) / stream.time_base), stream=stream)
+            container.seek(int((start - _EARLIER + self._start) / float(stream.time_base or 1)), stream=stream)
         except (av.FFmpegError, OSError):
             return 0.0
         return start
@@ -216,7 +218,7 @@ def _seconds(count: int | None, stream: av.VideoStream) -> float | None:
     return None if count is None or stream.time_base is None else float(count * stream.time_base)
 
 
-def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame | None]:
+def _decoded(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame | None]:
     """The frames; None where something could not be decoded."""
     packets = container.demux(stream)
     while True:
@@ -239,6 +241,3 @@ def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> 
 def _small(frame: av.VideoFrame) -> np.ndarray:
     width, height = SMALL
     return frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray().astype(np.float32) / 255
-
-
-_COVER = av.stream.Disposition.attached_pic

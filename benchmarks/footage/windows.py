@@ -96,7 +96,8 @@ def _look(video: Video, start: float, stop: float) -> tuple[np.ndarray, np.ndarr
             break
         if frame.time >= start:
             seen.append((frame.time, frame.small(), frame.whole))
-    return tuple(np.array([each[part] for each in seen]) for part in range(3))
+    times, small, whole = (np.array([each[part] for each in seen]) for part in range(3))
+    return times, small, whole
 
 
 def _cut(
