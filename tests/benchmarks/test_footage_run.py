@@ -269,6 +269,7 @@ def rows(out: Path) -> dict[str, dict]:
     return {f"{path.parent.name}/{path.stem}": json.loads(path.read_text()) for path in found}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("footage", "without_plots")
 def test_a_run_has_a_table_pictures_and_goes_on(tmp_path, capsys, i3d, monkeypatch):
     out = tmp_path / "out"
