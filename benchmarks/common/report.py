@@ -45,23 +45,26 @@ def summary(out: Path, kind: str, labels: dict[str, str], clips: list[str]) -> d
             "clips": len(rows),
             **{metric: interval([clip_value(row, metric) for row in rows]) for metric in metrics},
             **{work: round(float(np.mean([row[work] for row in rows])), 2) for work in WORK},
-            "per_frame": {metric: _over_frames(rows, metric) for metric in metrics if metric in PER_FRAME},
+            "per_frame": {metric: over_frames(rows, metric) for metric in metrics if metric in PER_FRAME},
         }
     return result
 
 
-def _over_frames(rows: list[dict], metric: str) -> list[float | None]:
-    values = np.array([row[metric] for row in rows])
+def over_frames(rows: list[dict], metric: str) -> list[float | None]:
+    """The mean of each frame, over the rows that have the metric; None for a frame that has none anywhere."""
+    values = np.array([row[metric] for row in rows if metric in row])
     return [float(np.nanmean(column)) if np.isfinite(column).any() else None for column in values.T]
 
 
-def minus(out: Path, kind: str, name: str, other: str, clips: list[str]) -> dict[str, dict]:
+def minus(
+    out: Path, kind: str, name: str, other: str, clips: list[str], metrics: Iterable[str] = METRICS
+) -> dict[str, dict]:
     """{metric: interval of one method's value − another's, clip by clip, on the clips that both have}."""
     rows, others = rows_of_common_clips(out, kind, [name, other], clips)
     return {
         metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, others)))
-        for metric in METRICS
-        if rows and metric in rows[0]
+        for metric in metrics
+        if rows and metric in rows[0] and metric in others[0]
     }
 
 
@@ -75,6 +78,18 @@ def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table; the column of the rows' names has no title."""
     titles = ["", *titles]
     return "\n".join("| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows)) + "\n"
+
+
+def difference_table(differences: dict[str, dict], labels: dict[str, str], titles: dict[str, str]) -> str:
+    """A method a row, with the intervals that `minus` found; `labels` of methods, `titles` of metrics."""
+    metrics = [metric for metric in titles if any(metric in each for each in differences.values())]
+    return table(
+        [titles[metric].rstrip(" ↑↓") for metric in metrics],
+        (
+            [labels[name], *(cell(each.get(metric), signed=True) for metric in metrics)]
+            for name, each in differences.items()
+        ),
+    )
 
 
 def cell(value: dict | None, signed: bool = False, digits: int = 2) -> str:

@@ -136,7 +136,7 @@ def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.Co
         values["motion_error"] = motion_errors(centre, clip.world).numpy()
         values["speed"] = speeds(centre, clip.world).numpy()
         values["ghosting"] = metrics.ghosting(frames, clip.world)
-    return {name: _finite(value) for name, value in values.items()}
+    return row_of(values)
 
 
 def row_of(values: dict[str, np.ndarray | float]) -> dict:

@@ -4,23 +4,19 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import comfy.ops
 import psutil
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...common.latents import LATENT_PIXELS
 from ...common.live_bytes import GIB
 from ...sampler.memory_limit import largest_size, memory_limit
 from ..common.options import OptionError
 from ..common.peak_memory import resident_bytes
-from ..speed.full_size import activations, ours
+from ..speed.full_size import UNCOUNTED, WASTE, activations, meta_unet, ours, with_margin
 
 _ONE_VIDEO_A_CALL = [["forward"], ["backward"]]
 _COPIES = 8
 """Of a clip's frames in float32 at once: the true ones, those just made, and those that a metric works on."""
-_UNCOUNTED, _WASTE = 0.5 * GIB, 1.05
-"""For the framework, the allocator's waste and the workspaces of convolutions; as `benchmarks/speed` has it."""
 _STRIP = 0.7
 """Bytes of a video on the disk over those of its pixels, for film without much noise."""
 
@@ -35,7 +31,7 @@ class Need:
     @property
     def total(self) -> float:
         """With a margin for what cannot be counted."""
-        return _WASTE * (self.weights + self.clip) + _UNCOUNTED
+        return with_margin(self.weights + self.clip)
 
 
 def check_memory(methods, frames: int, width: int, height: int) -> str:
@@ -47,7 +43,7 @@ def check_memory(methods, frames: int, width: int, height: int) -> str:
     needed, there = need(methods, frames, width, height), available(device)
     what = f"{frames} frames at {width}x{height} take about {needed.total / GIB:.1f} GiB"
     if needed.total > there:
-        room = (there - _UNCOUNTED) / _WASTE - needed.weights
+        room = (there - UNCOUNTED) / WASTE - needed.weights
         positions = room / needed.clip * (width // LATENT_PIXELS) * (height // LATENT_PIXELS)
         size = largest_size(positions, height // LATENT_PIXELS, width // LATENT_PIXELS)
         advice = f"--width {size[0]} --height {size[1]} fits" if size else "no size fits: give fewer --frames"
@@ -67,8 +63,7 @@ def need(methods, frames: int, width: int, height: int) -> Need:
     latent = height // LATENT_PIXELS, width // LATENT_PIXELS
     config = {name: value for name, value in model.model.model_config.unet_config.items() if name != "device"}
     config["dtype"] = model.model.manual_cast_dtype or model.model.get_dtype()
-    # `to`, because the mixing factors are made on the CPU.
-    unet = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init).to("meta")
+    unet = meta_unet(config)
     clip = activations(lambda: ours(unet, _ONE_VIDEO_A_CALL, frames, *latent, config["context_dim"]), unet)
     if device.type == "cpu":
         weights = model.model_size() + sum(each.patcher.model_size() for each in (methods.vae, methods.clip_vision))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from ...common.live_bytes import GIB
 from ..common.methods import CONTROLS
-from ..common.report import cell, difference, interval, rows_of_common_clips, table
+from ..common.report import cell, difference_table, interval, minus, over_frames, table
 from ..common.rows import PER_FRAME, clip_value, read_rows
 from .measures import METRICS
 from .methods import LABELS
@@ -43,9 +43,9 @@ def result(out: Path, names: Sequence[str], clips: list[str], networks: Sequence
         "methods": {name: each for name, each in methods.items() if each},
         "controls": {name: each for name, each in controls.items() if each},
         "ours": ours,
-        "ours_minus": {name: _minus(out, str(ours), name, clips) for name in others},
+        "ours_minus": {name: minus(out, KIND, str(ours), name, clips, METRICS) for name in others},
         "changing_most": most,
-        "ours_minus_there": {name: _minus(out, str(ours), name, most) for name in others if most},
+        "ours_minus_there": {name: minus(out, KIND, str(ours), name, most, METRICS) for name in others if most},
     }
 
 
@@ -69,13 +69,8 @@ def _summary(out: Path, name: str, label: str, clips: list[str], networks: Seque
         "unet_videos": float(np.mean([row["unet_videos"] for row in rows])),
         "seconds": float(np.mean([row["seconds"] for row in rows])),
         "peak_gib": max(row["peak_bytes"] for row in rows) / GIB,
-        "per_frame": {metric: _over_frames(rows, metric) for metric in metrics if metric in PER_FRAME},
+        "per_frame": {metric: over_frames(rows, metric) for metric in metrics if metric in PER_FRAME},
     }
-
-
-def _over_frames(rows: list[dict], metric: str) -> list[float | None]:
-    values = np.array([row[metric] for row in rows if metric in row])
-    return [float(np.nanmean(column)) if np.isfinite(column).any() else None for column in values.T]
 
 
 def _frechet(out: Path, name: str, clips: list[str], network: str) -> float | None:
@@ -89,15 +84,6 @@ def _frechet(out: Path, name: str, clips: list[str], network: str) -> float | No
         return None
     distance = frechet_distance(*(np.concatenate(each) for each in zip(*both)))
     return None if np.isnan(distance) else distance
-
-
-def _minus(out: Path, ours: str, name: str, clips: list[str]) -> dict[str, dict]:
-    rows, others = rows_of_common_clips(out, KIND, [ours, name], clips)
-    return {
-        metric: difference(*([clip_value(row, metric) for row in each] for each in (rows, others)))
-        for metric in METRICS
-        if rows and metric in rows[0] and metric in others[0]
-    }
 
 
 def markdown(result: dict, selection: Selection, missing: list[str]) -> str:
@@ -121,12 +107,15 @@ def markdown(result: dict, selection: Selection, missing: list[str]) -> str:
             "too large for few samples: compare only what has the same number of clips.\n"
         )
     if result["ours_minus"]:
-        label = result["methods"][result["ours"]]["label"]
-        parts += [f"### {label} minus each other method, clip by clip\n", _difference_table(result, "ours_minus")]
+        labels = {name: each["label"] for name, each in result["methods"].items()}
+        parts += [
+            f"### {labels[result['ours']]} minus each other method, clip by clip\n",
+            difference_table(result["ours_minus"], labels, METRICS),
+        ]
         if result["ours_minus_there"]:
             parts += [
                 f"### The same on the {len(result['changing_most'])} clips that a cross-fade misses most\n",
-                _difference_table(result, "ours_minus_there"),
+                difference_table(result["ours_minus_there"], labels, METRICS),
             ]
     parts += ["### Clips\n", _clips_table(selection)]
     if selection.skipped:
@@ -157,17 +146,6 @@ def _methods_table(methods: dict[str, dict]) -> str:
                 *(f"{each['unet_videos']:g}", f"{each['seconds']:.1f}", f"{each['peak_gib']:.2f}"),
             ]
             for each in methods.values()
-        ),
-    )
-
-
-def _difference_table(result: dict, key: str) -> str:
-    metrics = [metric for metric in METRICS if any(metric in each for each in result[key].values())]
-    return table(
-        [METRICS[metric].rstrip(" ↑↓") for metric in metrics],
-        (
-            [result["methods"][name]["label"], *(cell(each.get(metric), signed=True) for metric in metrics)]
-            for name, each in result[key].items()
         ),
     )
 

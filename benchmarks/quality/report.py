@@ -7,7 +7,17 @@ import numpy as np
 
 from ..common.methods import CONTROLS
 from ..common.metrics import METRICS
-from ..common.report import WORK, cell, difference, interval, minus, rows_of_common_clips, summary, table
+from ..common.report import (
+    WORK,
+    cell,
+    difference,
+    difference_table,
+    interval,
+    minus,
+    rows_of_common_clips,
+    summary,
+    table,
+)
 from ..common.rows import clip_value
 
 LOSSES = {
@@ -103,7 +113,9 @@ def markdown(result: dict) -> str:
         _methods_table({**result["methods"], **result["controls"]}),
     ]
     if result["ours_minus"]:
-        parts += ["### Ours minus each other method, clip by clip\n", _difference_table(result)]
+        labels = {name: each["label"] for name, each in result["methods"].items()}
+        differences = difference_table(result["ours_minus"], labels, METRICS)
+        parts += ["### Ours minus each other method, clip by clip\n", differences]
     if result["training_seeds"]:
         parts += ["### Rotated against own maps, over the training seeds\n", _training_table(result["training_seeds"])]
     if result["held_out_loss"]:
@@ -129,17 +141,6 @@ def _methods_table(methods: dict[str, dict]) -> str:
                 *(f"{each[work]:g}" for work in WORK),
             ]
             for each in methods.values()
-        ),
-    )
-
-
-def _difference_table(result: dict) -> str:
-    metrics = [metric for metric in METRICS if any(metric in each for each in result["ours_minus"].values())]
-    return table(
-        [METRICS[metric].rstrip(" ↑↓") for metric in metrics],
-        (
-            [result["methods"][name]["label"], *(cell(each.get(metric), signed=True) for metric in metrics)]
-            for name, each in result["ours_minus"].items()
         ),
     )
 

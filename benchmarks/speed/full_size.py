@@ -29,6 +29,8 @@ FRAMES, DTYPE = 25, torch.float16
 LATENT_HEIGHT, LATENT_WIDTH = 72, 128
 # GB of graphics memory.
 CARDS = (8, 12, 16, 24)
+WASTE, UNCOUNTED = 1.05, 0.5 * GIB
+"""Beside the tensors: the allocator's waste, a share of them; the framework and the workspaces of convolutions."""
 # The fine-tuned matrices beside the UNet: 16 × 2.
 BACKWARD_MOTION_BYTES = 24_780_800 * DTYPE.itemsize
 _CALLS = {"two_videos": [["forward", "backward"]], "one_video": [["forward"], ["backward"]]}
@@ -84,15 +86,24 @@ def counted_memory() -> dict:
 
 def fitting(needed: int) -> list[int]:
     """The cards, in GB, that have room for so many bytes of tensors."""
-    return [card for card in CARDS if 1.05 * needed + 0.5 * GIB <= card * 1e9]
+    return [card for card in CARDS if with_margin(needed) <= card * 1e9]
+
+
+def with_margin(tensors: float) -> float:
+    """Bytes to have for so many bytes of tensors."""
+    return WASTE * tensors + UNCOUNTED
 
 
 def host_unet() -> torch.nn.Module:
     """The host's UNet of SVD-XT on the meta device."""
     stock = comfy.supported_models.SVD_img2vid
-    config = {**stock.unet_config, **stock.unet_extra_config, **_UNET}
+    return meta_unet({**stock.unet_config, **stock.unet_extra_config, **_UNET, "dtype": DTYPE})
+
+
+def meta_unet(config: dict) -> UNetModel:
+    """The host's UNet of that configuration on the meta device: shapes without numbers."""
     # `to`, because the mixing factors are made on the CPU.
-    return UNetModel(**config, dtype=DTYPE, device="meta", operations=comfy.ops.disable_weight_init).to("meta")
+    return UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init).to("meta")
 
 
 def ours(
