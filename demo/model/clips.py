@@ -1,6 +1,6 @@
 """Clips of the small world, prepared for training.
 
-They are encoded for the demo model, or written as folders of frames, the data of `training/fine_tune.py`:
+They are drawn and encoded for the demo model, or written as folders of frames, the data of `training/fine_tune.py`:
 
     python -m generative_inbetweening.demo.model.clips --out CLIPS --clips 256
     python -m generative_inbetweening.demo.model.clips --out HELD_OUT --clips 32 --split test
@@ -9,8 +9,9 @@ They are encoded for the demo model, or written as folders of frames, the data o
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,22 +23,18 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ...weights.files import save_tensors
-from ..world.world import Clip, make_clips
-from .parallel import barrier, rank, size
+from ..world.world import SIZE, Plan, draw_frames, make_clips, make_frames, make_plan
+from .networks import autocast
 
 logger = logging.getLogger(__name__)
 
 NOISE_AUGMENTATION = 0.02
-# The base model's clips to train on start at seed 0.
+# The UNet's clips to train on start at seed 0; the VAE's and the image encoder's are others.
+VAE_SEED, IMAGE_ENCODER_SEED = 10_000_000, 50_000_000
 HELD_OUT_SEED = 1_000_000
 # Clips for fine-tuning, beyond every seed of the base model. The test split from 2,000,000 on is the benchmarks'.
 _FINE_TUNING_SEEDS = {"train": 2_000_000, "test": 3_000_000}
 _CLIPS_AT_ONCE = 32
-
-
-def frames_of(clips: list[Clip]) -> torch.Tensor:
-    """`[clips, frames, 3, h, w]` in [-1, 1]."""
-    return torch.stack([clip.frames for clip in clips]) * 2 - 1
 
 
 def clip_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -47,32 +44,85 @@ def clip_pixels(images: torch.Tensor) -> torch.Tensor:
     own antialiasing does it, with which the shipped image encoder was trained.
     """
     resized = F.interpolate(images, (224, 224), mode="bicubic", antialias=True, align_corners=False)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    mean, std = (images.new_tensor(v).view(1, 3, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     return ((resized + 1) / 2 - mean) / std
+
+
+def at_frame(plan: Plan, frame: torch.Tensor) -> Plan:
+    """The plan of one frame of each clip: `frame` `[n]`."""
+    rows = torch.arange(len(frame), device=frame.device)
+    pose = {name: getattr(plan, name)[rows, :, frame][:, :, None] for name in ("centre", "heading", "scale")}
+    ground = {name: getattr(plan, name)[rows, frame][:, None] for name in ("shift", "zoom")}
+    return replace(plan, **pose, **ground)
+
+
+class Pictures:
+    """Endless training pictures of the small world, drawn where they are used, in [-1, 1]; no seed comes twice."""
+
+    def __init__(self, first_seed: int, device: torch.device) -> None:
+        self.device = device
+        self._seeds = itertools.count(first_seed)
+
+    def _plan(self, count: int) -> Plan:
+        first = next(self._seeds)
+        self._seeds = itertools.count(first + count)
+        return make_plan(torch.arange(first, first + count, device=self.device), "train")
+
+    def single_frames(self, count: int) -> tuple[torch.Tensor, Plan]:
+        """A random frame of each of `count` clips, `[count, 3, h, w]`, and its plan."""
+        plan = self._plan(count)
+        frame = torch.randint(plan.scale.shape[2], (count,), device=self.device)
+        plan = at_frame(plan, frame)
+        return draw_frames(plan, "train")[:, 0] * 2 - 1, plan
+
+    def two_frames(self, count: int) -> tuple[torch.Tensor, tuple[Plan, Plan]]:
+        """Two random frames of each of `count` clips, `[2 count, 3, h, w]`, the first ones first, and their plans."""
+        plan = self._plan(count)
+        chosen = torch.randint(plan.scale.shape[2], (2, count), device=self.device)
+        plans = at_frame(plan, chosen[0]), at_frame(plan, chosen[1])
+        return torch.cat([draw_frames(each, "train")[:, 0] for each in plans]) * 2 - 1, plans
+
+    def crops(self, count: int, side: int = 64, jitter: int = 18) -> torch.Tensor:
+        """`[count, 3, side, side]` around an object, give or take `jitter` pixels."""
+        frames, plan = self.single_frames(count)
+        rows = torch.arange(count, device=self.device)
+        index = (torch.rand(count, device=self.device) * plan.present.sum(1)).long()
+        corner = plan.centre[rows, index, 0].round().long() - side // 2
+        corner = corner + torch.randint(-jitter, jitter + 1, (count, 2), device=self.device)
+        places = corner.clamp(0, SIZE - side)[..., None] + torch.arange(side, device=self.device)
+        return frames[rows[:, None, None], :, places[:, 1, :, None], places[:, 0, None, :]].permute(0, 3, 1, 2)
+
+    def clips(self, count: int) -> torch.Tensor:
+        """`[count * frames, 3, h, w]`."""
+        return draw_frames(self._plan(count), "train").flatten(0, 1) * 2 - 1
 
 
 @torch.no_grad()
 def encode_clips(
     vae: AutoencoderKLTemporalDecoder,
     image_encoder: CLIPVisionModelWithProjection,
-    clips: list[Clip],
+    frames: torch.Tensor,
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
-    """Everything a training step of the UNet needs from these clips.
+    """Everything a training step of the UNet needs from clips `[n, frames, 3, h, w]` in [0, 1].
 
     `latents` scaled by the VAE's factor, `[n, frames, 4, h, w]`; `first` and `last`: unscaled latents of the first and
     last frame with noise augmentation, `[n, 4, h, w]`; `embed_first`, `embed_last` of the clean frames, `[n, c]`.
     """
-    frames = frames_of(clips)
-    n, count = frames.shape[:2]
-    latents = vae.encode(frames.flatten(0, 1)).latent_dist.mode() * vae.config.scaling_factor
-    result = {"latents": latents.unflatten(0, (n, count))}
-    for name, index in (("first", 0), ("last", -1)):
-        image = frames[:, index]
-        noisy = image + NOISE_AUGMENTATION * torch.randn(image.shape, generator=generator)
-        result[name] = vae.encode(noisy).latent_dist.mode()
-        result[f"embed_{name}"] = image_encoder(clip_pixels(image)).image_embeds
-    return result
+    frames = frames * 2 - 1
+    ends = frames[:, [0, -1]]
+    noise = torch.randn(ends.shape, generator=generator, device=generator.device).to(ends.device)
+    with autocast(frames.device):
+        pictures = torch.cat((frames, ends + NOISE_AUGMENTATION * noise), 1)
+        encoded = vae.encode(pictures.flatten(0, 1)).latent_dist.mode().float().unflatten(0, pictures.shape[:2])
+        embeds = image_encoder(clip_pixels(ends.flatten(0, 1))).image_embeds.float().unflatten(0, ends.shape[:2])
+    return {
+        "latents": encoded[:, :-2] * vae.config.scaling_factor,
+        "first": encoded[:, -2],
+        "last": encoded[:, -1],
+        "embed_first": embeds[:, 0],
+        "embed_last": embeds[:, 1],
+    }
 
 
 def cached_pool(
@@ -81,34 +131,29 @@ def cached_pool(
     folder: Path,
     split: str,
     count: int,
-    part: int = 128,
+    part: int = 4096,
 ) -> dict[str, torch.Tensor]:
-    """Encodings of `count` clips, computed in parts that are kept in `folder` and taken up again.
-
-    In a group of processes each computes its share of the parts, and all get the whole.
-    """
-    began, offset = time.time(), HELD_OUT_SEED if split == "test" else 0
-    starts = range(0, count, part)
-    paths = [folder / f"{split}-{start:06d}.safetensors" for start in starts]
-    for index, (start, path) in enumerate(zip(starts, paths, strict=True)):
-        if index % size() != rank() or path.exists():
-            continue
-        clips = make_clips(list(range(offset + start, offset + min(start + part, count))), split)
-        generator = torch.Generator().manual_seed(offset + start)
-        pieces = [encode_clips(vae, image_encoder, clips[i : i + 16], generator) for i in range(0, len(clips), 16)]
-        save_tensors(path, {k: torch.cat([p[k] for p in pieces]) for k in pieces[0]}, {}, overwrite=True)
-        logger.info("latents: %s %d of %d, %.0f s", split, start + len(clips), count, time.time() - began)
-    barrier()
-    parts = [load_file(path) for path in paths]
-    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    """Encodings of `count` clips on the VAE's device, in parts that are kept in `folder` and taken up again."""
+    device, offset = vae.device, HELD_OUT_SEED if split == "test" else 0
+    parts = []
+    for start in range(0, count, part):
+        path = folder / f"{split}-{start:06d}-{min(part, count - start)}.safetensors"
+        if not path.exists():
+            seeds = torch.arange(offset + start, offset + min(start + part, count), device=device)
+            generator = torch.Generator(device).manual_seed(offset + start)
+            pieces = [
+                encode_clips(vae, image_encoder, make_frames(some, split), generator)
+                for some in seeds.split(_CLIPS_AT_ONCE)
+            ]
+            tensors = {name: torch.cat([piece[name] for piece in pieces]).half().cpu() for name in pieces[0]}
+            save_tensors(path, tensors, {}, overwrite=True)
+            logger.info("latents: %s %d of %d", split, min(start + part, count), count)
+        parts.append(load_file(path))
+    return {name: torch.cat([p[name] for p in parts]).to(device).float() for name in parts[0]}
 
 
 def write_clips(out: Path, clips: int, split: str) -> None:
-    """Writes `clips` clips as `out/00000/000.png`, …; `split` is `train` or `test`.
-
-    The shipped model's fine-tuning watched its loss on the test split from seed 2,000,000 on: its 48 held-out clips are
-    the first 48 of the benchmarks.
-    """
+    """Writes `clips` clips as `out/00000/000.png`, …; `split` is `train` or `test`."""
     first_seed = _FINE_TUNING_SEEDS[split]
     for start in range(0, clips, _CLIPS_AT_ONCE):
         numbers = range(start, min(start + _CLIPS_AT_ONCE, clips))

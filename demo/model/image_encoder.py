@@ -1,8 +1,7 @@
-"""The demo model's CLIP image encoder: a few layers, trained to tell what moves in a picture, and where to."""
+"""The demo model's CLIP image encoder: a few layers, trained to tell what is where in a picture, and where it heads."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
@@ -10,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..world.world import Clip, make_clips
-from .clips import clip_pixels, frames_of
-from .parallel import report
+from ..world.world import SIZE, Plan
+from .clips import IMAGE_ENCODER_SEED, Pictures, clip_pixels
+from .loop import train
+from .networks import autocast
 
 CONFIG = {
     "hidden_size": 64,
@@ -27,68 +27,55 @@ CONFIG = {
     "layer_norm_eps": 1e-5,
 }
 TEMPERATURE = 0.1
+CELLS = 4
+"""The picture's cells in each direction for which the embedding must tell what is there."""
+CLIPS = 128
 
 
-def attributes(clips: list[Clip], frames: torch.Tensor) -> torch.Tensor:
-    """What the embedding must tell about one frame of each clip, each number about unit size, `[clips, 13]`.
+def attributes(pictures: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """What the embedding must tell of pictures `[n, 3, h, w]` in [-1, 1], about unit size, `[n, 6 CELLS²]`.
 
-    Place, heading and colours of the main object, and the mean colour of the ground.
+    For every cell its colour, and how much of objects is near and where they head.
     """
-    rows = []
-    for clip, frame in zip(clips, frames.tolist(), strict=True):
-        size = clip.frames.shape[-1]
-        centre = (clip.motion.centre[0, frame] / size - 0.5) * 4
-        heading = clip.motion.heading[0, frame]
-        colours = (torch.cat((clip.cutout.head[0], clip.cutout.tail[0], clip.background[frame].mean((1, 2)))) - 0.5) * 3
-        rows.append(torch.cat((centre, torch.stack((heading.cos(), heading.sin())) * 1.4, colours)))
-    return torch.stack(rows)
+    middles = (torch.arange(CELLS, device=pictures.device) + 0.5) * (SIZE / CELLS)
+    cells = torch.cartesian_prod(middles, middles).flip(1)
+    distance = (plan.centre[:, :, 0, None] - cells).norm(dim=-1)
+    near = torch.exp(-(distance / (SIZE / CELLS)).square()) * plan.present[..., None]
+    heading = plan.heading[:, :, :1]
+    objects = [(near * weight).sum(1) * 2 for weight in (torch.ones_like(heading), heading.cos(), heading.sin())]
+    return torch.cat((F.avg_pool2d(pictures, SIZE // CELLS).flatten(1) * 2, *objects), 1)
 
 
 def contrastive_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Two frames of a clip must be nearer to each other than to those of other clips (InfoNCE, both ways)."""
     similarity = F.normalize(one, dim=-1) @ F.normalize(other, dim=-1).T / TEMPERATURE
-    target = torch.arange(len(one))
+    target = torch.arange(len(one), device=one.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
 
 
 def train_image_encoder(
-    folder: Path, minutes: float, learning_rate: float = 1e-3, log_path: Path | None = None, seed: int = 1
-) -> CLIPVisionModelWithProjection:
-    """Trains the image encoder for so many minutes and saves it in `folder`."""
+    folder: Path,
+    seconds: float,
+    device: torch.device,
+    learning_rate: float = 1e-3,
+    log: Path | None = None,
+    seed: int = 1,
+) -> None:
+    """Trains the image encoder for so many seconds and saves it in `folder`."""
     torch.manual_seed(seed)
-    encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**CONFIG))
-    reader = nn.Linear(CONFIG["projection_dim"], 13)
-    parameters = [*encoder.parameters(), *reader.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-4)
-    began, step, clips, pool = time.time(), 0, [], 256
-    while (elapsed := (time.time() - began) / (minutes * 60)) < 1:
-        if step % 24 == 0:
-            clips = make_clips(list(range(step // 24 * pool, (step // 24 + 1) * pool)))
-            frames = frames_of(clips)
-        pick = torch.randperm(pool)[:48]
-        first, second = torch.randint(8, (2, 48))
-        images = torch.cat((frames[pick, first], frames[pick, second]))
-        embeds = encoder(clip_pixels(images)).image_embeds
-        chosen = [clips[i] for i in pick]
-        target = torch.cat((attributes(chosen, first), attributes(chosen, second)))
+    encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**CONFIG)).to(device)
+    reader = nn.Linear(CONFIG["projection_dim"], 6 * CELLS**2).to(device)
+    pictures = Pictures(IMAGE_ENCODER_SEED, device)
+
+    def step(share: float) -> dict[str, torch.Tensor]:
+        images, plans = pictures.two_frames(CLIPS)
+        with autocast(device):
+            embeds = encoder(clip_pixels(images)).image_embeds.float()
+        target = torch.cat([attributes(half, plan) for half, plan in zip(images.chunk(2), plans, strict=True)])
         told = F.mse_loss(reader(embeds), target)
         size = (embeds.square().mean() - 1).square()
         loss = told + 0.1 * contrastive_loss(*embeds.chunk(2)) + 0.1 * size
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * min(1, (step + 1) / 50) * (1 - elapsed)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        step += 1
-        if step % 25 == 0:
-            record = {
-                "stage": "image_encoder",
-                "step": step,
-                "loss": float(loss),
-                "attributes_mse": float(told),
-                "seconds": round(time.time() - began, 1),
-            }
-            report(record, log_path)
-    encoder.eval().save_pretrained(folder)
-    return encoder
+        return {"loss": loss, "attributes_mse": told}
+
+    train("image encoder", step, [*encoder.named_parameters(), *reader.named_parameters()], seconds, learning_rate, log)
+    encoder.cpu().eval().save_pretrained(folder)

@@ -1,9 +1,9 @@
-"""Trains the demo model from scratch: VAE, CLIP image encoder, latents, UNet, each a stage that can be taken up again.
+"""Trains the demo model from scratch: VAE, CLIP image encoder, latents, UNet, backward motion, each a stage of its own.
 
     python -m generative_inbetweening.demo.model.train --out FOLDER
 
-Needs the training extra (diffusers, transformers) and a CPU; see README.md beside this file for hardware and times. The
-result is a diffusers folder, FOLDER/demo-svd; progress goes to FOLDER/log.jsonl.
+Needs the training extra (diffusers, transformers) and a GPU or much patience; see README.md beside this file for
+hardware and times. The result is a diffusers folder, FOLDER/demo-svd; progress goes to FOLDER/log.jsonl.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,16 +20,17 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ...training.svd import use_original_group_norm
-from ..world.world import make_clips
+from ..world.world import make_frames
+from .backward_motion import fine_tune
 from .clips import HELD_OUT_SEED, cached_pool, encode_clips
+from .networks import channels_last
 from .image_encoder import train_image_encoder
-from .parallel import launch
 from .unet import sample_forward, train_unet
-from .vae import train_decoder, train_vae, use_layers
+from .vae import reconstruct, train_vae
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("vae", "image_encoder", "latents", "unet", "decoder", "preview")
+STAGES = ("vae", "image_encoder", "latents", "unet", "backward_motion", "preview")
 FEATURE_EXTRACTOR = {
     "crop_size": {"height": 224, "width": 224},
     "do_center_crop": True,
@@ -55,27 +55,35 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the result, checkpoints, latents and log")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
-    parser.add_argument("--processes", type=int, default=2, help="processes that train together (default 2)")
-    parser.add_argument("--minutes-vae", type=float, default=9.5)
-    parser.add_argument("--minutes-image-encoder", type=float, default=3)
+    parser.add_argument(
+        "--device", type=torch.device, default=torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the networks' blocks (needs a C++ compiler)")
+    parser.add_argument("--minutes-vae", type=float, default=4)
+    parser.add_argument("--minutes-image-encoder", type=float, default=1)
     parser.add_argument(
         "--minutes-unet",
         type=float,
-        default=50,
+        default=5,
         help="over all runs: a larger number than before goes on from the checkpoint",
     )
-    parser.add_argument("--minutes-decoder", type=float, default=6.5)
-    parser.add_argument("--train-clips", type=int, default=5120)
-    parser.add_argument("--test-clips", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=128, help="clips in a step of the UNet (default 128)")
+    parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints of the UNet")
+    parser.add_argument("--train-clips", type=int, default=40960)
+    parser.add_argument("--test-clips", type=int, default=256)
+    parser.add_argument("--steps-backward-motion", type=int, default=300)
+    parser.add_argument(
+        "--maps", choices=("rotated", "own"), default="rotated", help="attention maps to fine-tune with"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the fine-tuning (default 0)")
     return parser.parse_args(arguments)
 
 
-def load_parts(model: Path) -> tuple[AutoencoderKLTemporalDecoder, CLIPVisionModelWithProjection]:
+def load_parts(model: Path, device: torch.device) -> tuple[AutoencoderKLTemporalDecoder, CLIPVisionModelWithProjection]:
     """The VAE and the image encoder of a diffusers folder, ready to encode."""
-    return (
-        AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False),
-        CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False),
-    )
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False)
+    encoder = CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False)
+    return channels_last(vae, device), encoder.to(device)
 
 
 def write_pipeline_files(model: Path) -> None:
@@ -110,35 +118,36 @@ def write_pipeline_files(model: Path) -> None:
     )
 
 
-def pools(out: Path, options: argparse.Namespace) -> tuple[dict, dict]:
+def pools(options: argparse.Namespace) -> tuple[dict, dict]:
     """The encoded training and held-out clips, from the cache where they are there."""
-    parts = load_parts(out / "demo-svd")
-    use_layers(parts[0], fine=False, temporal=False)  # the encoder's fine resnets are the identity: not needed here
+    parts = load_parts(options.out / "demo-svd", options.device)
+    folder = options.out / "latents"
     return (
-        cached_pool(*parts, out / "latents", "train", options.train_clips),
-        cached_pool(*parts, out / "latents", "test", options.test_clips),
+        cached_pool(*parts, folder, "train", options.train_clips),
+        cached_pool(*parts, folder, "test", options.test_clips),
     )
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKLTemporalDecoder, latents: torch.Tensor) -> torch.Tensor:
     """Frames in [0, 1], `[n, frames, 3, h, w]`, of scaled latents `[n, frames, 4, h, w]`."""
-    n, frames = latents.shape[:2]
-    decoded = vae.decode(latents.flatten(0, 1) / vae.config.scaling_factor, num_frames=frames).sample
-    return ((decoded + 1) / 2).clamp(0, 1).unflatten(0, (n, frames))
+    clips = [vae.decode(clip / vae.config.scaling_factor, num_frames=len(clip)).sample for clip in latents]
+    return ((torch.stack(clips) + 1) / 2).clamp(0, 1)
 
 
-def write_preview(model: Path, path: Path, clips: int = 8, guidance: tuple[float, ...] = (1.0, 2.0)) -> Path:
+def write_preview(
+    model: Path, path: Path, device: torch.device, clips: int = 8, guidance: tuple[float, ...] = (1.0, 2.0)
+) -> Path:
     """A PNG with the frames of a clip in each row: for each held-out clip truth, reconstruction, and samples.
 
     `model`: diffusers folder; `guidance`: one sample for each. Runs without the host, so without `inspection/`'s sheet.
     """
-    vae, image_encoder = load_parts(model)
-    unet = UNetSpatioTemporalConditionModel.from_pretrained(model / "unet").eval()
+    vae, image_encoder = load_parts(model, device)
+    unet = UNetSpatioTemporalConditionModel.from_pretrained(model / "unet").eval().to(device)
     use_original_group_norm(unet)
-    truth = make_clips(list(range(HELD_OUT_SEED, HELD_OUT_SEED + clips)), "test")
+    truth = make_frames(torch.arange(HELD_OUT_SEED, HELD_OUT_SEED + clips, device=device), "test")
     encoded = encode_clips(vae, image_encoder, truth, torch.Generator().manual_seed(0))
-    columns = [torch.stack([clip.frames for clip in truth]), decode(vae, encoded["latents"])]
+    columns = [truth, reconstruct(vae, truth)]
     columns += [
         decode(vae, sample_forward(unet, encoded["first"], encoded["embed_first"], guidance=g)) for g in guidance
     ]
@@ -147,43 +156,36 @@ def write_preview(model: Path, path: Path, clips: int = 8, guidance: tuple[float
     return path
 
 
-def _worker(stage: str, options: argparse.Namespace) -> None:
-    """One process of a parallel stage."""
-    _show_progress()
-    out, model = options.out, options.out / "demo-svd"
-    if stage == "vae":
-        train_vae(model / "vae", options.minutes_vae, log_path=out / "log.jsonl")
-    elif stage == "decoder":
-        train_decoder(model / "vae", options.minutes_decoder, log_path=out / "log.jsonl")
-    else:
-        train, test = pools(out, options)
-        train_unet(out, model / "unet", train, test, options.minutes_unet)
-
-
-def _show_progress() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs the chosen stages in order; a part that is there already is kept (delete its folder to train it anew)."""
     options = parse_arguments(arguments)
-    _show_progress()
-    model = options.out / "demo-svd"
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    out, model, log = options.out, options.out / "demo-svd", options.out / "log.jsonl"
     model.mkdir(parents=True, exist_ok=True)
     write_pipeline_files(model)
-    parallel = partial(launch, _worker, options.processes)
     if "vae" in options.stages and not (model / "vae").exists():
-        parallel("vae", options)
+        train_vae(model / "vae", options.minutes_vae * 60, options.device, options.compile, log=log)
     if "image_encoder" in options.stages and not (model / "image_encoder").exists():
-        train_image_encoder(model / "image_encoder", options.minutes_image_encoder, log_path=options.out / "log.jsonl")
-    if {"latents", "unet"} & set(options.stages):
-        pools(options.out, options)
+        train_image_encoder(model / "image_encoder", options.minutes_image_encoder * 60, options.device, log=log)
+    if {"latents", "unet", "backward_motion"} & set(options.stages):
+        train_pool, test_pool = pools(options)
     if "unet" in options.stages:
-        parallel("unet", options)
-    if "decoder" in options.stages:
-        parallel("decoder", options)
+        train_unet(
+            out,
+            model / "unet",
+            train_pool,
+            test_pool,
+            options.minutes_unet * 60,
+            options.device,
+            options.compile,
+            options.batch,
+            options.save_every,
+        )
+    if "backward_motion" in options.stages:
+        steps, maps, seed = options.steps_backward_motion, options.maps, options.seed
+        fine_tune(model, out / "backward_motion", train_pool, test_pool, steps, maps, seed, log=log)
     if "preview" in options.stages:
-        logger.info("preview: %s", write_preview(model, options.out / "preview.png"))
+        logger.info("preview: %s", write_preview(model, out / "preview.png", options.device))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A small procedural world with known truth, an arrow of time and more than one future for each picture.
 
-Cut-outs with a head and a tail fly head first over backgrounds made of photographs and slow down; the first frame
-does not tell how fast. Read backward, a clip shows things that speed up tail first, which the world never does. A
-minority of the clips falls, turns, approaches, passes behind a post, has a second object, or pans its background.
+Cut-outs with a head and a tail fly head first over grounds made of photographs, cast shadows and slow down; the first
+frame does not tell how fast they are, nor where they will turn. Read backward, a clip shows things that speed up tail
+first, which the world never does. Most clips have two or three objects. They curve or change course, cross and hide one
+another; some come nearer, some pass behind a post, and some grounds pan.
 
 A clip is a function of its split and seed alone. The splits share neither photographs nor random numbers.
 """
@@ -19,29 +20,43 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .render import SHAPES, Cutout, cutout_mask, pan_and_zoom, paste
+from .draws import Draws
+from .render import SHAPES, Cutout, cutout_mask, pan_and_zoom, paste, shadow_mask
 
 PHOTOGRAPHS = {
     "train": ("astronaut", "coffee", "hubble_deep_field", "retina", "camera", "grass", "gravel", "brick"),
     "test": ("chelsea", "rocket", "clock"),
 }
-MOTIONS = {"fly": 0.76, "fall": 0.06, "turn": 0.08, "approach": 0.05, "behind a post": 0.05}
+SIZE = 128
+"""Pixels along the side of a picture in which all lengths below are measured; other sizes show the same scaled."""
+FRAMES = 8
 SLOWING = 0.8
-"""Factor on the speed from one frame to the next."""
-TRAVEL = (8.0, 30.0)
-"""Range of the way from the first to the last frame, in pixels at 64x64."""
-SECOND_OBJECT, PANNING = 0.06, 0.15
-"""Shares of the clips that have a second object, and whose background pans."""
-_BASE = 64
-_MARGIN = 9.0
+"""Factor on the speed from one of eight frames to the next."""
+TRAVEL = (40.0, 100.0)
+"""Range of the way from the first to the last frame, along the path."""
+LENGTH = (34.0, 46.0)
+MOST_OBJECTS = 3
+OBJECTS = (0.25, 0.45, 0.30)
+"""Shares of the clips with one, two and three objects."""
+COURSES = {"straight": 0.25, "curve": 0.40, "change of course": 0.35}
+APPROACHING, MEETING, BEHIND_A_POST, PANNING = 0.12, 0.6, 0.15, 0.15
+"""Shares: of objects that come nearer, of further objects sent across the first one's way, of clips with a post, and of
+clips whose ground pans."""
+_BEND = 0.2
+"""Share of its way that an object takes to change its course."""
+_MARGIN = 16.0
+_SHADOW = (4.0, 6.0)
+_SHADOW_SOFTNESS, _SHADOW_DEPTH = 5.0, 0.5
+_GROUND_BLUR = 7.0
+_PATH_POINTS = 65
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Where the objects of one clip are; object 0 is the main one.
+    """Where the objects of one clip are, the farthest from the eye first: each one hides those before it.
 
-    `centre` pixels `[objects, frames, 2]`; `heading` radians `[objects, frames]`; `scale` factor on the
-    length `[objects, frames]`; `visibility` share of the object not hidden, in [0, 1], `[objects, frames]`.
+    `centre` pixels `[objects, frames, 2]`; `heading` radians `[objects, frames]`; `scale` factor on the length
+    `[objects, frames]`; `visibility` share of the object not hidden, in [0, 1], `[objects, frames]`.
     """
 
     centre: torch.Tensor
@@ -54,245 +69,298 @@ class Motion:
 class Clip:
     """One clip with its truth.
 
-    `frames` in [0, 1], `[frames, 3, size, size]`; `background` the same without objects (posts included);
-    `opacity` and `colour` of the main object in each frame, `[frames, 1 or 3, size, size]`; `post`: opacity of
-    what stands in front, `[frames, 1, size, size]`; `kind` one of `MOTIONS`.
+    `frames` in [0, 1], `[frames, 3, size, size]`; `ground` the same without objects and shadows (posts included);
+    `opacity` and `colour` of each object by itself, `[objects, frames, 1 or 3, size, size]`; `hidden`: how far what is
+    nearer covers each object's pixels, `[objects, frames, 1, size, size]`; `cutout`: looks, one row an object.
     """
 
     frames: torch.Tensor
-    background: torch.Tensor
+    ground: torch.Tensor
     opacity: torch.Tensor
     colour: torch.Tensor
-    post: torch.Tensor
+    hidden: torch.Tensor
     cutout: Cutout
     motion: Motion
-    kind: str
     seed: int
     split: str
 
 
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard a clip's middle is to guess from its ends; each number is that of its worst object.
+
+    `motion`: way from the first to the last frame in lengths of the object; `turning`: radians between its headings in
+    the two; `occlusion`: the largest share of it that is hidden in an in-between frame.
+    """
+
+    motion: float
+    turning: float
+    occlusion: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything random about `n` clips, on one device, in pixels of a picture `SIZE` wide; k = `MOST_OBJECTS`.
+
+    `present` `[n, k]`; `centre` `[n, k, frames, 2]`; `heading`, `scale` `[n, k, frames]`; looks as in `Cutout`, `[n, k,
+    …]`; `post_place`, `post_half_width` `[n]` (negative: no post), `post_upright` `[n]`, `post_colour` `[n, 3]`; the
+    ground as in `pan_and_zoom`, `[n, …]`, recoloured to mean `base` `[n, 3]` and standard deviation `contrast` `[n]`
+    with its channels in `order` `[n, 3]`.
+    """
+
+    present: torch.Tensor
+    centre: torch.Tensor
+    heading: torch.Tensor
+    scale: torch.Tensor
+    shape: torch.Tensor
+    length: torch.Tensor
+    head: torch.Tensor
+    tail: torch.Tensor
+    banded: torch.Tensor
+    post_place: torch.Tensor
+    post_half_width: torch.Tensor
+    post_upright: torch.Tensor
+    post_colour: torch.Tensor
+    photograph: torch.Tensor
+    corner: torch.Tensor
+    window: torch.Tensor
+    shift: torch.Tensor
+    zoom: torch.Tensor
+    order: torch.Tensor
+    base: torch.Tensor
+    contrast: torch.Tensor
+
+
 @cache
-def _photographs(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The split's photographs as they are and smoothed, `[n, 3, 160, 160]` in [0, 1]."""
+def _photographs(split: str, device: torch.device) -> torch.Tensor:
+    """The split's photographs, smoothed, `[n, 3, 160, 160]` in [0, 1]."""
     folder = Path(__file__).parents[1] / "photographs"
     pictures = [np.asarray(Image.open(folder / f"{name}.png").convert("RGB")) for name in PHOTOGRAPHS[split]]
     sharp = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-    sigma, reach = 9.0, 27
-    kernel = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
+    reach = int(3 * _GROUND_BLUR)
+    kernel = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * _GROUND_BLUR**2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(3, 1, 1, -1)
     smooth = F.pad(sharp, (reach,) * 4, mode="reflect")
     smooth = F.conv2d(F.conv2d(smooth, kernel, groups=3), kernel.transpose(2, 3), groups=3)
-    return sharp, smooth
+    return smooth.to(device)
 
 
-def _progress(frames: int) -> np.ndarray:
+def _progress(frames: int, device: torch.device) -> torch.Tensor:
     """Share of the way covered at each frame, from 0 to 1, for a thing that slows down by `SLOWING`."""
     # The whole clip lasts as long as eight frames whatever the frame count, so that the speeds stay comparable.
-    time = np.arange(frames) * 7 / (frames - 1)
-    return (1 - SLOWING**time) / (1 - SLOWING**7)
+    time = torch.linspace(0, FRAMES - 1, frames, device=device)
+    return (1 - SLOWING**time) / (1 - SLOWING ** (FRAMES - 1))
 
 
-def _path(rng: np.random.Generator, kind: str, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre relative to the first frame `[frames, 2]`, heading and scale `[frames]`, at 64x64."""
-    heading = rng.uniform(0, 2 * math.pi)
-    travel, progress = rng.uniform(*TRAVEL), _progress(frames)
-    scale = np.ones(frames)
-    if kind == "fall":
-        sideways = rng.uniform(4, 12) * rng.choice((-1, 1))
-        time = np.linspace(0, 1, frames)
-        centre = np.stack((sideways * time, travel * time**2 + 2 * time), 1)
-        heading = np.arctan2(2 * travel * time + 2, np.full(frames, sideways))
-    elif kind == "turn":
-        turn = rng.uniform(0.5, 1.4) * rng.choice((-1, 1))
-        headings = heading + turn * progress
-        middle = heading + turn * (progress[1:] + progress[:-1]) / 2
-        steps = np.diff(progress)[:, None] * travel * np.stack((np.cos(middle), np.sin(middle)), 1)
-        centre, heading = np.concatenate((np.zeros((1, 2)), np.cumsum(steps, 0))), headings
-    else:
-        centre = travel * progress[:, None] * np.array([[math.cos(heading), math.sin(heading)]])
-        if kind == "approach":
-            scale = 1 + rng.uniform(0.3, 0.6) * progress
-    return centre, np.broadcast_to(heading, frames).copy(), scale
+def _choose(draws: Draws, shares: tuple[float, ...], shape: tuple[int, ...] = ()) -> torch.Tensor:
+    """Index of one of the shares, `[n, *shape]`."""
+    number = draws.uniform(shape=shape)
+    return sum((number >= sum(shares[: index + 1])).long() for index in range(len(shares) - 1))
 
 
-def _place(rng: np.random.Generator, centre: np.ndarray) -> np.ndarray:
-    """Moves a path to a random place where it stays in the picture (or as nearly as it can)."""
-    low, high = _MARGIN - centre.min(0), _BASE - 1 - _MARGIN - centre.max(0)
-    return centre + np.where(low <= high, rng.uniform(size=2) * (high - low) + low, (low + high) / 2)
+def _colours(draws: Draws, hue: torch.Tensor, saturation: tuple[float, float], value: tuple[float, float]):
+    """Colours of so many hues (a full circle is 6), `[…, 3]`."""
+    shape = tuple(hue.shape[1:])
+    s, v = draws.uniform(*saturation, shape)[..., None], draws.uniform(*value, shape)[..., None]
+    apart = (hue[..., None] - torch.tensor((0.0, 2.0, 4.0), device=hue.device)).abs() % 6
+    return v * (1 - s * (torch.minimum(apart, 6 - apart) - 1).clamp(0, 1))
 
 
-def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """A random colour, `[3]`, by hue, saturation and value."""
-    hue, s, v = rng.uniform(0, 6), rng.uniform(*saturation), rng.uniform(*value)
-    return v * (1 - s * np.clip(np.array([min(abs(hue - c) % 6, 6 - abs(hue - c) % 6) - 1 for c in (0, 2, 4)]), 0, 1))
+def _along(values: torch.Tensor, progress: torch.Tensor) -> torch.Tensor:
+    """Values at the points of a path, `[…, points, 2]`, read at shares of the way, `[…, frames]`."""
+    place = progress * (values.shape[-2] - 1)
+    before = place.floor().long().clamp(max=values.shape[-2] - 2)
+    left, right = (values.gather(-2, (before + k)[..., None].expand(*before.shape, 2)) for k in (0, 1))
+    return left + (right - left) * (place - before)[..., None]
 
 
-def _draw(seed: int, split: str, frames: int) -> dict:
-    """All random choices of one clip."""
-    rng = np.random.default_rng([list(PHOTOGRAPHS).index(split), seed])
-    kind = str(rng.choice(list(MOTIONS), p=list(MOTIONS.values())))
-    progress, photographs = _progress(frames), len(PHOTOGRAPHS[split])
-    pans = rng.uniform() < PANNING
-    pan = rng.uniform(2, 6) * pans
-    direction = rng.uniform(0, 2 * math.pi)
-    choice = {
-        "kind": kind,
-        "photograph": rng.integers(photographs),
-        "corner": rng.uniform(size=2),
-        "window": rng.uniform(0.55, 1.0),
-        "mirror": rng.uniform() < 0.5,
-        "base": rng.uniform(0.40, 0.46) + rng.uniform(-0.02, 0.02, 3),
-        "contrast": rng.uniform(0.06, 0.11),
-        "order": rng.permutation(3),
-        "shift": pan * progress[:, None] * np.array([[math.cos(direction), math.sin(direction)]]),
-        "zoom": 1 + rng.uniform(0, 0.06) * progress * pans,
-        "second": rng.uniform() < SECOND_OBJECT,
-        "post": (rng.uniform(24, 40), rng.uniform(3.5, 5.5), _colour(rng, (0, 0.3), (0.1, 0.3)), rng.uniform() < 0.5),
-        "objects": [],
-    }
-    for index in range(2):
-        centre, heading, scale = _path(rng, kind if index == 0 else "fly", frames)
-        choice["objects"].append(
-            {
-                "centre": _place(rng, centre),
-                "heading": heading,
-                "scale": scale,
-                "shape": rng.integers(len(SHAPES)),
-                "length": rng.uniform(18, 22),
-                "head": _colour(rng, (0, 0.2), (0.9, 1.0)),
-                "tail": _colour(rng, (0.8, 1.0), (0.55, 1.0)),
-                "texture": rng.integers(photographs),
-                "corner": rng.uniform(size=2),
-            }
-        )
-    if kind == "behind a post":
-        _put_post_on_the_way(choice)
-    return choice
+def _courses(draws: Draws, k: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points of each object's path relative to its first, and its heading there, `[n, k, points, 2 or 1]`."""
+    kind = _choose(draws, tuple(COURSES.values()), (k,))[..., None]
+    share = torch.linspace(0, 1, _PATH_POINTS, device=device)
+    bend = draws.uniform(0.3, 0.6, (k,))[..., None]
+    sharp = ((share - bend) / _BEND + 0.5).clamp(0, 1)
+    amount = torch.where(kind == 1, draws.uniform(0.5, 1.6, (k,))[..., None], draws.uniform(0.8, 1.8, (k,))[..., None])
+    turn = draws.sign((k,))[..., None] * amount * torch.where(kind == 1, share, sharp * sharp * (3 - 2 * sharp))
+    heading = draws.uniform(0, 2 * math.pi, (k,))[..., None] + torch.where(kind == 0, torch.zeros_like(turn), turn)
+    middle = (heading[..., 1:] + heading[..., :-1]) / 2
+    steps = torch.stack((middle.cos(), middle.sin()), -1) * draws.uniform(*TRAVEL, (k,))[..., None, None]
+    points = F.pad((steps / (_PATH_POINTS - 1)).cumsum(-2), (0, 0, 1, 0))
+    return points, heading[..., None]
 
 
-def _put_post_on_the_way(choice: dict) -> None:
-    _, half_width, colour, _ = choice["post"]
-    centre = choice["objects"][0]["centre"]
-    upright = bool(abs(centre[-1, 0] - centre[0, 0]) > abs(centre[-1, 1] - centre[0, 1]))
-    middle = centre[:, 0 if upright else 1]
-    choice["post"] = (float(middle[0] * 0.35 + middle[-1] * 0.65), half_width, colour, upright)
+def _place(draws: Draws, points: torch.Tensor, k: int) -> torch.Tensor:
+    """Where each path begins, `[n, k, 2]`: in the picture as nearly as it can, and some across the first one's way."""
+    low, high = _MARGIN - points.amin(2), SIZE - 1 - _MARGIN - points.amax(2)
+    low, high = torch.where(low <= high, low, (low + high) / 2), torch.where(low <= high, high, (low + high) / 2)
+    start = low + (high - low) * draws.uniform(shape=(k, 2))
+    when, beside = draws.uniform(0.25, 0.7, (k, 2))[..., None], draws.uniform(-8, 8, (k, 2))
+    meeting = _along(points[:, :1].expand_as(points), when[..., 0, :]) + start[:, :1, None]
+    other = _along(points, when[..., 1, :])
+    across = (meeting[:, :, 0] + beside - other[:, :, 0]).clamp(low, high)
+    sent = draws.chance(MEETING, (k,))[..., None] & (torch.arange(k, device=start.device) > 0).view(1, k, 1)
+    return torch.where(sent, across, start)
 
 
-def _backgrounds(choices: list[dict], split: str, size: int) -> torch.Tensor:
-    """Recoloured, smooth windows of the photographs with a border to pan over, `[n, frames, 3, size, size]`."""
-    smooth = _photographs(split)[1]
-    reach = int(size * 1.3)
-    pictures = []
-    for c in choices:
-        side = int(smooth.shape[-1] * c["window"])
-        y, x = ((smooth.shape[-1] - side) * c["corner"]).astype(int)
-        crop = smooth[c["photograph"], c["order"], y : y + side, x : x + side]
-        crop = F.interpolate(crop[None], (reach, reach), mode="bilinear", align_corners=True)[0]
-        crop = crop.flip(-1) if c["mirror"] else crop
-        crop = crop - crop.mean((1, 2), keepdim=True)
-        crop = crop * (c["contrast"] / crop.std().clamp(min=0.02))
-        pictures.append(torch.from_numpy(c["base"]).float().view(3, 1, 1) + crop)
-    shift = torch.from_numpy(np.stack([c["shift"] for c in choices])).float() * (size / _BASE)
-    zoom = torch.from_numpy(np.stack([c["zoom"] for c in choices])).float()
-    return pan_and_zoom(torch.stack(pictures).clamp(0.05, 0.95), shift, zoom, size)
-
-
-def _cutouts(choices: list[dict], index: int, split: str, size: int) -> tuple[Cutout, Motion]:
-    """Object `index` of every clip, batched over the clips; `visibility` is filled in later."""
-    sharp, objects, side = _photographs(split)[0], [c["objects"][index] for c in choices], 24
-    textures = []
-    for o in objects:
-        y, x = ((sharp.shape[-1] - side) * o["corner"]).astype(int)
-        patch = sharp[o["texture"], :, y : y + side, x : x + side]
-        patch = F.avg_pool2d(patch[None], 4)[0]
-        textures.append((patch - patch.mean((1, 2), keepdim=True)).clamp(-0.2, 0.2) * 0.8)
-
-    def stack(key: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([o[key] for o in objects]))
-
-    cutout = Cutout(
-        stack("shape"),
-        stack("length").float() * (size / _BASE),
-        stack("head").float(),
-        stack("tail").float(),
-        torch.stack(textures),
+def make_plan(seeds: torch.Tensor, split: str, frames: int = FRAMES) -> Plan:
+    """All random choices of the clips with these seeds, `[n]`, on the seeds' device; see `make_clips`."""
+    if split not in PHOTOGRAPHS:
+        raise ValueError(f"split: expected one of {', '.join(PHOTOGRAPHS)}, found {split!r}.")
+    if frames < 2:
+        raise ValueError(f"frames: expected at least 2, found {frames}.")
+    n, k, device = len(seeds), MOST_OBJECTS, seeds.device
+    draws = Draws(seeds, list(PHOTOGRAPHS).index(split))
+    progress = _progress(frames, device)
+    points, headings = _courses(draws, k, device)
+    start = _place(draws, points, k)
+    at = progress.expand(n, k, frames)
+    centre = _along(points, at) + start[:, :, None]
+    heading = _along(headings.expand(n, k, _PATH_POINTS, 2), at)[..., 0]
+    growth = draws.uniform(0.2, 0.5, (k,)) * draws.chance(APPROACHING, (k,))
+    # Hues lie apart, so that every object can be told from the others by its colour.
+    hue = draws.uniform(0, 6)[:, None] + torch.arange(k, device=device) * 2 + draws.uniform(-0.5, 0.5, (k,))
+    ends = (points[:, 0, -1] - points[:, 0, 0]).abs()
+    upright = ends[:, 0] > ends[:, 1]
+    on_the_way = _along(points[:, 0], draws.uniform(0.3, 0.6)[:, None])[:, 0] + start[:, 0]
+    width = draws.uniform(7, 11)
+    pans = draws.chance(PANNING).float()
+    direction = draws.uniform(0, 2 * math.pi)
+    pan = torch.stack((direction.cos(), direction.sin()), -1) * (draws.uniform(4, 12) * pans)[:, None]
+    return Plan(
+        present=torch.arange(k, device=device) <= _choose(draws, OBJECTS)[:, None],
+        centre=centre,
+        heading=heading,
+        scale=1 + growth[..., None] * at,
+        shape=draws.integer(len(SHAPES), (k,)),
+        length=draws.uniform(*LENGTH, (k,)),
+        head=_colours(draws, draws.uniform(0, 6, (k,)), (0.0, 0.2), (0.9, 1.0)),
+        tail=_colours(draws, hue, (0.75, 1.0), (0.6, 1.0)),
+        banded=draws.chance(0.4, (k,)).float(),
+        post_place=torch.where(upright, on_the_way[:, 0], on_the_way[:, 1]),
+        post_half_width=torch.where(draws.chance(BEHIND_A_POST), width, -torch.ones_like(width)),
+        post_upright=upright,
+        post_colour=_colours(draws, draws.uniform(0, 6), (0, 0.3), (0.1, 0.3)),
+        photograph=draws.integer(len(PHOTOGRAPHS[split])),
+        corner=draws.uniform(shape=(2,)),
+        window=draws.uniform(0.5, 0.9) * draws.sign(),
+        shift=pan[:, None] * progress[:, None],
+        zoom=1 + draws.uniform(0, 0.06)[:, None] * pans[:, None] * progress,
+        order=draws.uniform(shape=(3,)).argsort(1),
+        base=draws.uniform(0.38, 0.48)[:, None] + draws.uniform(-0.04, 0.04, (3,)),
+        contrast=draws.uniform(0.06, 0.11),
     )
-    centre = (stack("centre").float() + 0.5) * (size / _BASE) - 0.5
-    return cutout, Motion(centre, stack("heading").float(), stack("scale").float(), torch.empty(0))
 
 
-def _posts(choices: list[dict], size: int) -> torch.Tensor:
+def _grounds(plan: Plan, split: str, size: int) -> torch.Tensor:
+    """Recoloured windows of the smooth photographs, `[n, frames, 3, size, size]`."""
+    pictures = _photographs(split, plan.centre.device)[plan.photograph]
+    pictures = pictures.gather(1, plan.order[..., None, None].expand_as(pictures))
+    view = pan_and_zoom(pictures, plan.corner, plan.window, plan.shift * (size / SIZE), plan.zoom, size)
+    mean = view[:, :1].mean((3, 4), keepdim=True)
+    spread = view[:, :1].flatten(1).std(1).clamp(min=0.02)
+    ground = plan.base[:, None, :, None, None] + (view - mean) * (plan.contrast / spread).view(-1, 1, 1, 1, 1)
+    return ground.clamp(0.05, 0.95)
+
+
+def _posts(plan: Plan, size: int) -> torch.Tensor:
     """Opacity of the posts, `[n, frames, 1, size, size]`; a post is nearer, so it pans half as much again."""
-    axis = (torch.arange(size).float() + 0.5) * (_BASE / size) - 0.5
-    masks = []
-    for c in choices:
-        if c["kind"] != "behind a post":
-            masks.append(torch.zeros(len(c["zoom"]), 1, size, size))
-            continue
-        place, half_width, _, upright = c["post"]
-        moved = torch.from_numpy(c["shift"][:, 0 if upright else 1]).float() * 1.5 + place
-        band = (0.5 + half_width - (axis - moved[:, None]).abs()).clamp(0, 1)
-        masks.append((band[:, None, None, :] if upright else band[:, None, :, None]).expand(-1, 1, size, size))
-    return torch.stack(masks)
+    axis = (torch.arange(size, device=plan.centre.device) + 0.5) * (SIZE / size) - 0.5
+    moved = torch.where(plan.post_upright[:, None], plan.shift[..., 0], plan.shift[..., 1]) * 1.5
+    distance = (axis - (moved + plan.post_place[:, None])[..., None]).abs()
+    # The edge is one pixel of the picture wide, whatever its size.
+    band = (0.5 + (plan.post_half_width.view(-1, 1, 1) - distance) * (size / SIZE)).clamp(0, 1)
+    band = band * (plan.post_half_width > 0).view(-1, 1, 1)
+    across, down = band[..., None, None, :], band[..., None, :, None]
+    mask = torch.where(plan.post_upright.view(-1, 1, 1, 1, 1), across, down)
+    return mask.expand(*band.shape[:2], 1, size, size)
 
 
-def make_clips(seeds: list[int], split: str = "train", frames: int = 8, size: int = 64) -> list[Clip]:
+def _cutouts(plan: Plan, index: int, size: int) -> tuple[Cutout, torch.Tensor]:
+    """Looks of object `index` of every clip, and its centres in pixels of this size, `[n, frames, 2]`."""
+    looks = (getattr(plan, name)[:, index] for name in ("shape", "length", "head", "tail", "banded"))
+    shape, length, *rest = looks
+    return Cutout(shape, length * (size / SIZE), *rest), (plan.centre[:, index] + 0.5) * (size / SIZE) - 0.5
+
+
+def _layers(plan: Plan, size: int) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+    """Opacity and colour of every object, the farthest first, and what of the ground lies in shadow."""
+    opacities, colours, light = [], [], torch.ones((), device=plan.centre.device)
+    offset = torch.tensor(_SHADOW, device=plan.centre.device) * (size / SIZE)
+    for index in range(MOST_OBJECTS):
+        cutout, centre = _cutouts(plan, index, size)
+        present = plan.present[:, index].float().view(-1, 1, 1, 1, 1)
+        pose = plan.heading[:, index], plan.scale[:, index], size
+        opacity, colour = cutout_mask(cutout, centre, *pose)
+        shadow = shadow_mask(cutout, centre + offset, *pose, _SHADOW_SOFTNESS * size / SIZE)
+        light = light * (1 - shadow * present)
+        opacities.append(opacity * present), colours.append(colour)
+    return opacities, colours, 1 - light
+
+
+def make_frames(seeds: torch.Tensor, split: str = "train", frames: int = FRAMES, size: int = SIZE) -> torch.Tensor:
+    """The frames alone of the clips with these seeds, `[n]`, on the seeds' device: `[n, frames, 3, size, size]`."""
+    return draw_frames(make_plan(seeds, split, frames), split, size)
+
+
+def draw_frames(plan: Plan, split: str, size: int = SIZE) -> torch.Tensor:
+    """The frames of the planned clips in [0, 1], `[n, frames, 3, size, size]`."""
+    opacities, colours, shadow = _layers(plan, size)
+    scene = _grounds(plan, split, size) * (1 - _SHADOW_DEPTH * shadow)
+    for opacity, colour in zip(opacities, colours, strict=True):
+        scene = paste(scene, opacity, colour)
+    return paste(scene, _posts(plan, size), plan.post_colour[:, None, :, None, None])
+
+
+def make_clips(seeds: list[int], split: str = "train", frames: int = FRAMES, size: int = SIZE) -> list[Clip]:
     """The clips with these seeds.
 
     `seeds`: non-negative whole numbers; `split`: `train` or `test`; `frames`: at least 2; `size`: side in pixels.
     Raises ValueError for an unknown split, or fewer than two frames.
     """
-    if split not in PHOTOGRAPHS:
-        raise ValueError(f"split: expected one of {', '.join(PHOTOGRAPHS)}, found {split!r}.")
-    if frames < 2:
-        raise ValueError(f"frames: expected at least 2, found {frames}.")
-    choices = [_draw(int(seed), split, frames) for seed in seeds]
-    ground, post = _backgrounds(choices, split, size), _posts(choices, size)
-    post_colour = torch.from_numpy(np.stack([c["post"][2] for c in choices])).float()[:, None, :, None, None]
-    second = torch.tensor([float(c["second"]) for c in choices]).view(-1, 1, 1, 1, 1)
-    cutouts, motions, opacities, colours = [], [], [], []
-    for index in range(2):
-        cutout, motion = _cutouts(choices, index, split, size)
-        opacity, colour = cutout_mask(cutout, motion.centre, motion.heading, motion.scale, size)
-        cutouts.append(cutout), motions.append(motion), colours.append(colour)
-        opacities.append(opacity if index == 0 else opacity * second)
-    scene = paste(paste(ground, opacities[1], colours[1]), opacities[0], colours[0])
-    scene, empty = paste(scene, post, post_colour), paste(ground, post, post_colour)
-    hidden = [post, 1 - (1 - post) * (1 - opacities[0])]
-    areas = [opacity.flatten(2).sum(-1).clamp(min=1e-6) for opacity in opacities]
-    seen = [(o * (1 - h)).flatten(2).sum(-1) / a for o, h, a in zip(opacities, hidden, areas, strict=True)]
-    clips = []
-    for i, (seed, choice) in enumerate(zip(seeds, choices, strict=True)):
-        count = 2 if choice["second"] else 1
-        motion = Motion(
-            *(torch.stack([getattr(m, name)[i] for m in motions[:count]]) for name in ("centre", "heading", "scale")),
-            torch.stack([s[i] for s in seen[:count]]),
-        )
-        main = cutouts[0]
-        cutout = Cutout(
-            main.shape[i : i + 1],
-            main.length[i : i + 1],
-            main.head[i : i + 1],
-            main.tail[i : i + 1],
-            main.texture[i : i + 1],
-        )
-        clips.append(
-            Clip(
-                scene[i],
-                empty[i],
-                opacities[0][i] * (1 - post[i]),
-                colours[0][i],
-                post[i],
-                cutout,
-                motion,
-                choice["kind"],
-                int(seed),
-                split,
-            )
-        )
-    return clips
+    plan = make_plan(torch.tensor(seeds), split, frames)
+    scenes = draw_frames(plan, split, size)
+    opacities, colours, _ = _layers(plan, size)
+    post = _posts(plan, size)
+    ground = paste(_grounds(plan, split, size), post, plan.post_colour[:, None, :, None, None])
+    covers, nearer = [], post
+    for opacity in reversed(opacities):
+        covers.insert(0, nearer)
+        nearer = 1 - (1 - nearer) * (1 - opacity)
+    return [
+        _clip(plan, i, scenes[i], ground[i], opacities, colours, covers, int(seed), split)
+        for i, seed in enumerate(seeds)
+    ]
 
 
-def make_clip(seed: int, split: str = "train", frames: int = 8, size: int = 64) -> Clip:
+def _clip(plan, i, frames, ground, opacities, colours, covers, seed, split) -> Clip:
+    """Clip `i` of the planned ones with the truth about the objects that it has."""
+    size, count = frames.shape[-1], int(plan.present[i].sum())
+    opacity, colour, hidden = (torch.stack([x[i] for x in each[:count]]) for each in (opacities, colours, covers))
+    area = opacity.flatten(2).sum(-1).clamp(min=1e-6)
+    motion = Motion(
+        (plan.centre[i, :count] + 0.5) * (size / SIZE) - 0.5,
+        plan.heading[i, :count],
+        plan.scale[i, :count],
+        (opacity * (1 - hidden)).flatten(2).sum(-1) / area,
+    )
+    looks = Cutout(
+        plan.shape[i, :count],
+        plan.length[i, :count] * (size / SIZE),
+        plan.head[i, :count],
+        plan.tail[i, :count],
+        plan.banded[i, :count],
+    )
+    return Clip(frames, ground, opacity, colour, hidden, looks, motion, seed, split)
+
+
+def make_clip(seed: int, split: str = "train", frames: int = FRAMES, size: int = SIZE) -> Clip:
     """The clip with this seed; see `make_clips`."""
     return make_clips([seed], split, frames, size)[0]
+
+
+def difficulty(clip: Clip) -> Difficulty:
+    """How hard the clip is to guess from its first and last frame."""
+    motion = clip.motion
+    way = motion.centre.diff(dim=1).norm(dim=-1).sum(1) / clip.cutout.length
+    turning = (motion.heading[:, -1] - motion.heading[:, 0]).abs()
+    return Difficulty(float(way.max()), float(turning.max()), float(1 - motion.visibility[:, 1:-1].min()))

@@ -1,0 +1,95 @@
+"""The demo model's backward motion: `training/fine_tune.py`'s method on encoded clips that lie in memory.
+
+Equations and trained matrices are those of `training/model.py`. The command fine_tune.py encodes videos from disk and
+adds noise of its own to every keyframe; here the clips are those of the UNet's training, with all their noise levels.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from ...training.model import BackwardMotionModel
+from ...training.svd import load_unet
+from ...weights.backward_motion import write_backward_motion
+from ...weights.keys.unet import diffusers_to_comfy
+from .loop import report
+from .networks import quicken
+from .unet import TIME_IDS, sigmas_of_quantiles
+
+WARM_UP = 10
+
+
+def _batch(pool: dict[str, torch.Tensor], pick: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Arguments of BackwardMotionModel, without the noise."""
+    return {
+        "latents": pool["latents"][pick],
+        "sigma": sigma,
+        "first_latent": pool["first"][pick],
+        "last_latent": pool["last"][pick],
+        "first_embedding": pool["embed_first"][pick][:, None],
+        "last_embedding": pool["embed_last"][pick][:, None],
+        "time_ids": sigma.new_tensor(TIME_IDS).expand(len(sigma), 3),
+    }
+
+
+@torch.no_grad()
+def held_out_losses(model: BackwardMotionModel, pool: dict[str, torch.Tensor], maps: str) -> torch.Tensor:
+    """The loss of each held-out clip, reversed, `[clips]`, with fixed noises and evenly spread noise levels."""
+    count, device = len(pool["latents"]), pool["latents"].device
+    noise = torch.randn(pool["latents"].shape, generator=torch.Generator().manual_seed(1)).to(device)
+    sigma = sigmas_of_quantiles((torch.arange(count) + 0.5) / count).to(device)
+    parts = torch.arange(count, device=device).split(64)
+    return torch.cat([model(**_batch(pool, part, sigma[part]), noise=noise[part], maps=maps) for part in parts])
+
+
+def fine_tune(
+    base: Path,
+    out: Path,
+    train_pool: dict[str, torch.Tensor],
+    test_pool: dict[str, torch.Tensor],
+    steps: int,
+    maps: str,
+    seed: int,
+    batch: int = 64,
+    learning_rate: float = 2e-3,
+    log: Path | None = None,
+) -> Path:
+    """Trains the backward motion of the diffusers folder `base` and writes it; returns the file in `out`."""
+    device = train_pool["latents"].device
+    precision = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = BackwardMotionModel(quicken(load_unet(base)), maps, precision).to(device)
+    model.unet.to(device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
+    generator = torch.Generator(device).manual_seed(seed)
+    name = {"stage": "backward motion", "maps": maps, "seed": seed}
+    untouched = {f"base_{way}": float(held_out_losses(model, test_pool, way).mean()) for way in ("rotated", "own")}
+    report({**name, "step": 0, **untouched}, log)
+    for step in range(steps):
+        rate = learning_rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        pick = torch.randint(len(train_pool["latents"]), (batch,), generator=generator, device=device)
+        quantiles = torch.arange(batch, device=device) + torch.rand(batch, generator=generator, device=device)
+        sigma = sigmas_of_quantiles((quantiles / batch).clamp(1e-4, 1 - 1e-4))
+        noise = torch.randn(train_pool["latents"][pick].shape, generator=generator, device=device)
+        loss = model(**_batch(train_pool, pick, sigma), noise=noise).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    losses = held_out_losses(model, test_pool, maps)
+    report({**name, "step": steps, "held_out_loss": float(losses.mean()), "clips": losses.tolist()}, log)
+    return _write(model, base, out / f"backward_motion_{maps}_{seed}.safetensors", maps)
+
+
+def _write(model: BackwardMotionModel, base: Path, path: Path, maps: str) -> Path:
+    names = diffusers_to_comfy(model.unet.state_dict())
+    differences = {names[name]: tensor for name, tensor in model.differences().items()}
+    frames = str(model.unet.config["num_frames"])
+    metadata = {"base": base.name, "frames": frames, "source": "", "license": "GPL-3.0-or-later"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_backward_motion(path, differences, {**metadata, "temporal_attention": maps}, overwrite=True)
+    return path
