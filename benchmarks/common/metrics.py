@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ...demo.world.tracker import SEEN, Fit, fit, object_templates
-from ...demo.world.world import Clip
+from ...demo.world.world import SIZE, Clip
 
 METRICS = {
     "psnr": "PSNR, dB ↑",
@@ -28,8 +28,8 @@ CVVDP_DISPLAY = "standard_fhd"
 CVVDP_ENLARGE, CVVDP_FRAME_RATE = 4, 7
 """The clip is seen 4 times larger (bicubic) on a 24-inch Full HD screen, at 7 frames a second."""
 
-APART = 6.0
-"""Pixels at 64x64 between two places that count as two copies of an object."""
+APART = 12.0
+"""Pixels at 128x128 between two places that count as two copies of an object."""
 COPY_ENERGY = 0.3
 """A place where less of the object than this share could be seen, at the edge or behind the post, says too little."""
 
@@ -87,26 +87,26 @@ def _as_shown(video: torch.Tensor, enlarge: int) -> torch.Tensor:
 
 
 def ghosting(frames: torch.Tensor, clip: Clip) -> np.ndarray:
-    """How much of a second, translucent copy of the main object each frame has, in 0…1, `[frames]`.
+    """How much of a second, translucent copy of each object each frame has, in 0…1, `[objects, frames]`.
 
-    The frame minus its true ground, r, is explained by two copies of the object, opacity m and colour c, one after
-    the other: at each place p a copy T_p = m(c − ground) with amplitude a_p = ⟨r, T_p⟩ / ⟨T_p, T_p⟩ in 0…1 lowers the
-    squared error by a_p (2⟨r, T_p⟩ − a_p ⟨T_p, T_p⟩). a₁ is that of the best place, a₂ that of the best place at least
-    `APART` away once the first copy is subtracted. The score is 2 min(a₁, a₂) / (a₁ + a₂): 0 for one copy, 1 for two of
-    equal strength. NaN where less than half of the object can be seen, and for clips with a second object.
+    The frame minus what is truly around the object, r, is explained by two copies of it, opacity m and colour c, one
+    after the other: at each place p a copy T_p = m(c − ground) with amplitude a_p = ⟨r, T_p⟩ / ⟨T_p, T_p⟩ in 0…1 lowers
+    the squared error by a_p (2⟨r, T_p⟩ − a_p ⟨T_p, T_p⟩). a₁ is that of the best place, a₂ that of the best place at
+    least `APART` away once the first copy is subtracted. The score is 2 min(a₁, a₂) / (a₁ + a₂): 0 for one copy, 1 for
+    two of equal strength. NaN where less than half of the object can be seen.
     """
-    if clip.motion.centre.shape[0] > 1:
-        return np.full(len(frames), math.nan)
-    ground, clear, templates = clip.background, 1 - clip.post, object_templates(clip)
-    residual = (frames - ground) * clear
-    first = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
-    place = first.best()
-    strength = first.strength_at(place)
-    residual = residual - _copies(strength, place, ground, clear, *templates)
-    second = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
-    others = second.strength_at(Fit(second.gain * _apart(second.gain, place), second.strength).best())
-    score = 2 * torch.minimum(strength, others) / (strength + others).clamp(min=1e-6)
-    return np.where(clip.motion.visibility[0] >= SEEN, score, math.nan)
+    scores = []
+    for index, (hidden, ground) in enumerate(zip(clip.hidden, clip.without, strict=True)):
+        clear, templates = 1 - hidden, object_templates(clip, index)
+        residual = (frames - ground) * clear
+        first = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
+        place = first.best()
+        strength = first.strength_at(place)
+        residual = residual - _copies(strength, place, ground, clear, *templates)
+        second = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
+        others = second.strength_at(Fit(second.gain * _apart(second.gain, place), second.strength).best())
+        scores.append(2 * torch.minimum(strength, others) / (strength + others).clamp(min=1e-6))
+    return np.where(clip.motion.visibility >= SEEN, torch.stack(scores), math.nan)
 
 
 def _apart(gain: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -114,7 +114,7 @@ def _apart(gain: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     _, height, width = gain.shape
     rows, columns = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
     row, column = place.view(-1, 2, 1, 1).unbind(1)
-    return torch.hypot((rows - row).float(), (columns - column).float()) >= APART * width / 64
+    return torch.hypot((rows - row).float(), (columns - column).float()) >= APART * width / SIZE
 
 
 def _copies(strength, place, ground, clear, opacity, colour) -> torch.Tensor:
@@ -127,6 +127,13 @@ def _copies(strength, place, ground, clear, opacity, colour) -> torch.Tensor:
         m[frame][area], c[frame][area] = opacity[frame], colour[frame]
     inside = (..., slice(reach, -reach), slice(reach, -reach))
     return strength.view(-1, 1, 1, 1) * clear * m[inside] * (c[inside] - ground)
+
+
+def over_objects(values: np.ndarray) -> np.ndarray:
+    """Mean over the objects that have a value, `[objects, frames]` to `[frames]`; NaN where none has."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(0)
+    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), math.nan)
 
 
 def between(values: np.ndarray) -> float:

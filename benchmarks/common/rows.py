@@ -132,10 +132,10 @@ def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.Co
     if color_video_vdp is not None:
         values["cvvdp"] = color_video_vdp(frames, clip.truth)
     if clip.world is not None:
-        centre = track(frames, clip.world).centre
-        values["motion_error"] = motion_errors(centre, clip.world).numpy()
-        values["speed"] = speeds(centre, clip.world).numpy()
-        values["ghosting"] = metrics.ghosting(frames, clip.world)
+        centres = track(frames, clip.world).centre
+        values["motion_error"] = metrics.over_objects(motion_errors(centres, clip.world).numpy())
+        values["speed"] = metrics.over_objects(speeds(centres, clip.world).numpy())
+        values["ghosting"] = metrics.over_objects(metrics.ghosting(frames, clip.world))
     return row_of(values)
 
 

@@ -9,7 +9,6 @@ They are drawn and encoded for the demo model, or written as folders of frames, 
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -57,44 +56,56 @@ def at_frame(plan: Plan, frame: torch.Tensor) -> Plan:
 
 
 class Pictures:
-    """Endless training pictures of the small world, drawn where they are used, in [-1, 1]; no seed comes twice."""
+    """Endless training pictures of the small world, drawn where they are used, in [-1, 1].
+
+    Each method gives batch `number`; no two batches of one size share a seed. Which frames are taken of a clip, and
+    which parts of a frame, are torch's random numbers.
+    """
 
     def __init__(self, first_seed: int, device: torch.device) -> None:
-        self.device = device
-        self._seeds = itertools.count(first_seed)
+        self.first_seed, self.device = first_seed, device
 
-    def _plan(self, count: int) -> Plan:
-        first = next(self._seeds)
-        self._seeds = itertools.count(first + count)
+    def _plan(self, number: int, count: int) -> Plan:
+        first = self.first_seed + number * count
         return make_plan(torch.arange(first, first + count, device=self.device), "train")
 
-    def single_frames(self, count: int) -> tuple[torch.Tensor, Plan]:
+    def single_frames(self, number: int, count: int) -> tuple[torch.Tensor, Plan]:
         """A random frame of each of `count` clips, `[count, 3, h, w]`, and its plan."""
-        plan = self._plan(count)
-        frame = torch.randint(plan.scale.shape[2], (count,), device=self.device)
-        plan = at_frame(plan, frame)
+        plan = self._plan(number, count)
+        plan = at_frame(plan, torch.randint(plan.scale.shape[2], (count,), device=self.device))
         return draw_frames(plan, "train")[:, 0] * 2 - 1, plan
 
-    def two_frames(self, count: int) -> tuple[torch.Tensor, tuple[Plan, Plan]]:
+    def two_frames(self, number: int, count: int) -> tuple[torch.Tensor, tuple[Plan, Plan]]:
         """Two random frames of each of `count` clips, `[2 count, 3, h, w]`, the first ones first, and their plans."""
-        plan = self._plan(count)
+        plan = self._plan(number, count)
         chosen = torch.randint(plan.scale.shape[2], (2, count), device=self.device)
         plans = at_frame(plan, chosen[0]), at_frame(plan, chosen[1])
         return torch.cat([draw_frames(each, "train")[:, 0] for each in plans]) * 2 - 1, plans
 
-    def crops(self, count: int, side: int = 64, jitter: int = 18) -> torch.Tensor:
-        """`[count, 3, side, side]` around an object, give or take `jitter` pixels."""
-        frames, plan = self.single_frames(count)
-        rows = torch.arange(count, device=self.device)
-        index = (torch.rand(count, device=self.device) * plan.present.sum(1)).long()
-        corner = plan.centre[rows, index, 0].round().long() - side // 2
-        corner = corner + torch.randint(-jitter, jitter + 1, (count, 2), device=self.device)
-        places = corner.clamp(0, SIZE - side)[..., None] + torch.arange(side, device=self.device)
-        return frames[rows[:, None, None], :, places[:, 1, :, None], places[:, 0, None, :]].permute(0, 3, 1, 2)
+    def clips(self, number: int, count: int) -> torch.Tensor:
+        """`[count, frames, 3, h, w]`."""
+        return draw_frames(self._plan(number, count), "train") * 2 - 1
 
-    def clips(self, count: int) -> torch.Tensor:
-        """`[count * frames, 3, h, w]`."""
-        return draw_frames(self._plan(count), "train").flatten(0, 1) * 2 - 1
+    def crops(self, number: int, count: int, side: int) -> torch.Tensor:
+        """A part of one frame of each of `count` clips, mostly around an object, `[count, 1, 3, side, side]`."""
+        frames, plan = self.single_frames(number, count)
+        return self._cropped(frames[:, None], plan, side)
+
+    def clip_crops(self, number: int, count: int, side: int) -> torch.Tensor:
+        """A part of each of `count` clips through which an object passes, `[count, frames, 3, side, side]`."""
+        plan = self._plan(number, count)
+        return self._cropped(draw_frames(plan, "train") * 2 - 1, plan, side)
+
+    def _cropped(self, frames: torch.Tensor, plan: Plan, side: int) -> torch.Tensor:
+        count, device = len(frames), self.device
+        rows = torch.arange(count, device=device)
+        chosen = (torch.rand(count, device=device) * plan.present.sum(1)).long()
+        when = torch.randint(plan.centre.shape[2], (count,), device=device)
+        jitter = torch.randint(-side // 3, side // 3 + 1, (count, 2), device=device)
+        corner = plan.centre[rows, chosen, when].round().long() - side // 2 + jitter
+        places = corner.clamp(0, SIZE - side)[..., None] + torch.arange(side, device=device)
+        picked = frames[rows[:, None, None], :, :, places[:, 1, :, None], places[:, 0, None, :]]
+        return picked.permute(0, 3, 4, 1, 2)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..world.world import SIZE, Plan
 from .clips import IMAGE_ENCODER_SEED, Pictures, clip_pixels
-from .loop import train
+from .loop import Training
 from .networks import autocast
 
 CONFIG = {
@@ -29,7 +29,6 @@ CONFIG = {
 TEMPERATURE = 0.1
 CELLS = 4
 """The picture's cells in each direction for which the embedding must tell what is there."""
-CLIPS = 128
 
 
 def attributes(pictures: torch.Tensor, plan: Plan) -> torch.Tensor:
@@ -53,22 +52,16 @@ def contrastive_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
 
 
-def train_image_encoder(
-    folder: Path,
-    seconds: float,
-    device: torch.device,
-    learning_rate: float = 1e-3,
-    log: Path | None = None,
-    seed: int = 1,
-) -> None:
-    """Trains the image encoder for so many seconds and saves it in `folder`."""
-    torch.manual_seed(seed)
-    encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**CONFIG)).to(device)
-    reader = nn.Linear(CONFIG["projection_dim"], 6 * CELLS**2).to(device)
+def train_image_encoder(training: Training, folder: Path, device: torch.device, batch: int = 64) -> None:
+    """Trains the image encoder and saves it in `folder`; `batch`: clips in a step, of which it sees two frames."""
+    torch.manual_seed(training.seed)
+    encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**CONFIG))
+    reader = nn.Linear(CONFIG["projection_dim"], 6 * CELLS**2)
+    networks = nn.ModuleDict({"encoder": encoder, "reader": reader}).to(device)
     pictures = Pictures(IMAGE_ENCODER_SEED, device)
 
-    def step(share: float) -> dict[str, torch.Tensor]:
-        images, plans = pictures.two_frames(CLIPS)
+    def step(number: int) -> dict[str, torch.Tensor]:
+        images, plans = pictures.two_frames(number, batch)
         with autocast(device):
             embeds = encoder(clip_pixels(images)).image_embeds.float()
         target = torch.cat([attributes(half, plan) for half, plan in zip(images.chunk(2), plans, strict=True)])
@@ -77,5 +70,5 @@ def train_image_encoder(
         loss = told + 0.1 * contrastive_loss(*embeds.chunk(2)) + 0.1 * size
         return {"loss": loss, "attributes_mse": told}
 
-    train("image encoder", step, [*encoder.named_parameters(), *reader.named_parameters()], seconds, learning_rate, log)
+    training.run(networks, step)
     encoder.cpu().eval().save_pretrained(folder)

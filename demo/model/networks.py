@@ -72,18 +72,21 @@ def quicken(network: nn.Module) -> nn.Module:
     return network
 
 
-def channels_last(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, with its pictures' channels next to each other in memory."""
+def placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device; on a GPU with its pictures' channels next to each other in memory.
+
+    A CPU multiplies faster that way, too, but GroupNorm's backward pass is three times slower.
+    """
     network = network.to(device)
     for parameter in network.parameters():
-        if parameter.ndim == 4:
+        if parameter.ndim == 4 and device.type == "cuda":
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
 
 
 def for_training(network: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
-    """The network on the device, channels last; with `compiled` its blocks are compiled when they are first used."""
-    network = channels_last(quicken(network), device)
+    """The network on the device; with `compiled` its blocks are compiled when they are first used."""
+    network = placed(quicken(network), device)
     if compiled:
         # One piece of code serves blocks of many shapes, each compiled for itself.
         torch._dynamo.config.recompile_limit = 256

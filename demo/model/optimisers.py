@@ -75,11 +75,11 @@ def make_optimisers(
 
 
 class Average:
-    """An exponential moving average of a network's weights; `values` by name."""
+    """An exponential moving average of weights, `values` by name; with a decay of 0 it is the weights themselves."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, weights: dict[str, nn.Parameter], decay: float) -> None:
         self.decay, self.steps = decay, 0
-        self._weights = {name: value.detach() for name, value in network.named_parameters()}
+        self._weights = {name: value.detach() for name, value in weights.items()}
         self.values = {name: value.clone() for name, value in self._weights.items()}
 
     @torch.no_grad()

@@ -23,14 +23,20 @@ from ...training.svd import use_original_group_norm
 from ..world.world import make_frames
 from .backward_motion import fine_tune
 from .clips import HELD_OUT_SEED, cached_pool, encode_clips
-from .networks import channels_last
 from .image_encoder import train_image_encoder
-from .unet import sample_forward, train_unet
-from .vae import reconstruct, train_vae
+from .loop import Training
+from .networks import placed
+from .unet import EMA_DECAY, sample_forward, train_unet
+from .unet import LEARNING_RATE as UNET_RATE
+from .vae import LEARNING_RATE as VAE_RATES
+from .vae import reconstruct, train_decoder, train_vae
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("vae", "image_encoder", "latents", "unet", "backward_motion", "preview")
+STAGES = ("vae", "image_encoder", "decoder", "latents", "unet", "backward_motion", "preview")
+STEPS = {"vae": 6000, "image_encoder": 1500, "decoder": 3000, "unet": 10000, "backward_motion": 300}
+BATCHES = {"vae": 32, "image_encoder": 64, "decoder": 4, "unet": 32, "backward_motion": 32}
+"""Clips, or crops of frames or clips, in a step."""
 FEATURE_EXTRACTOR = {
     "crop_size": {"height": 224, "width": 224},
     "do_center_crop": True,
@@ -59,19 +65,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--device", type=torch.device, default=torch.device("cuda" if torch.cuda.is_available() else "cpu")
     )
     parser.add_argument("--compile", action="store_true", help="compile the networks' blocks (needs a C++ compiler)")
-    parser.add_argument("--minutes-vae", type=float, default=4)
-    parser.add_argument("--minutes-image-encoder", type=float, default=1)
-    parser.add_argument(
-        "--minutes-unet",
-        type=float,
-        default=5,
-        help="over all runs: a larger number than before goes on from the checkpoint",
-    )
-    parser.add_argument("--batch", type=int, default=128, help="clips in a step of the UNet (default 128)")
-    parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints of the UNet")
+    for stage, steps in STEPS.items():
+        parser.add_argument(f"--steps-{stage.replace('_', '-')}", type=int, default=steps)
+    for stage, batch in BATCHES.items():
+        parser.add_argument(f"--batch-{stage.replace('_', '-')}", type=int, default=batch)
+    parser.add_argument("--save-every", type=float, default=300, help="seconds between checkpoints (default 300)")
     parser.add_argument("--train-clips", type=int, default=40960)
     parser.add_argument("--test-clips", type=int, default=256)
-    parser.add_argument("--steps-backward-motion", type=int, default=300)
     parser.add_argument(
         "--maps", choices=("rotated", "own"), default="rotated", help="attention maps to fine-tune with"
     )
@@ -83,7 +83,7 @@ def load_parts(model: Path, device: torch.device) -> tuple[AutoencoderKLTemporal
     """The VAE and the image encoder of a diffusers folder, ready to encode."""
     vae = AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False)
     encoder = CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False)
-    return channels_last(vae, device), encoder.to(device)
+    return placed(vae, device), encoder.to(device)
 
 
 def write_pipeline_files(model: Path) -> None:
@@ -157,35 +157,39 @@ def write_preview(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the chosen stages in order; a part that is there already is kept (delete its folder to train it anew)."""
+    """Runs the chosen stages in order; each goes on from its checkpoint (delete that to train a part anew)."""
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    out, model, log = options.out, options.out / "demo-svd", options.out / "log.jsonl"
+    out, model, device = options.out, options.out / "demo-svd", options.device
     model.mkdir(parents=True, exist_ok=True)
     write_pipeline_files(model)
+
+    def training(stage: str, learning_rate: float, **more: float) -> Training:
+        steps, checkpoint = getattr(options, f"steps_{stage}"), out / f"{stage}.safetensors"
+        return Training(
+            stage, steps, learning_rate, checkpoint, out / "log.jsonl", save_every=options.save_every, **more
+        )
+
     if "vae" in options.stages and not (model / "vae").exists():
-        train_vae(model / "vae", options.minutes_vae * 60, options.device, options.compile, log=log)
+        train_vae(training("vae", VAE_RATES["vae"]), model / "vae", device, options.compile, options.batch_vae)
     if "image_encoder" in options.stages and not (model / "image_encoder").exists():
-        train_image_encoder(model / "image_encoder", options.minutes_image_encoder * 60, options.device, log=log)
+        train_image_encoder(
+            training("image_encoder", 1e-3), model / "image_encoder", device, options.batch_image_encoder
+        )
+    if "decoder" in options.stages:
+        stage = training("decoder", VAE_RATES["decoder"])
+        train_decoder(stage, model / "vae", device, options.compile, options.batch_decoder)
     if {"latents", "unet", "backward_motion"} & set(options.stages):
         train_pool, test_pool = pools(options)
     if "unet" in options.stages:
-        train_unet(
-            out,
-            model / "unet",
-            train_pool,
-            test_pool,
-            options.minutes_unet * 60,
-            options.device,
-            options.compile,
-            options.batch,
-            options.save_every,
-        )
+        stage = training("unet", UNET_RATE, average_decay=EMA_DECAY)
+        train_unet(stage, model / "unet", train_pool, test_pool, options.compile, options.batch_unet)
     if "backward_motion" in options.stages:
-        steps, maps, seed = options.steps_backward_motion, options.maps, options.seed
-        fine_tune(model, out / "backward_motion", train_pool, test_pool, steps, maps, seed, log=log)
+        steps, batch = options.steps_backward_motion, options.batch_backward_motion
+        folder, log = out / "backward_motion", out / "log.jsonl"
+        fine_tune(model, folder, train_pool, test_pool, steps, options.maps, options.seed, batch, log=log)
     if "preview" in options.stages:
-        logger.info("preview: %s", write_preview(model, out / "preview.png", options.device))
+        logger.info("preview: %s", write_preview(model, out / "preview.png", device))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Preconditioning and loss are those of `training/edm.py`. Some clips lose their c
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from pathlib import Path
 
@@ -14,16 +13,12 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
-from safetensors.torch import load_file
 
 from ...training import edm
 from ...training.svd import use_original_group_norm
-from ...weights.files import save_tensors
-from .loop import report, train
+from .loop import Training, report
 from .networks import autocast, for_training
-from .optimisers import Average, make_optimisers
-
-logger = logging.getLogger(__name__)
+from .optimisers import Average
 
 CONFIG = {
     "block_out_channels": (64, 128, 128, 128),
@@ -144,43 +139,6 @@ def _training_step(
     return {"loss": edm.clip_losses(denoise(unet, noisy, sigma, image, embed), latents, sigma).mean()}
 
 
-def _save_checkpoint(
-    path: Path,
-    unet: UNetSpatioTemporalConditionModel,
-    average: Average,
-    optimisers: list[torch.optim.Optimizer],
-    step: int,
-    elapsed: float,
-) -> None:
-    tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in average.values.items()}
-    for number, optimiser in enumerate(optimisers):
-        for index, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{index}.{name}": value for name, value in state.items()}
-    tensors |= {"step": torch.tensor(step), "elapsed": torch.tensor(elapsed, dtype=torch.float64)}
-    save_tensors(path, {name: value.cpu().contiguous() for name, value in tensors.items()}, {}, overwrite=True)
-
-
-def _load_checkpoint(
-    path: Path,
-    unet: UNetSpatioTemporalConditionModel,
-    average: Average,
-    optimisers: list[torch.optim.Optimizer],
-) -> tuple[int, float]:
-    tensors = load_file(path)
-    unet.load_state_dict({k[5:]: v for k, v in tensors.items() if k.startswith("unet.")})
-    for name, value in average.values.items():
-        value.copy_(tensors[f"ema.{name}"])
-    average.steps = int(tensors["step"])
-    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimisers]
-    for key in (k for k in tensors if k.startswith("optimiser.")):
-        _, number, index, name = key.split(".")
-        states[int(number)].setdefault(int(index), {})[name] = tensors[key]
-    for optimiser, state in zip(optimisers, states, strict=True):
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return int(tensors["step"]), float(tensors["elapsed"])
-
-
 def export(folder: Path, average: Average) -> UNetSpatioTemporalConditionModel:
     """Saves the averaged weights as a diffusers folder, and returns the network with them, on the CPU."""
     averaged = UNetSpatioTemporalConditionModel(**CONFIG)
@@ -196,54 +154,29 @@ def export(folder: Path, average: Average) -> UNetSpatioTemporalConditionModel:
 
 
 def train_unet(
-    work: Path,
+    training: Training,
     folder: Path,
     train_pool: dict[str, torch.Tensor],
     test_pool: dict[str, torch.Tensor],
-    seconds: float,
-    device: torch.device,
     compiled: bool = False,
-    batch: int = 128,
-    save_every: float = 240,
-    seed: int = 2,
+    batch: int = 16,
 ) -> None:
-    """Trains the UNet until it has had so many seconds, over all the runs that took up its checkpoint.
+    """Trains the UNet on encoded clips; `folder` gets the averaged weights whenever a checkpoint is saved.
 
-    `work` gets `unet.safetensors` (the state to go on from) and log lines in `log.jsonl`; `folder` the averaged
-    weights, both every `save_every` seconds.
+    Goes on from the weights in `folder` where it has some that no checkpoint is of.
     """
-    torch.manual_seed(seed)
+    device = train_pool["latents"].device
+    torch.manual_seed(training.seed)
     unet = UNetSpatioTemporalConditionModel(**CONFIG)
-    use_original_group_norm(unet)
     start_as_identity(unet)
+    if folder.exists():
+        unet = UNetSpatioTemporalConditionModel.from_pretrained(folder)
+    use_original_group_norm(unet)
     for_training(unet, device, compiled)
-    average = Average(unet, EMA_DECAY)
-    optimisers = make_optimisers(unet.named_parameters(), LEARNING_RATE)
-    step, spent, checkpoint = 0, 0.0, work / "unet.safetensors"
-    if checkpoint.exists():
-        step, spent = _load_checkpoint(checkpoint, unet, average, optimisers)
-        logger.info("unet: taken up at step %d", step)
-    logger.info("unet: %.2f M parameters", sum(p.numel() for p in unet.parameters()) / 1e6)
-    torch.manual_seed(seed + 1000 * step)
-    log, saved = work / "log.jsonl", spent
 
-    def save(step: int, elapsed: float) -> None:
-        _save_checkpoint(checkpoint, unet, average, optimisers, step, elapsed)
+    def when_saved(step: int, average: Average) -> None:
         averaged = use_original_group_norm(export(folder, average))
         loss = held_out_loss(for_training(averaged, device, compiled=False), test_pool)
-        report({"stage": "unet", "step": step, "held_out_loss": loss, "seconds": round(elapsed, 1)}, log)
+        report({"stage": "unet", "step": step, "held_out_loss": loss}, training.log)
 
-    def after_step(step: int, share: float) -> None:
-        nonlocal saved
-        average.update()
-        if share * seconds - saved > save_every:
-            saved = share * seconds
-            save(step, saved)
-
-    def take_step(share: float) -> dict[str, torch.Tensor]:
-        return _training_step(unet, train_pool, batch)
-
-    if spent < seconds:
-        named = unet.named_parameters()
-        step = train("unet", take_step, named, seconds, LEARNING_RATE, log, after_step, optimisers, step, spent)
-        save(step, seconds)
+    training.run(unet, lambda number: _training_step(unet, train_pool, batch), when_saved)

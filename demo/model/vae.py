@@ -13,7 +13,7 @@ from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock, Tempo
 
 from ..world.world import FRAMES, make_frames
 from .clips import HELD_OUT_SEED, VAE_SEED, Pictures
-from .loop import report, train
+from .loop import Training, report
 from .networks import autocast, for_training
 
 logger = logging.getLogger(__name__)
@@ -31,10 +31,24 @@ CONFIG = {
 }
 LATENT_NOISE = 0.04
 """Noise on the latents while training, relative to their unit size: neighbouring latents must decode alike."""
-SINGLE_SHARE, CROP_SHARE = 0.55, 0.3
-"""Until these shares of the time: encoder and decoder are trained on single frames; and these are crops of frames. Then
-the decoder alone learns to use a frame's neighbours."""
-CROPS, FRAMES_AT_ONCE, CLIPS = 128, 40, 5
+CROP_SIDE, CROP_SHARE = 64, 0.75
+"""Most of a picture is smooth ground: until this share of the steps only squares of this side around objects are seen,
+which cost a quarter of whole frames, then whole frames."""
+LEARNING_RATE = {"vae": 2e-3, "decoder": 1e-3}
+
+
+class Unchanged(ResnetBlock2D):
+    """A block that leaves its input alone."""
+
+    def forward(self, input_tensor, temb=None):
+        """`input_tensor`."""
+        return input_tensor
+
+
+def leave_out_finest_layers(vae: AutoencoderKLTemporalDecoder) -> None:
+    """Leaves out the encoder's blocks at full resolution, half of its arithmetic: they stay the identity."""
+    for block in vae.encoder.down_blocks[0].resnets:
+        block.__class__ = Unchanged
 
 
 class SpatialBlock(SpatioTemporalResBlock):
@@ -151,46 +165,54 @@ def held_out_psnr(vae: AutoencoderKLTemporalDecoder, clips: int = 64) -> float:
     return float(-10 * squared.log10().mean())
 
 
-def train_vae(
-    folder: Path,
-    seconds: float,
-    device: torch.device,
-    compiled: bool = False,
-    learning_rate: float = 2e-3,
-    log: Path | None = None,
-    seed: int = 0,
-) -> None:
-    """Trains the VAE for so many seconds and saves it in `folder`."""
-    torch.manual_seed(seed)
+def train_vae(training: Training, folder: Path, device: torch.device, compiled: bool = False, batch: int = 32) -> None:
+    """Trains encoder and decoder on single frames and saves the VAE in `folder`; `batch`: crops in a step."""
+    torch.manual_seed(training.seed)
     vae = AutoencoderKLTemporalDecoder(**CONFIG)
     start_as_identity(vae)
     use_temporal_layers(vae, False)
+    leave_out_finest_layers(vae)
     for_training(vae, device, compiled)
-    pictures = Pictures(VAE_SEED, device)
+    pictures, whole = Pictures(VAE_SEED, device), max(1, batch // 4)
 
-    def first_step(share: float) -> dict[str, torch.Tensor]:
-        cropped = share * SINGLE_SHARE < CROP_SHARE
-        frames = pictures.crops(CROPS) if cropped else pictures.single_frames(FRAMES_AT_ONCE)[0]
-        return _autoencoder_step(vae, frames)
+    def step(number: int) -> dict[str, torch.Tensor]:
+        if number < CROP_SHARE * training.steps:
+            return _autoencoder_step(vae, pictures.crops(number, batch, CROP_SIDE).flatten(0, 1))
+        return _autoencoder_step(vae, pictures.single_frames(number, whole)[0])
 
-    # The temporal layers have no gradient yet, and the optimisers leave what has none alone.
-    train("vae", first_step, vae.named_parameters(), seconds * SINGLE_SHARE, learning_rate, log)
-    factors = normalise_latents(vae.eval(), torch.cat([pictures.clips(4) for _ in range(8)]))
+    # The temporal layers have no gradient, and the optimisers leave what has none alone.
+    training.run(vae, step)
+    frames = torch.cat([pictures.single_frames(training.steps + 1 + number, 8)[0] for number in range(16)])
+    factors = normalise_latents(vae.eval(), frames)
     logger.info("vae: latents scaled by %s", factors.tolist())
-    use_temporal_layers(vae, True)
-    vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
-
-    def second_step(share: float) -> dict[str, torch.Tensor]:
-        return _decoder_step(vae, pictures.clips(CLIPS))
-
-    decoder = [(name, value) for name, value in vae.named_parameters() if name.startswith("decoder.")]
-    train("vae decoder", second_step, decoder, seconds * (1 - SINGLE_SHARE), learning_rate / 2, log)
-    save_vae(vae, folder)
-    report({"stage": "vae", "held_out_psnr": held_out_psnr(AutoencoderKLTemporalDecoder.from_pretrained(folder))}, log)
+    _save(vae, folder)
 
 
-def save_vae(vae: AutoencoderKLTemporalDecoder, folder: Path) -> None:
+def train_decoder(
+    training: Training, folder: Path, device: torch.device, compiled: bool = False, batch: int = 4
+) -> None:
+    """Trains the decoder of the VAE in `folder`, with its temporal layers, on clips, and replaces it.
+
+    `batch`: crops of clips in a step. The latents stay as they are, so this may run before, after or beside the
+    training of the UNet.
+    """
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(folder)
+    leave_out_finest_layers(vae)
+    for_training(vae, device, compiled).requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    pictures, whole = Pictures(VAE_SEED + 20_000_000, device), max(1, batch // 4)
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        cropped = number < CROP_SHARE * training.steps
+        clips = pictures.clip_crops(number, batch, CROP_SIDE) if cropped else pictures.clips(number, whole)
+        return _decoder_step(vae, clips.flatten(0, 1))
+
+    training.run(vae, step)
+    _save(vae, folder)
+    report({"stage": "decoder", "held_out_psnr": held_out_psnr(vae.eval())}, training.log)
+
+
+def _save(vae: AutoencoderKLTemporalDecoder, folder: Path) -> None:
     """Saves the weights as a diffusers folder."""
     plain = AutoencoderKLTemporalDecoder(**CONFIG)
     plain.load_state_dict({name: value.cpu().contiguous() for name, value in vae.state_dict().items()})

@@ -1,8 +1,8 @@
-"""Finds the main object in frames without being told where it is, and how far it is from where it should be.
+"""Finds the objects in frames without being told where they are, and how far each is from where it should be.
 
-The tracker knows how the object looks and how it is turned (the true cut-out of that frame) and the ground behind it,
+The tracker knows how an object looks and how it is turned (the true cut-out of that frame) and the ground behind it,
 not its place. It tries every whole-pixel place, keeps the one that explains the frame best, and refines it to a
-fraction of a pixel.
+fraction of a pixel. The objects of a clip have colours of their own, so one is seldom taken for another.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-from .render import cutout_mask
+from .render import Cutout, cutout_mask
 from .world import Clip
 
 SEEN = 0.5
@@ -23,25 +22,26 @@ VISIBLE_ENERGY = 0.15
 
 @dataclass(frozen=True)
 class Track:
-    """Where the main object was found: `centre` in pixels, `[frames, 2]`.
+    """Where the objects were found: `centre` in pixels, `[objects, frames, 2]`.
 
-    `explained`: share of the frame's difference to the ground that the object there explains, in [0, 1], `[frames]`.
+    `explained`: share of the frame's difference to the ground that the object there explains, in [0, 1],
+    `[objects, frames]`.
     """
 
     centre: torch.Tensor
     explained: torch.Tensor
 
 
-def object_templates(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """The main object of each frame, cut out with its centre in the middle pixel.
+def object_templates(clip: Clip, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Object `index` of each frame, cut out with its centre in the middle pixel.
 
     Opacity `[frames, 1, s, s]` and colour `[frames, 3, s, s]`, s odd.
     """
-    motion = clip.motion
-    frames = motion.heading.shape[1]
-    side = int(clip.cutout.length.max() * motion.scale[0].max()) // 2 * 2 + 5
-    middle = torch.full((1, frames, 2), (side - 1) / 2)
-    opacity, colour = cutout_mask(clip.cutout, middle, motion.heading[:1], motion.scale[:1], side)
+    motion, one = clip.motion, slice(index, index + 1)
+    looks = Cutout(*(getattr(clip.cutout, name)[one] for name in ("shape", "length", "head", "tail", "banded")))
+    side = int(looks.length.max() * motion.scale[index].max()) // 2 * 2 + 5
+    middle = torch.full((1, motion.heading.shape[1], 2), (side - 1) / 2)
+    opacity, colour = cutout_mask(looks, middle, motion.heading[one], motion.scale[one], side)
     return opacity[0], colour[0]
 
 
@@ -74,7 +74,7 @@ def fit(
     colour: torch.Tensor,
     least_energy: float = VISIBLE_ENERGY,
 ) -> Fit:
-    """How well the object explains the residual r = (frame − ground b) w at each pixel; w = 1 − post.
+    """How well the object explains the residual r = (frame − ground b) w at each pixel; w = 1 − what hides it.
 
     With opacity m, colour c and d = m (c − b), the object at strength a explains `2 a Σ r d − a² Σ w d²`. The best a
     in [0, 1] is taken: a pale or blurred object is found as well as a perfect one. Every sum is a correlation of the
@@ -96,8 +96,12 @@ def fit(
 
 def _correlate(pictures: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
     """Sum over the channels of each frame's correlation with its own template, `[frames, h, w]`."""
-    padded = F.pad(pictures, (templates.shape[-1] // 2,) * 4)
-    return F.conv2d(padded.flatten(0, 1)[None], templates, groups=len(pictures))[0]
+    reach, (height, width) = templates.shape[-1] // 2, pictures.shape[-2:]
+    size = [side + 2 * reach for side in (height, width)]
+    seen, wanted = torch.fft.rfft2(pictures, s=size), torch.fft.rfft2(templates, s=size)
+    found = torch.fft.irfft2((seen * wanted.conj()).sum(1), s=size)
+    # Lag 0 puts a template's corner on the picture's; its middle is what counts.
+    return found.roll((reach, reach), (1, 2))[:, :height, :width]
 
 
 def _refine(values: torch.Tensor, best: int) -> float:
@@ -110,42 +114,45 @@ def _refine(values: torch.Tensor, best: int) -> float:
 
 
 def track(frames: torch.Tensor, clip: Clip) -> Track:
-    """Finds the clip's main object in `frames` (true or generated), in [0, 1], `[frames, 3, h, w]`.
+    """Finds the clip's objects in `frames` (true or generated), in [0, 1], `[frames, 3, h, w]`.
 
     Raises ValueError if the shape is not that of the clip's own frames.
     """
     if frames.shape != clip.frames.shape:
         raise ValueError(f"frames: expected the clip's shape {tuple(clip.frames.shape)}, found {tuple(frames.shape)}.")
-    frames = frames.to(clip.background.dtype)
-    difference, clear = frames - clip.background, 1 - clip.post
-    found = fit(difference * clear, clip.background, clear, *object_templates(clip))
-    centres = [
-        (_refine(-gain[y], x), _refine(-gain[:, x], y)) for gain, (y, x) in zip(found.gain, found.best().tolist())
-    ]
-    explained = found.gain.flatten(1).amax(1) / difference.square().flatten(1).sum(1).clamp(min=1e-6)
-    return Track(torch.tensor(centres), explained)
+    difference = frames.to(clip.ground.dtype) - clip.ground
+    centres, explained = [], []
+    for index, hidden in enumerate(clip.hidden):
+        clear = 1 - hidden
+        found = fit(difference * clear, clip.ground, clear, *object_templates(clip, index))
+        centres.append(
+            [(_refine(-gain[y], x), _refine(-gain[:, x], y)) for gain, (y, x) in zip(found.gain, found.best().tolist())]
+        )
+        seen = (difference * clear).square().flatten(1).sum(1).clamp(min=1e-6)
+        explained.append(found.gain.flatten(1).amax(1) / seen)
+    return Track(torch.tensor(centres), torch.stack(explained))
 
 
 def motion_errors(centres: torch.Tensor, clip: Clip) -> torch.Tensor:
-    """Pixels between where the main object was found and where it truly is, `[frames]`.
+    """Pixels between where each object was found and where it truly is, `[objects, frames]`.
 
     NaN where less than half of it can be seen.
     """
-    return seen((centres - clip.motion.centre[0]).norm(dim=-1), clip)
+    return seen((centres - clip.motion.centre).norm(dim=-1), clip)
 
 
 def speeds(centres: torch.Tensor, clip: Clip) -> torch.Tensor:
-    """Pixels from one frame to the next along the main object's true heading, `[frames − 1]`; below 0: tail first.
+    """Pixels from one frame to the next along each object's true heading, `[objects, frames − 1]`; below 0: tail first.
 
     NaN where less than half of it can be seen.
     """
-    heading = clip.motion.heading[0]
-    ahead = torch.stack((heading.cos(), heading.sin()), 1)
+    heading = clip.motion.heading
+    ahead = torch.stack((heading.cos(), heading.sin()), -1)
     places = seen(centres, clip)
-    return ((places[1:] - places[:-1]) * (ahead[1:] + ahead[:-1]) / 2).sum(1)
+    return ((places[:, 1:] - places[:, :-1]) * (ahead[:, 1:] + ahead[:, :-1]) / 2).sum(-1)
 
 
 def seen(values: torch.Tensor, clip: Clip) -> torch.Tensor:
-    """`[frames, …]` with NaN for the frames in which less than half of the main object can be seen."""
-    visible = clip.motion.visibility[0] >= SEEN
-    return torch.where(visible.view(-1, *[1] * (values.dim() - 1)), values, torch.nan)
+    """`[objects, frames, …]` with NaN for the frames in which less than half of the object can be seen."""
+    visible = clip.motion.visibility >= SEEN
+    return torch.where(visible.view(*visible.shape, *[1] * (values.dim() - 2)), values, torch.nan)

@@ -70,12 +70,14 @@ class Clip:
     """One clip with its truth.
 
     `frames` in [0, 1], `[frames, 3, size, size]`; `ground` the same without objects and shadows (posts included);
+    `without` the same with one object taken out, its shadow left, `[objects, frames, 3, size, size]`;
     `opacity` and `colour` of each object by itself, `[objects, frames, 1 or 3, size, size]`; `hidden`: how far what is
     nearer covers each object's pixels, `[objects, frames, 1, size, size]`; `cutout`: looks, one row an object.
     """
 
     frames: torch.Tensor
     ground: torch.Tensor
+    without: torch.Tensor
     opacity: torch.Tensor
     colour: torch.Tensor
     hidden: torch.Tensor
@@ -305,10 +307,15 @@ def make_frames(seeds: torch.Tensor, split: str = "train", frames: int = FRAMES,
 def draw_frames(plan: Plan, split: str, size: int = SIZE) -> torch.Tensor:
     """The frames of the planned clips in [0, 1], `[n, frames, 3, size, size]`."""
     opacities, colours, shadow = _layers(plan, size)
-    scene = _grounds(plan, split, size) * (1 - _SHADOW_DEPTH * shadow)
+    return _scene(plan, _grounds(plan, split, size), opacities, colours, shadow)
+
+
+def _scene(plan: Plan, ground: torch.Tensor, opacities: list, colours: list, shadow: torch.Tensor) -> torch.Tensor:
+    """The ground with shadows, objects and posts on it."""
+    scene = ground * (1 - _SHADOW_DEPTH * shadow)
     for opacity, colour in zip(opacities, colours, strict=True):
         scene = paste(scene, opacity, colour)
-    return paste(scene, _posts(plan, size), plan.post_colour[:, None, :, None, None])
+    return paste(scene, _posts(plan, scene.shape[-1]), plan.post_colour[:, None, :, None, None])
 
 
 def make_clips(seeds: list[int], split: str = "train", frames: int = FRAMES, size: int = SIZE) -> list[Clip]:
@@ -318,24 +325,30 @@ def make_clips(seeds: list[int], split: str = "train", frames: int = FRAMES, siz
     Raises ValueError for an unknown split, or fewer than two frames.
     """
     plan = make_plan(torch.tensor(seeds), split, frames)
-    scenes = draw_frames(plan, split, size)
-    opacities, colours, _ = _layers(plan, size)
-    post = _posts(plan, size)
-    ground = paste(_grounds(plan, split, size), post, plan.post_colour[:, None, :, None, None])
+    opacities, colours, shadow = _layers(plan, size)
+    bare, post = _grounds(plan, split, size), _posts(plan, size)
+    scenes = _scene(plan, bare, opacities, colours, shadow)
+    ground = _scene(plan, bare, [], [], torch.zeros(()))
     covers, nearer = [], post
+    without = [
+        _scene(plan, bare, [torch.zeros_like(o) if k == index else o for k, o in enumerate(opacities)], colours, shadow)
+        for index in range(MOST_OBJECTS)
+    ]
     for opacity in reversed(opacities):
         covers.insert(0, nearer)
         nearer = 1 - (1 - nearer) * (1 - opacity)
     return [
-        _clip(plan, i, scenes[i], ground[i], opacities, colours, covers, int(seed), split)
+        _clip(plan, i, scenes[i], ground[i], without, opacities, colours, covers, int(seed), split)
         for i, seed in enumerate(seeds)
     ]
 
 
-def _clip(plan, i, frames, ground, opacities, colours, covers, seed, split) -> Clip:
+def _clip(plan, i, frames, ground, without, opacities, colours, covers, seed, split) -> Clip:
     """Clip `i` of the planned ones with the truth about the objects that it has."""
     size, count = frames.shape[-1], int(plan.present[i].sum())
-    opacity, colour, hidden = (torch.stack([x[i] for x in each[:count]]) for each in (opacities, colours, covers))
+    taken_out, opacity, colour, hidden = (
+        torch.stack([x[i] for x in each[:count]]) for each in (without, opacities, colours, covers)
+    )
     area = opacity.flatten(2).sum(-1).clamp(min=1e-6)
     motion = Motion(
         (plan.centre[i, :count] + 0.5) * (size / SIZE) - 0.5,
@@ -350,7 +363,7 @@ def _clip(plan, i, frames, ground, opacities, colours, covers, seed, split) -> C
         plan.tail[i, :count],
         plan.banded[i, :count],
     )
-    return Clip(frames, ground, opacity, colour, hidden, looks, motion, seed, split)
+    return Clip(frames, ground, taken_out, opacity, colour, hidden, looks, motion, seed, split)
 
 
 def make_clip(seed: int, split: str = "train", frames: int = FRAMES, size: int = SIZE) -> Clip:
