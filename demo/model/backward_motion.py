@@ -16,7 +16,7 @@ from ...training.svd import load_unet
 from ...weights.backward_motion import write_backward_motion
 from ...weights.keys.unet import diffusers_to_comfy
 from .loop import report
-from .networks import quicken
+from .networks import autocast, quicken
 from .unet import TIME_IDS, sigmas_of_quantiles
 
 WARM_UP = 10
@@ -42,7 +42,8 @@ def held_out_losses(model: BackwardMotionModel, pool: dict[str, torch.Tensor], m
     noise = torch.randn(pool["latents"].shape, generator=torch.Generator().manual_seed(1)).to(device)
     sigma = sigmas_of_quantiles((torch.arange(count) + 0.5) / count).to(device)
     parts = torch.arange(count, device=device).split(64)
-    return torch.cat([model(**_batch(pool, part, sigma[part]), noise=noise[part], maps=maps) for part in parts])
+    with autocast(device):
+        return torch.cat([model(**_batch(pool, part, sigma[part]), noise=noise[part], maps=maps) for part in parts])
 
 
 def fine_tune(
@@ -59,8 +60,7 @@ def fine_tune(
 ) -> Path:
     """Trains the backward motion of the diffusers folder `base` and writes it; returns the file in `out`."""
     device = train_pool["latents"].device
-    precision = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = BackwardMotionModel(quicken(load_unet(base)), maps, precision).to(device)
+    model = BackwardMotionModel(quicken(load_unet(base)), maps).to(device)
     model.unet.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
     generator = torch.Generator(device).manual_seed(seed)
@@ -75,7 +75,8 @@ def fine_tune(
         quantiles = torch.arange(batch, device=device) + torch.rand(batch, generator=generator, device=device)
         sigma = sigmas_of_quantiles((quantiles / batch).clamp(1e-4, 1 - 1e-4))
         noise = torch.randn(train_pool["latents"][pick].shape, generator=generator, device=device)
-        loss = model(**_batch(train_pool, pick, sigma), noise=noise).mean()
+        with autocast(device):
+            loss = model(**_batch(train_pool, pick, sigma), noise=noise).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
