@@ -13,8 +13,7 @@ from .packages import package_file
 FIRST_SEED, FIRST_SEQUENCE_SEED = 2_000_000, 2_100_000
 """Seeds of the world's test split: of single clips, of sequences.
 
-The first 48 clips are also those on which the loss of the shipped model's fine-tuning was watched; none was trained on.
-A new fine-tuning watches others (`demo/model/clips.py`).
+The demo model's training watches its loss on other clips of that split (`demo/model/clips.py`).
 """
 FOOTAGE = ("bikes.mp4", "bigbuckbunny.mp4")
 FOOTAGE_STRIDE = 2

@@ -12,6 +12,7 @@ import torch
 
 from ...common.atomic_write import write_json
 from ...common.errors import WeightsError
+from ...demo.world.world import SIZE
 from ...tools.paths import BENCHMARK_OUTPUT, DEMO
 from .packages import PackageMissing, check_installed
 
@@ -62,7 +63,7 @@ def add_model_and_clips(parser: argparse.ArgumentParser, clips: int, frames: int
     add("--backward-motion", type=Path, default=motion, help="its backward-motion file")
     add("--clips", type=int, default=clips, help=f"held-out clips of the small world (default: {clips})")
     add("--frames", type=int, default=frames, help=f"frames of a clip (default: {frames})")
-    add("--size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
+    add("--size", type=int, default=SIZE, help=f"side of the pictures in pixels (default: {SIZE})")
     add("--first-seed", type=int, default=first_seed, help="seed of the first clip")
 
 

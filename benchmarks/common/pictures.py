@@ -7,7 +7,9 @@ from PIL import Image
 
 from ...common.atomic_write import atomic_write
 
-ZOOM, CAPTION, DPI = 2, 20, 100
+CAPTION, DPI = 20, 100
+LEAST_SIDE = 128
+"""Smaller frames are enlarged, in pixels."""
 
 
 def contact_sheet(path: Path, rows: dict[str, Path]) -> None:
@@ -19,7 +21,8 @@ def contact_sheet(path: Path, rows: dict[str, Path]) -> None:
     if not strips:
         return
     width, height = next(iter(strips.values())).size
-    size = ZOOM * width / DPI, len(strips) * (ZOOM * height + CAPTION) / DPI
+    zoom = max(1, LEAST_SIDE // height)
+    size = zoom * width / DPI, len(strips) * (zoom * height + CAPTION) / DPI
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     for axis, (caption, strip) in zip(figure.subplots(len(strips), 1, squeeze=False)[:, 0], strips.items()):
         axis.imshow(strip, interpolation="nearest")

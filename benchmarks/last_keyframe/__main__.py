@@ -1,9 +1,9 @@
 """Videos that lead up to a picture without a first keyframe: do things fly head first and slow down, as they truly do?
 
-The last frame of held-out clips of the small world is the only keyframe. Writes to DIR: last_keyframe.md (a table with
-means and 95 % intervals), last_keyframe.json, last_keyframe.png (the speed over the frames), and every video with its
-measures; a stopped run goes on where it was. Needs requirements-benchmark.txt, which `python dev.py benchmark
-last_keyframe` installs.
+The last frame of held-out clips of the small world, whose objects go straight, is the only keyframe. Writes to DIR:
+last_keyframe.md (a table with means and 95 % intervals), last_keyframe.json, last_keyframe.png (the speed over the
+frames), and every video with its measures; a stopped run goes on where it was. Needs requirements-benchmark.txt, which
+`python dev.py benchmark last_keyframe` installs.
 
     python dev.py benchmark last_keyframe [--clips 24] [--out DIR] [--preset balanced] [--methods rotated,own,…]
 """
@@ -23,7 +23,7 @@ from ..common.options import (
 )
 from ..common.rows import world_videos
 from . import report
-from .methods import METHODS, OTHERS, names_of_clips, slowing_clips
+from .methods import METHODS, OTHERS, straight_clips, straight_seeds
 
 
 def main() -> int:
@@ -44,11 +44,11 @@ def run(options: argparse.Namespace) -> None:
 
     names = chosen_methods(options.methods, list(METHODS))
     out = options.out
-    chosen = (options.first_seed, options.clips, options.frames, options.size)
     settings = {"preset": options.preset, "steps": PRESETS[options.preset]["steps"]}
-    world_videos(options, METHODS, [*names, *OTHERS], slowing_clips, settings, kept=("preset",))
+    world_videos(options, METHODS, [*names, *OTHERS], straight_clips, settings, kept=("preset",))
     labels = {**{name: METHODS[name].label for name in names}, **OTHERS}
-    result = {"preset": options.preset, **report.result(out, labels, names_of_clips(*chosen))}
+    clips = [f"{seed}" for seed in straight_seeds(options.first_seed, options.clips)]
+    result = {"preset": options.preset, **report.result(out, labels, clips)}
     write_json(out / "last_keyframe.json", result)
     text = report.markdown(result)
     (out / "last_keyframe.md").write_text(text, encoding="utf-8")

@@ -25,8 +25,8 @@ STEPS = 3
 def values(row: dict) -> dict[str, float]:
     """The measures of one video; of the keyframes only the last is known, so the motion error counts the first frame.
 
-    `arrow` is 1 where the object goes head first and slower at the end than at the beginning, as all things in these
-    clips truly do, and 0 elsewhere.
+    Speeds are means over the objects. `arrow` is 1 where they go head first and slower at the end than at the
+    beginning, as all things of the small world truly do, and 0 elsewhere.
     """
     speed = np.array(row["speed"])
     early, late = mean_at(speed, slice(STEPS)), mean_at(speed, slice(-STEPS, None))
@@ -82,8 +82,8 @@ def markdown(result: dict) -> str:
         for name, each in result["minus"].items()
     ]
     return (
-        f"Means and 95 % intervals over {result['clips']} held-out clips of the small world whose object flies head "
-        f"first and slows down, preset `{result['preset']}`. Speeds are along the object's heading: below 0 it moves "
+        f"Means and 95 % intervals over {result['clips']} held-out clips of the small world whose objects go straight "
+        f"and slow down, preset `{result['preset']}`. Speeds are along an object's heading: below 0 it moves "
         "tail first.\n\n"
         + table(["UNet videos", *MEASURES.values()], rows)
         + f"\n{first}, minus the other, clip by clip; bold where the interval does not hold 0:\n\n"

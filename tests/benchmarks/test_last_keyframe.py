@@ -7,8 +7,9 @@ import torch
 from generative_inbetweening.benchmarks.common.clips import FIRST_SEED
 from generative_inbetweening.benchmarks.common.rows import measure
 from generative_inbetweening.benchmarks.last_keyframe import report
-from generative_inbetweening.benchmarks.last_keyframe.methods import METHODS, names_of_clips, slowing_clips
+from generative_inbetweening.benchmarks.last_keyframe.methods import METHODS, STRAIGHT, straight_clips, straight_seeds
 from generative_inbetweening.demo.world.tracker import speeds
+from generative_inbetweening.demo.world.world import difficulty
 from generative_inbetweening.sampler.settings import WITHOUT_FIRST_KEYFRAME, chosen_settings
 
 CLIPS = (FIRST_SEED, 3, 8, 64)
@@ -16,20 +17,22 @@ CLIPS = (FIRST_SEED, 3, 8, 64)
 
 @pytest.fixture(scope="module")
 def clips():
-    return list(slowing_clips(*CLIPS))
+    return list(straight_clips(*CLIPS))
 
 
-def test_shares_are_the_clips_and_nothing_falls(clips):
-    shares = [clip.name for start in (0, 1) for clip in slowing_clips(*CLIPS, share=slice(start, None, 2))]
-    assert sorted(shares) == [clip.name for clip in clips] == names_of_clips(*CLIPS)
-    assert all(clip.world.kind != "fall" for clip in clips)
+def test_shares_are_the_clips_and_everything_goes_straight(clips):
+    shares = [clip.name for start in (0, 1) for clip in straight_clips(*CLIPS, share=slice(start, None, 2))]
+    assert sorted(shares) == [clip.name for clip in clips] == [f"{seed}" for seed in straight_seeds(*CLIPS[:2])]
+    assert all(difficulty(clip.world).turning < STRAIGHT for clip in clips)
+    # Many more are asked for than are planned at once, and they are the first ones.
+    assert straight_seeds(FIRST_SEED, 60)[:3] == straight_seeds(*CLIPS[:2])
 
 
 def test_the_worlds_things_fly_head_first_and_slow_down(clips):
     for clip in clips:
-        found = speeds(clip.world.motion.centre[0], clip.world)
-        found = found[found.isfinite()]
-        assert (found > 0).all() and (found.diff() < 0).all()
+        for found in speeds(clip.world.motion.centre, clip.world):
+            found = found[found.isfinite()]
+            assert (found > 0).all() and (found.diff() < 0).all()
 
 
 def test_the_report_reads_the_arrow_of_time(clips, tmp_path):

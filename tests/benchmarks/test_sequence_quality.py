@@ -78,17 +78,21 @@ def test_keyframes_are_in_their_places_within_the_models_own_reconstruction_erro
 
 
 def test_speed_jump_is_the_change_of_velocity():
-    steady = np.stack([np.arange(9.0), 2 * np.arange(9.0)], axis=1)
+    steady = np.stack([np.arange(9.0), 2 * np.arange(9.0)], axis=1)[None]
     assert speed_jump(steady, 4, 2) == pytest.approx(0)
     halved = np.concatenate([np.arange(5.0), 4 + np.arange(1, 5) / 2])
-    assert speed_jump(np.stack([halved, halved], axis=1), 4, 2) == pytest.approx(0.5 * 2**0.5)
-    assert np.isnan(speed_jump(np.where(steady == 5, np.nan, steady), 4, 1))
+    halved = np.stack([halved, halved], axis=1)[None]
+    assert speed_jump(halved, 4, 2) == pytest.approx(0.5 * 2**0.5)
+    hidden = np.where(steady == 5, np.nan, steady)
+    assert np.isnan(speed_jump(hidden, 4, 1))
+    # The mean over the objects that can be seen.
+    assert speed_jump(np.concatenate([steady, halved, hidden]), 4, 1) == pytest.approx(0.25 * 2**0.5)
 
 
 def test_jump_is_the_change_of_velocity_beyond_the_true_one():
-    truth = np.stack([np.arange(9.0) ** 2, np.zeros(9)], axis=1)
+    truth = np.stack([np.arange(9.0) ** 2, np.zeros(9)], axis=1)[None]
     assert jump(truth, truth, 4, 2) == 0 and speed_jump(truth, 4, 2) == pytest.approx(4)
-    steady = np.stack([8 * np.arange(9.0), np.zeros(9)], axis=1)
+    steady = np.stack([8 * np.arange(9.0), np.zeros(9)], axis=1)[None]
     assert jump(steady, truth, 4, 2) == pytest.approx(4)
 
 
