@@ -1,9 +1,11 @@
 """The small world: same seed same clip, splits apart, an arrow of time, and a tracker that can be trusted."""
 
+import numpy as np
 import pytest
 import torch
 from generative_inbetweening.benchmarks.common.metrics import between, over_objects
 from generative_inbetweening.benchmarks.common.peers import cross_fade
+from generative_inbetweening.demo.world import keyframes
 from generative_inbetweening.demo.world.draws import Draws
 from generative_inbetweening.demo.world.tracker import motion_errors, track
 from generative_inbetweening.demo.world.world import (
@@ -18,6 +20,8 @@ from generative_inbetweening.demo.world.world import (
     make_frames,
     make_plan,
 )
+from generative_inbetweening.tools.paths import DEMO
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +163,19 @@ def test_unknown_split_and_too_few_frames_are_named():
     clip = make_clip(0)
     with pytest.raises(ValueError, match="frames: expected the clip's shape"):
         track(clip.frames[:3], clip)
+
+
+def test_the_demos_keyframes_are_those_of_their_command(tmp_path):
+    keyframes.main(["--out", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in DEMO.glob("*.png")}
+    for path in tmp_path.iterdir():
+        made, shipped = (np.asarray(Image.open(each), dtype=int) for each in (path, DEMO / path.name))
+        # Processors round differently.
+        assert made.shape == shipped.shape and abs(made - shipped).max() <= 1, path.name
+
+
+def test_a_keyframe_with_more_ground_holds_the_frame():
+    picture, frame = keyframes.keyframes()["last_tall"], make_clip(keyframes.SEED, "test", 15, 144).frames[-1]
+    assert picture.shape == (3, 192, 144) and torch.equal(picture[:, 24:168], frame)
+    # No object is so near to the lower edge.
+    assert torch.equal(picture[:, 168:180], picture[:, 155:167].flip(1))
