@@ -19,7 +19,10 @@ from .loop import report
 from .networks import autocast, quicken
 from .unet import TIME_IDS, sigmas_of_quantiles
 
+MAPS = ("rotated", "own")
 WARM_UP = 10
+HELD_OUT_EVERY = 50
+"""Steps between two looks at the loss on held-out clips."""
 
 
 def _batch(pool: dict[str, torch.Tensor], pick: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -56,17 +59,22 @@ def fine_tune(
     seed: int,
     batch: int = 64,
     learning_rate: float = 2e-3,
-    log: Path | None = None,
 ) -> Path:
-    """Trains the backward motion of the diffusers folder `base` and writes it; returns the file in `out`."""
+    """Trains the backward motion of the diffusers folder `base` and writes it and its log; returns the file in `out`.
+
+    The log, beside the file, is as `training/fine_tune.py` writes it.
+    """
     device = train_pool["latents"].device
     model = BackwardMotionModel(quicken(load_unet(base)), maps).to(device)
     model.unet.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
     generator = torch.Generator(device).manual_seed(seed)
-    name = {"stage": "backward motion", "maps": maps, "seed": seed}
-    untouched = {f"base_{way}": float(held_out_losses(model, test_pool, way).mean()) for way in ("rotated", "own")}
-    report({**name, "step": 0, **untouched}, log)
+    path = out / f"backward_motion_{maps}_{seed}.safetensors"
+    log = path.with_suffix(".jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    report({"event": "start", "settings": {"maps": maps, "seed": seed, "steps": steps, "batch": batch}}, log)
+    report({"step": 0, **{f"base_{way}": _spread(held_out_losses(model, test_pool, way)) for way in MAPS}}, log)
     for step in range(steps):
         rate = learning_rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
@@ -81,16 +89,22 @@ def fine_tune(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-    losses = held_out_losses(model, test_pool, maps)
-    report({**name, "step": steps, "held_out_loss": float(losses.mean()), "clips": losses.tolist()}, log)
-    return _write(model, base, out / f"backward_motion_{maps}_{seed}.safetensors", maps)
+        if (step + 1) % HELD_OUT_EVERY == 0 or step + 1 == steps:
+            loss = _spread(held_out_losses(model, test_pool, maps))
+            report({"event": "held-out", "step": step + 1, "loss": loss}, log)
+    _write(model, base, path, maps)
+    return path
 
 
-def _write(model: BackwardMotionModel, base: Path, path: Path, maps: str) -> Path:
+def _spread(losses: torch.Tensor) -> dict[str, object]:
+    """Mean, half of the 95 % interval, and every clip, as `training/batches.py` logs them."""
+    half = 1.96 * float(losses.std()) / len(losses) ** 0.5
+    return {"mean": float(losses.mean()), "plus_minus": half, "clips": losses.tolist()}
+
+
+def _write(model: BackwardMotionModel, base: Path, path: Path, maps: str) -> None:
     names = diffusers_to_comfy(model.unet.state_dict())
     differences = {names[name]: tensor for name, tensor in model.differences().items()}
     frames = str(model.unet.config["num_frames"])
     metadata = {"base": base.name, "frames": frames, "source": "", "license": "GPL-3.0-or-later"}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_backward_motion(path, differences, {**metadata, "temporal_attention": maps}, overwrite=True)
-    return path

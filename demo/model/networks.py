@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from torch import nn
@@ -50,6 +50,26 @@ class SingleTokenAttention(Attention):
         return self.to_out[0](self.to_v(encoder_hidden_states))
 
 
+class ShortAttention:
+    """Attention processor for few tokens, at most `MOST`: two products are faster there than the fused kernel."""
+
+    MOST = 64
+
+    def __init__(self) -> None:
+        self.long = AttnProcessor2_0()
+
+    def __call__(self, attention: Attention, hidden_states: torch.Tensor, **more: torch.Tensor | None) -> torch.Tensor:
+        """Self-attention of `[n, tokens, c]`."""
+        if hidden_states.shape[1] > self.MOST:
+            return self.long(attention, hidden_states, **more)
+        query, key, value = (
+            layer(hidden_states).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            for layer in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        weights = (query * attention.scale @ key.mT).float().softmax(-1).to(value.dtype)
+        return attention.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
+
+
 class Unused(nn.LayerNorm):
     """The norm in front of such an attention."""
 
@@ -67,6 +87,8 @@ def quicken(network: nn.Module) -> nn.Module:
             module.__class__ = GroupNorm
         if type(module) is nn.LayerNorm:
             module.__class__ = LayerNorm
+        if isinstance(getattr(module, "attn1", None), Attention):
+            module.attn1.set_processor(ShortAttention())
         if getattr(module, "attn2", None) is not None:
             module.attn2.__class__, module.norm2.__class__ = SingleTokenAttention, Unused
     return network

@@ -29,7 +29,7 @@ from .networks import placed
 from .unet import EMA_DECAY, sample_forward, train_unet
 from .unet import LEARNING_RATE as UNET_RATE
 from .vae import LEARNING_RATE as VAE_RATES
-from .vae import reconstruct, train_decoder, train_vae
+from .vae import leave_out_finest_layers, reconstruct, train_decoder, train_vae
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ def load_parts(model: Path, device: torch.device) -> tuple[AutoencoderKLTemporal
     """The VAE and the image encoder of a diffusers folder, ready to encode."""
     vae = AutoencoderKLTemporalDecoder.from_pretrained(model / "vae").eval().requires_grad_(False)
     encoder = CLIPVisionModelWithProjection.from_pretrained(model / "image_encoder").eval().requires_grad_(False)
+    leave_out_finest_layers(vae)
     return placed(vae, device), encoder.to(device)
 
 
@@ -187,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "backward_motion" in options.stages:
         steps, batch = options.steps_backward_motion, options.batch_backward_motion
         folder, log = out / "backward_motion", out / "log.jsonl"
-        fine_tune(model, folder, train_pool, test_pool, steps, options.maps, options.seed, batch, log=log)
+        fine_tune(model, folder, train_pool, test_pool, steps, options.maps, options.seed, batch)
     if "preview" in options.stages:
         logger.info("preview: %s", write_preview(model, out / "preview.png", device))
 
