@@ -17,7 +17,7 @@ from ...nodes import (
     InbetweenLoadBackwardMotion,
     InbetweenLoadSVD,
 )
-from ...sampler.settings import DEFAULT_PRESET, DEFAULTS, chosen_settings
+from ...sampler.settings import DEFAULT_PRESET, PRESETS, chosen_settings
 from ...weights.folders import BACKWARD_MOTION, register_backward_motion_folder
 from .clips import HeldOutClip
 from .peers import RIFE, cross_fade
@@ -139,7 +139,7 @@ class Methods:
     def _forward(self, _: str, encoded, seed: int) -> tuple[dict, int]:
         """The host's KSampler on our conditioning: plain SVD from the first keyframe."""
         positive, negative, latent = encoded
-        inputs = {**DEFAULTS, **self.settings}
+        inputs = {**PRESETS[self.settings.get("preset", DEFAULT_PRESET)], **self.settings}
         steps, guidance = inputs["steps"], (inputs["guidance_min"] + inputs["guidance_max"]) / 2
         (result,) = host_nodes.KSampler().sample(
             self.base, seed, steps, guidance, "euler", "karras", positive, negative, latent

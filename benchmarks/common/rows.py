@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from PIL import Image
 
 from ...common.atomic_write import atomic_write
 from ...demo.world.tracker import motion_errors, speeds, track
+from ...demo.world.world import difficulty
 from . import metrics
 from .clips import HeldOutClip, eight_bit, world_clips
 from .methods import Method, Methods
@@ -136,7 +137,8 @@ def measure(frames: torch.Tensor, clip: HeldOutClip, color_video_vdp: metrics.Co
         values["motion_error"] = metrics.over_objects(motion_errors(centres, clip.world).numpy())
         values["speed"] = metrics.over_objects(speeds(centres, clip.world).numpy())
         values["ghosting"] = metrics.over_objects(metrics.ghosting(frames, clip.world))
-    return row_of(values)
+    hardness = {} if clip.world is None else {"difficulty": asdict(difficulty(clip.world))}
+    return row_of(values) | hardness
 
 
 def row_of(values: dict[str, np.ndarray | float]) -> dict:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from ...common.atomic_write import write_json
+from ...sampler.settings import PRESETS
 from ...tools.paths import BENCHMARK_OUTPUT
 from ...weights.files import read_metadata
 from ..common.clips import FIRST_SEED, footage_clips, footage_names, world_clips
@@ -40,14 +41,9 @@ from ..footage import methods as footage_methods
 from ..footage.networks import NEEDED
 from . import methods, report
 
-FUSIONS_OF_OURS = {
-    "rotated, weighted": "ours",
-    "rotated, average": "ours-average",
-    "own, weighted": "ours-own-maps",
-    "own, average": "ours-own-maps-average",
-}
+OURS_WITH_MAPS = {"rotated": "ours", "own": "ours-own-maps"}
 WORLD = {"size", "first_seed", "footage_clips", "own_maps", "trainings", "training_clips", "training_log", "steps"} | {
-    *("guidance", "reinjections", "sheets", "workers")
+    *("guidance", "preset", "sheets", "workers")
 }
 FOOTAGE = {"width": 1024, "height": 576, "stride": 1, "seconds": None, "lpips": None, "fid": None, "fvd": None}
 """Options of the small world alone, and of the user's own videos alone with what they are without being given."""
@@ -85,10 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--training-clips", type=int, default=16, help="clips on which the further trainings are run (default: 16)")
     add("--training-log", type=Path, nargs="+", default=[], metavar="FILE", help="log.jsonl of fine-tunings, to plot")
-    add("--steps", type=int, default=25, help="sampling steps (default: 25)")
-    guidance = {"nargs": 2, "default": (1.0, 3.0), "metavar": ("MIN", "MAX")}
-    add("--guidance", type=float, **guidance, help="guidance of all methods (default: 1 3)")
-    add("--reinjections", type=int, default=2, help="re-injections on the first half of the steps (default: 2)")
+    about = "where the methods' settings start from (default: balanced)"
+    add("--preset", choices=list(PRESETS), default="balanced", help=about)
+    add("--steps", type=int, help="sampling steps (default: the preset's)")
+    add("--guidance", type=float, nargs=2, metavar=("MIN", "MAX"), help="guidance of all methods (default: likewise)")
     add("--rife-enlarge", type=int, default=1, metavar="N", help="RIFE sees the pictures N times larger (default: 1)")
     add("--sheets", type=int, default=8, help="contact sheets of each kind (default: 8)")
     _add_footage(parser)
@@ -100,7 +96,7 @@ def _add_footage(parser: argparse.ArgumentParser) -> None:
         "your own videos",
         "With --footage, --clips is 16 and --frames 25 where they are not given, and --methods names some of "
         f"{', '.join(footage_methods.LABELS)} (default: {', '.join(footage_methods.COMPARED)}). The options of the "
-        "small world (size, seeds, trainings, steps, guidance, re-injections) do not count there: presets and "
+        "small world (size, seeds, trainings, preset, steps, guidance) do not count there: presets and "
         "strategies have their own. One process does the work.",
     )
     add = group.add_argument
@@ -142,17 +138,15 @@ def run(options: argparse.Namespace) -> None:
     names = chosen_methods(options.methods, methods.with_weights(files), hint)
     more_files, more_methods, groups = methods.further_trainings(options.trainings)
     groups = {
-        group: [*([ours] if ours in names else []), *groups[group]]
-        for group, ours in FUSIONS_OF_OURS.items()
-        if group in groups
+        maps: [*([ours] if ours in names else []), *groups[maps]]
+        for maps, ours in OURS_WITH_MAPS.items()
+        if maps in groups
     }
-    settings = {
-        "steps": options.steps,
-        "guidance_min": options.guidance[0],
-        "guidance_max": options.guidance[1],
-        "reinjections": options.reinjections,
-        "reinjection_share": 0.5,
-    }
+    settings = {"preset": options.preset}
+    if options.steps is not None:
+        settings["steps"] = options.steps
+    if options.guidance is not None:
+        settings["guidance_min"], settings["guidance_max"] = options.guidance
     kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "rife_enlarge", "without_cvvdp")}
     models = {"backward_motion": options.backward_motion, "own_maps": options.own_maps, **more_files}
     keep_settings(

@@ -1,6 +1,5 @@
 """What the quality benchmark compares: variants of the method, and the trainings of its backward motion."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from ...weights.files import read_metadata
@@ -9,21 +8,34 @@ from ..common.options import OptionError
 
 OURS = Method("ours, weighted fusion", {"fusion": "weighted"})
 _AVERAGE = {"fusion": "average"}
-_OWN = {"fusion": "weighted", "temporal_attention": "own"}
-_TIME_REVERSAL = {"fusion": "weighted", "strategy": "time-reversal"}
+_OWN = {"temporal_attention": "own"}
+_EULER = {"sampler_name": "euler"}
+
+
+def _equal_work(steps: int, reinjections: int) -> dict:
+    """Euler steps of which the first half is done again; 9 with 1 and 7 with 2 are as many calls as 13 with none."""
+    return {**_EULER, "steps": steps, "reinjections": reinjections, "reinjection_share": 0.5}
+
+
 SAMPLED = {
     "ours": OURS,
     "ours-average": Method("ours, average fusion", _AVERAGE),
-    "ours-no-reinjection": Method("ours, weighted, no re-injection", {**OURS.inputs, "reinjections": 0}),
-    "ours-average-no-reinjection": Method("ours, average, no re-injection", {**_AVERAGE, "reinjections": 0}),
+    "ours-euler": Method("ours, Euler, no re-injection", _equal_work(13, 0)),
+    "ours-euler-1": Method("ours, Euler, 9 steps, 1 re-injection", _equal_work(9, 1)),
+    "ours-euler-2": Method("ours, Euler, 7 steps, 2 re-injections", _equal_work(7, 2)),
+    "ours-average-euler": Method("ours, average fusion, Euler, no re-injection", {**_equal_work(13, 0), **_AVERAGE}),
+    "ours-average-euler-2": Method(
+        "ours, average fusion, Euler, 7 steps, 2 re-injections", {**_equal_work(7, 2), **_AVERAGE}
+    ),
     "ours-no-rotation": Method("ours without rotation", _OWN),
     "ours-own-maps": Method("ours fine-tuned with own maps", _OWN, "own"),
-    "ours-own-maps-average": Method("ours fine-tuned with own maps, average", {**_OWN, **_AVERAGE}, "own"),
-    "ours-no-fine-tuning": replace(OURS, label="ours without fine-tuning", strength=0.0),
-    "ours-no-fine-tuning-average": Method("ours without fine-tuning, average", _AVERAGE, strength=0.0),
-    "time-reversal": Method("Time Reversal Fusion, weighted", _TIME_REVERSAL, None),
-    "time-reversal-average": Method("Time Reversal Fusion, average", {**_TIME_REVERSAL, **_AVERAGE}, None),
+    "ours-no-fine-tuning": Method("ours without fine-tuning", strength=0.0),
+    "time-reversal": Method("Time Reversal Fusion, weighted", {"strategy": "time-reversal"}, None),
+    "time-reversal-average": Method("Time Reversal Fusion, average", {"strategy": "time-reversal", **_AVERAGE}, None),
     "alternating": Method("alternating (ViBiDSampler)", {"strategy": "alternating"}, None),
+    "alternating-backward-motion": Method(
+        "alternating, with backward motion", {"strategy": "alternating-backward-motion"}
+    ),
     "motion-prior-distillation": Method("motion prior distillation", {"strategy": "motion-prior-distillation"}, None),
     "endpoint-correction": Method("endpoint correction", {"strategy": "endpoint-correction"}, None),
 }
@@ -36,9 +48,9 @@ def with_weights(weights: dict[str, Path]) -> list[str]:
 
 
 def further_trainings(files: list[Path]) -> tuple[dict[str, Path], dict[str, Method], dict[str, list[str]]]:
-    """Each further training under both fusions, with the maps it was trained with.
+    """Each further training of the backward motion, with the maps it was trained with.
 
-    ({name of the weights: file}, {name: method}, {"maps, fusion": names}). Raises OptionError.
+    ({name of the weights: file}, {name: method}, {maps: names}). Raises OptionError.
     """
     weights: dict[str, Path] = {}
     methods: dict[str, Method] = {}
@@ -48,8 +60,6 @@ def further_trainings(files: list[Path]) -> tuple[dict[str, Path], dict[str, Met
             raise OptionError(f"--trainings: expected a backward-motion file, found nothing at {path}.")
         maps, name = read_metadata(path).get("temporal_attention", "rotated"), f"training-{number}"
         weights[name] = path
-        for fusion in ("weighted", "average"):
-            inputs = {"fusion": fusion, "temporal_attention": maps}
-            methods[f"{name}-{maps}-{fusion}"] = Method(f"training {number}, {maps} maps, {fusion}", inputs, name)
-            groups.setdefault(f"{maps}, {fusion}", []).append(f"{name}-{maps}-{fusion}")
+        methods[name] = Method(f"training {number}, {maps} maps", {"temporal_attention": maps}, name)
+        groups.setdefault(maps, []).append(name)
     return weights, methods, groups

@@ -14,12 +14,15 @@ from ..common.report import (
     difference_table,
     interval,
     minus,
-    rows_of_common_clips,
     summary,
     table,
 )
-from ..common.rows import clip_value
+from ..common.rows import clip_value, read_rows
+from . import difficulty
 
+
+TOLD = ("motion_error", "cvvdp", "psnr")
+"""What is told of the trainings."""
 LOSSES = {
     "fine_tuned": "fine-tuned",
     "base_rotated": "untouched, rotated maps",
@@ -39,6 +42,7 @@ def measured(out: Path, labels: dict[str, str], clips: dict[str, list[str]], gro
         "methods": summary(out, "world", labels, world),
         "controls": summary(out, "world", CONTROLS, world),
         "ours_minus": {name: each for name, each in differences.items() if each},
+        "by_difficulty": difficulty.by_difficulty(out, labels, world),
         "training_seeds": training_seeds(out, groups, world),
         "footage": {
             "methods": summary(out, "footage", labels, footage),
@@ -50,21 +54,49 @@ def measured(out: Path, labels: dict[str, str], clips: dict[str, list[str]], gro
 def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) -> dict[str, dict]:
     """Rotated against own maps over several trainings of the backward motion.
 
-    `groups`: {"rotated, weighted": [method of each training]}. {group: {metric: {"trainings": [mean of each], "mean",
-    "low", "high"}}}; the interval resamples clips, each clip's value being its mean over the trainings.
+    `groups`: {maps: [method of each training]}. {maps: {metric: {"trainings": [mean of each], "mean", "low", "high"}}};
+    the interval resamples clips, each clip's value being its mean over the trainings. Where there are both kinds,
+    "rotated_minus_own" has the differences of these values, {half of a difficulty or "all": {metric: interval}}.
     """
-    result = {}
-    for group, names in groups.items():
-        trainings = rows_of_common_clips(out, "world", names, clips)
-        if not trainings[0]:
-            continue
-        result[group] = {}
-        for metric in METRICS:
-            if metric in trainings[0][0]:
-                values = np.array([[clip_value(row, metric) for row in rows] for rows in trainings])
-                means = [float(np.nanmean(each)) for each in values]
-                result[group][metric] = {"trainings": means, **interval(values.mean(0).tolist())}
+    names = [name for group in groups.values() for name in group]
+    common = [clip for clip in clips if all(read_rows(out, "world", name, [clip]) for name in names)]
+    if not names or not common:
+        return {}
+    values = {maps: _over_trainings(out, group, common) for maps, group in groups.items()}
+    result: dict[str, dict] = {
+        maps: {
+            metric: {"trainings": np.nanmean(each, 1).tolist(), **interval(each.mean(0).tolist())}
+            for metric, each in found.items()
+        }
+        for maps, found in values.items()
+    }
+    if {"rotated", "own"} <= set(values):
+        parts = {"all": common} | {
+            f"{name}, {half}": part
+            for name, halves in difficulty.halves(out, common).items()
+            for half, part in halves.items()
+        }
+        result["rotated_minus_own"] = {
+            title: {
+                metric: _rotated_minus_own(values, metric, [common.index(clip) for clip in part]) for metric in TOLD
+            }
+            for title, part in parts.items()
+        }
     return result
+
+
+def _over_trainings(out: Path, names: list[str], clips: list[str]) -> dict[str, np.ndarray]:
+    """{metric: values, `[trainings, clips]`}."""
+    rows = [read_rows(out, "world", name, clips) for name in names]
+    known = [metric for metric in TOLD if metric in rows[0][0]]
+    return {metric: np.array([[clip_value(row, metric) for row in each] for each in rows]) for metric in known}
+
+
+def _rotated_minus_own(values: dict[str, dict[str, np.ndarray]], metric: str, clips: list[int]) -> dict | None:
+    if metric not in values["own"]:
+        return None
+    rotated, own = (values[maps][metric].mean(0)[clips].tolist() for maps in ("rotated", "own"))
+    return difference(rotated, own)
 
 
 def held_out_losses(logs: list[Path]) -> list[dict]:
@@ -104,10 +136,8 @@ def markdown(result: dict) -> str:
     settings, footage = result["settings"], result["footage"]
     parts = [
         (
-            f"{result['frames']} frames at {result['size']}×{result['size']}, {settings['steps']} Euler steps on "
-            f"Karras noise levels, guidance {settings['guidance_min']:g} to {settings['guidance_max']:g}, "
-            f"{settings['reinjections']} re-injections on the first half of the steps. Means and 95 % intervals over "
-            "the clips.\n"
+            f"{result['frames']} frames at {result['size']}×{result['size']}, {_described(settings)}, where a row does "
+            "not say otherwise. Means and 95 % intervals over the clips.\n"
         ),
         f"### Small world, {result['clips']} held-out clips\n",
         _methods_table({**result["methods"], **result["controls"]}),
@@ -116,6 +146,8 @@ def markdown(result: dict) -> str:
         labels = {name: each["label"] for name, each in result["methods"].items()}
         differences = difference_table(result["ours_minus"], labels, METRICS)
         parts += ["### Ours minus each other method, clip by clip\n", differences]
+    if result["by_difficulty"]:
+        parts += ["### Small world, by difficulty\n", difficulty.markdown(result["by_difficulty"])]
     if result["training_seeds"]:
         parts += ["### Rotated against own maps, over the training seeds\n", _training_table(result["training_seeds"])]
     if result["held_out_loss"]:
@@ -126,6 +158,12 @@ def markdown(result: dict) -> str:
             _methods_table({**footage["methods"], **footage["controls"]}),
         ]
     return "\n".join(parts)
+
+
+def _described(settings: dict) -> str:
+    """The settings that all methods share, in words."""
+    others = ", ".join(f"{name} {value:g}" for name, value in settings.items() if name != "preset")
+    return f"preset `{settings['preset']}`" + (f" with {others}" if others else "")
 
 
 def _methods_table(methods: dict[str, dict]) -> str:
@@ -146,13 +184,22 @@ def _methods_table(methods: dict[str, dict]) -> str:
 
 
 def _training_table(seeds: dict[str, dict]) -> str:
-    metrics = [metric for metric in ("motion_error", "cvvdp", "psnr") if any(metric in each for each in seeds.values())]
+    groups = {maps: each for maps, each in seeds.items() if maps != "rotated_minus_own"}
+    metrics = [metric for metric in TOLD if any(metric in each for each in groups.values())]
     titles = [title for metric in metrics for title in (METRICS[metric], "each training")]
     rows = []
-    for group, each in seeds.items():
+    for maps, each in groups.items():
         trainings = {metric: ", ".join(f"{value:.2f}" for value in each[metric]["trainings"]) for metric in metrics}
-        rows.append([group, *(text for metric in metrics for text in (cell(each[metric]), trainings[metric]))])
-    return table(titles, rows)
+        rows.append([f"{maps} maps", *(text for metric in metrics for text in (cell(each[metric]), trainings[metric]))])
+    text = table(titles, rows)
+    if "rotated_minus_own" not in seeds:
+        return text
+    differences = [
+        [title, *(cell(each[metric], signed=True) for metric in metrics)]
+        for title, each in seeds["rotated_minus_own"].items()
+    ]
+    titles = [METRICS[metric].rstrip(" ↑↓") for metric in metrics]
+    return f"{text}\nRotated minus own maps, each clip's mean over the trainings:\n\n{table(titles, differences)}"
 
 
 def _loss_table(runs: list[dict]) -> str:
