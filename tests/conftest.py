@@ -15,6 +15,9 @@ except FileNotFoundError as error:
 
 from helpers import server as real_server  # noqa: E402
 from helpers import small_model  # noqa: E402
+from helpers.model_folders import complete_reference  # noqa: E402
+
+complete_reference()
 
 
 @pytest.hookimpl(tryfirst=True)

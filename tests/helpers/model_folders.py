@@ -5,11 +5,23 @@ import os
 from pathlib import Path
 
 import folder_paths
+from generative_inbetweening.weights.files import read_tensors, save_tensors
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 
 OWN_REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 REFERENCE = Path(os.environ.get("INBETWEEN_REFERENCE", OWN_REFERENCE)).resolve()
+FINE_TUNED = Path(__file__).resolve().parents[1] / "data" / "reverse_motion.safetensors"
 KINDS = ("checkpoints", "diffusers", "diffusion_models", "backward_motion")
+
+
+def complete_reference() -> None:
+    """Writes the fine-tuned UNet, of which the repository holds the tensors that are not those of its base."""
+    base, tuned = (
+        OWN_REFERENCE / name / "unet" / "diffusion_pytorch_model.safetensors"
+        for name in ("tiny-svd", "tiny-svd-reverse-motion")
+    )
+    if not tuned.exists():
+        save_tensors(tuned, {**read_tensors(base), **read_tensors(FINE_TUNED)}, {"format": "pt"}, overwrite=True)
 
 
 def use_empty_folders(base: Path, monkeypatch) -> Path:
