@@ -187,8 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
         train_unet(stage, model / "unet", train_pool, test_pool, options.compile, options.batch_unet)
     if "backward_motion" in options.stages:
         steps, batch = options.steps_backward_motion, options.batch_backward_motion
-        folder, log = out / "backward_motion", out / "log.jsonl"
-        fine_tune(model, folder, train_pool, test_pool, steps, options.maps, options.seed, batch)
+        fine_tune(model, out / "backward_motion", train_pool, test_pool, steps, options.maps, options.seed, batch)
     if "preview" in options.stages:
         logger.info("preview: %s", write_preview(model, out / "preview.png", device))
 
