@@ -25,10 +25,19 @@ API_WORKFLOWS = ROOT / "workflows" / "api"
 HOST = Path(os.environ.get("INBETWEEN_COMFYUI", ROOT / ".comfyui")).resolve()
 # The reference's diffusers folders, as the host lists them.
 BASE_UNET, FINE_TUNED_UNET = "tiny-svd/", "tiny-svd-reverse-motion/"
+SMALL = 64
 
 
 def api_workflow(name: str) -> dict:
     return json.loads((API_WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def small_workflow(name: str) -> dict:
+    """The same with a quarter of the pixels, for tests to which the pictures do not matter."""
+    workflow = api_workflow(name)
+    for content in workflow.values():
+        content["inputs"].update({side: SMALL for side in ("width", "height") if side in content["inputs"]})
+    return workflow
 
 
 def node_of(workflow: dict, class_type: str) -> str:

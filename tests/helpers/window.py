@@ -59,6 +59,10 @@ SHOW = """async () => {
     return {x: canvas.x + (left + offset[0]) * scale - 12, y: canvas.y + (top + offset[1]) * scale - 12,
             width: (right - left) * scale + 24, height: (bottom - top) * scale + 24};
 }"""
+SMALLER = """side => {
+    for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
+        if (['width', 'height'].includes(widget.name)) widget.value = side;
+}"""
 TITLE_BAR = """type => {
     const node = app.graph.nodes.find(node => node.type === type);
     const {scale, offset} = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();

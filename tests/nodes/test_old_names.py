@@ -7,7 +7,7 @@ import torch
 from generative_inbetweening.nodes import NODES, InbetweenDualDirectionGuider
 from generative_inbetweening.nodes.old_names import OLD_NAMES, with_new_names
 from generative_inbetweening.tools.run_workflow import WorkflowFailed
-from helpers.server import Server, api_workflow, inputs_of, node_of
+from helpers.server import Server, inputs_of, node_of, small_workflow
 from helpers.small_model import SETTINGS, settings
 
 GUIDER = "InbetweenDualDirectionGuider"
@@ -28,7 +28,7 @@ def test_old_names_lead_to_names_that_there_are_and_are_none_of_them():
 
 def with_old_names(strategy: str, order: str | None) -> dict:
     """A short graph as it was saved before; its latents are saved by node `latents`."""
-    workflow = api_workflow("generative_inbetweening_advanced")
+    workflow = small_workflow("generative_inbetweening_advanced")
     for kind in ("VAEDecode", "CreateVideo", "SaveVideo"):
         del workflow[node_of(workflow, kind)]
     inputs_of(workflow, "BasicScheduler")["steps"] = 2

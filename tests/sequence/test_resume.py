@@ -22,7 +22,7 @@ from generative_inbetweening.sequence import request
 from generative_inbetweening.sequence import run as sequence_run
 from generative_inbetweening.sequence.request import ClipSettings, request_fingerprint
 from helpers.sequences import Scaling, keyframes, sequence
-from helpers.server import Server, api_workflow, node_of, with_frames, with_settings
+from helpers.server import Server, node_of, small_workflow, with_frames, with_settings
 from helpers.small_model import settings
 
 PACK = Path(__file__).resolve().parents[2]
@@ -153,7 +153,7 @@ def test_what_cannot_be_known_is_neither_kept_nor_taken_up(models, sampled, outp
 
 
 def test_through_the_server_another_ratio_is_sampled_again(server: Server):
-    workflow = api_workflow("keyframe_sequence")
+    workflow = small_workflow("keyframe_sequence")
     node = node_of(workflow, "InbetweenKeyframeSequence")
     inputs = workflow[node]["inputs"]
     inputs.update(resume=True, seed=43)

@@ -8,7 +8,7 @@ from generative_inbetweening.nodes import NODES
 from generative_inbetweening.weights.folders import register_backward_motion_folder
 from helpers.pictures import WIDE, clip_of
 from helpers.sequences import sequence
-from helpers.server import Server, api_workflow, node_of, with_frames, with_settings
+from helpers.server import SMALL, Server, node_of, small_workflow, with_frames, with_settings
 from helpers.small_model import pictures
 from PIL import Image
 
@@ -52,7 +52,7 @@ def test_no_node_needs_the_hosts_video_nodes():
 
 @pytest.mark.parametrize("name", ["keyframe_sequence"])
 def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
-    workflow = api_workflow(name)
+    workflow = small_workflow(name)
     for kind in ("CreateVideo", "SaveVideo"):
         del workflow[node_of(workflow, kind)]
     sequence_node = node_of(workflow, "InbetweenKeyframeSequence")
@@ -68,4 +68,4 @@ def test_images_come_out_where_there_are_no_video_nodes(server: Server, name):
     files = run.outputs["images"]["images"]
     assert len(files) == 5
     picture = Image.open(io.BytesIO(server.view(files[0])))
-    assert picture.size == (64, 64)
+    assert picture.size == (SMALL, SMALL)

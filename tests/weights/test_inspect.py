@@ -76,7 +76,7 @@ def test_parts(part, words, capsys):
 
 def test_backward_motion_file(capsys):
     text = inspected(DEMO / "demo_backward_motion.safetensors", capsys)
-    assert "a backward-motion file: 10 temporal attentions, 81,920 numbers, F16" in text and "base: demo-svd" in text
+    assert "a backward-motion file: 10 temporal attentions, 253,952 numbers, F16" in text and "base: demo-svd" in text
 
 
 def test_folder_of_several_models_names_each(checkpoint, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers.chained_graphs import COMMON, NAMES, doubling_upscaler, graph_of
-from helpers.server import ROOT, Server, api_workflow, node_of, with_settings
+from helpers.server import ROOT, Server, node_of, small_workflow, with_settings
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # A choice of newer hosts that brings inputs of its own, such as SaveVideo's format.
@@ -158,7 +158,7 @@ def test_upscaled_video_is_the_video_enlarged(server: Server):
     folder = server.base / "models" / "upscale_models"
     folder.mkdir(exist_ok=True)
     safetensors.torch.save_file(doubling_upscaler(), folder / "doubling.safetensors")
-    demo = {node["class_type"]: node["inputs"] for node in api_workflow("generative_inbetweening").values()}
+    demo = {node["class_type"]: node["inputs"] for node in small_workflow("generative_inbetweening").values()}
     workflow = server.fresh(to_api(graph_of("inbetween_upscale")))
     ids = {node["class_type"]: key for key, node in workflow.items()}
     for name in COMMON:
@@ -189,7 +189,7 @@ def test_closed_loop_gets_in_betweens_at_its_seam(server: Server, object_info):
     torch.manual_seed(0)
     weights = {name: value.half().contiguous() for name, value in interpolation.FILMNet().state_dict().items()}
     safetensors.torch.save_file(weights, folder / "random.safetensors")
-    workflow = server.fresh(api_workflow("seamless_loop"))
+    workflow = server.fresh(small_workflow("seamless_loop"))
     sequence = node_of(workflow, "InbetweenKeyframeSequence")
     workflow[sequence]["inputs"] |= {"close_loop": True, "resume": False, "preset": "fast"}
     dropped = {"image": ["interpolated", 0], "batch_index": 1, "length": 4096}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import safetensors.torch
 from helpers.chained_graphs import COMMON, NAMES, doubling_upscaler, graph_of
-from helpers.server import ROOT, Server, api_workflow, inputs_of
+from helpers.server import ROOT, Server, inputs_of, small_workflow
 from helpers.window import MISSING, RUN, SECONDS, UNKNOWN, VIDEO, check_layout, essentials, load, photograph
 from playwright.sync_api import Page
 
@@ -33,8 +33,8 @@ BADGES = """async mode => {
 
 
 def with_demo_values(graph: dict) -> dict:
-    """The graph with the demo's settings and the tests' upscaler in its widgets."""
-    demo = {node["class_type"]: node["inputs"] for node in api_workflow("generative_inbetweening").values()}
+    """The graph with the demo's settings, fewer pixels, and the tests' upscaler in its widgets."""
+    demo = {node["class_type"]: node["inputs"] for node in small_workflow("generative_inbetweening").values()}
     wanted = {name: demo[name] for name in COMMON} | {"UpscaleModelLoader": {"model_name": "doubling.safetensors"}}
     for node in graph["nodes"]:
         widgets = [item["name"] for item in node["inputs"] if "widget" in item]
@@ -83,7 +83,7 @@ def test_it_looks_and_runs_as_shipped(window, screenshots, name):
         kind, details = window.evaluate(RUN)
         assert kind == "execution_success", details
         window.wait_for_function(f"({VIDEO})().length > 0")
-        size = inputs_of(api_workflow("generative_inbetweening"), "InbetweenEncodeKeyframes")
+        size = inputs_of(small_workflow("generative_inbetweening"), "InbetweenEncodeKeyframes")
         ((_, *shown),) = window.evaluate(VIDEO)
         assert shown == [2 * size["width"], 2 * size["height"]]
     photograph(window, screenshots / f"{name}.jpg")

@@ -6,7 +6,8 @@ from contextlib import nullcontext
 
 import pytest
 from helpers.old_graphs import in_a_subgraph, shown_by_links
-from helpers.window import MISSING, RUN, SECONDS, api_form, for_the_demo, has_new_style, load, new_style
+from helpers.server import SMALL
+from helpers.window import MISSING, RUN, SECONDS, SMALLER, api_form, for_the_demo, has_new_style, load, new_style
 
 GUIDER = "InbetweenDualDirectionGuider"
 OLD = {"videos_per_call": "order_of_work"}
@@ -66,6 +67,7 @@ def test_graph_with_old_names_opens_runs_and_is_saved_with_the_new_ones(window, 
         assert "order_of_work" not in json.dumps(saved)
         for value in old:
             assert any(value in note and "is now called" in note for note in notes)
+        window.evaluate(SMALLER, SMALL)
         kind, details = window.evaluate(RUN)
         assert kind == "execution_success", details
 
