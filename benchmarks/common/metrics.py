@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ...demo.world.tracker import SEEN, Fit, fit, object_templates
+from ...demo.world.tracker import SEEN, best_place, fit, object_templates
 from ...demo.world.world import SIZE, Clip
 
 METRICS = {
@@ -100,11 +100,11 @@ def ghosting(frames: torch.Tensor, clip: Clip) -> np.ndarray:
         clear, templates = 1 - hidden, object_templates(clip, index)
         residual = (frames - ground) * clear
         first = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
-        place = first.best()
+        place = best_place(first.gain)
         strength = first.strength_at(place)
         residual = residual - _copies(strength, place, ground, clear, *templates)
         second = fit(residual, ground, clear, *templates, least_energy=COPY_ENERGY)
-        others = second.strength_at(Fit(second.gain * _apart(second.gain, place), second.strength).best())
+        others = second.strength_at(best_place(second.gain * _apart(second.gain, place)))
         scores.append(2 * torch.minimum(strength, others) / (strength + others).clamp(min=1e-6))
     return np.where(clip.motion.visibility >= SEEN, torch.stack(scores), math.nan)
 

@@ -1,8 +1,8 @@
 """Finds the objects in frames without being told where they are, and how far each is from where it should be.
 
 The tracker knows how an object looks and how it is turned (the true cut-out of that frame) and the ground behind it,
-not its place. It tries every whole-pixel place, keeps the one that explains the frame best, and refines it to a
-fraction of a pixel. The objects of a clip have colours of their own, so one is seldom taken for another.
+not its place. It tries every whole-pixel place, keeps the one where the frame is most like the object, and refines it
+to a fraction of a pixel. The objects of a clip have colours of their own, so one is seldom taken for another.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ VISIBLE_ENERGY = 0.15
 class Track:
     """Where the objects were found: `centre` in pixels, `[objects, frames, 2]`.
 
-    `explained`: share of the frame's difference to the ground that the object there explains, in [0, 1],
-    `[objects, frames]`.
+    `likeness`: how like the object the frame is there, at most 1, `[objects, frames]`.
     """
 
     centre: torch.Tensor
-    explained: torch.Tensor
+    likeness: torch.Tensor
 
 
 def object_templates(clip: Clip, index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,17 +48,12 @@ def object_templates(clip: Clip, index: int) -> tuple[torch.Tensor, torch.Tensor
 class Fit:
     """`gain`: squared error that the object explains when put at each pixel of each frame, `[frames, h, w]`.
 
-    `strength` in [0, 1]: what it has there.
+    `strength` in [0, 1]: what it has there; `likeness`, at most 1: how like it the frame is there.
     """
 
     gain: torch.Tensor
     strength: torch.Tensor
-
-    def best(self) -> torch.Tensor:
-        """Row and column of the pixel that explains most of each frame, `[frames, 2]`."""
-        width = self.gain.shape[-1]
-        best = self.gain.flatten(1).argmax(1)
-        return torch.stack((best // width, best % width), 1)
+    likeness: torch.Tensor
 
     def strength_at(self, place: torch.Tensor) -> torch.Tensor:
         """The strength at one pixel of each frame, `[frames]`."""
@@ -77,9 +71,10 @@ def fit(
     """How well the object explains the residual r = (frame − ground b) w at each pixel; w = 1 − what hides it.
 
     With opacity m, colour c and d = m (c − b), the object at strength a explains `2 a Σ r d − a² Σ w d²`. The best a
-    in [0, 1] is taken: a pale or blurred object is found as well as a perfect one. Every sum is a correlation of the
-    frame with a template. Places that show less than `least_energy` of the largest Σ w d² count for nothing: a little
-    noise would do as a match there.
+    in [0, 1] is taken: a pale or blurred object is found as well as a perfect one. Another object that differs more
+    from the ground explains more, so the likeness is 2 Σ r d / (Σ w d² + Σ m r²): 1 for r = d, less for more or less.
+    Every sum is a correlation of the frame with a template. Places that show less than `least_energy` of the largest
+    Σ w d² count for nothing: a little noise would do as a match there.
     """
     m, m2 = opacity.expand_as(colour), opacity.square().expand_as(colour)
     clear = clear.expand_as(ground)
@@ -91,7 +86,16 @@ def fit(
     overlap = _correlate(residual, m * colour) - _correlate(residual * ground, m)
     enough = own > least_energy * own.flatten(1).amax(1).view(-1, 1, 1)
     strength = (overlap / own.clamp(min=1e-6)).clamp(0, 1)
-    return Fit(torch.where(enough, strength * (2 * overlap - strength * own), torch.zeros_like(own)), strength)
+    gain = strength * (2 * overlap - strength * own)
+    likeness = 2 * overlap / (own + _correlate(residual.square(), m)).clamp(min=1e-6)
+    nothing = torch.zeros_like(own)
+    return Fit(torch.where(enough, gain, nothing), strength, torch.where(enough, likeness, nothing))
+
+
+def best_place(values: torch.Tensor) -> torch.Tensor:
+    """Row and column of each frame's largest value, `[frames, 2]`, of `[frames, h, w]`."""
+    best = values.flatten(1).argmax(1)
+    return torch.stack((best // values.shape[-1], best % values.shape[-1]), 1)
 
 
 def _correlate(pictures: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
@@ -121,16 +125,14 @@ def track(frames: torch.Tensor, clip: Clip) -> Track:
     if frames.shape != clip.frames.shape:
         raise ValueError(f"frames: expected the clip's shape {tuple(clip.frames.shape)}, found {tuple(frames.shape)}.")
     difference = frames.to(clip.ground.dtype) - clip.ground
-    centres, explained = [], []
+    centres, likeness = [], []
     for index, hidden in enumerate(clip.hidden):
         clear = 1 - hidden
-        found = fit(difference * clear, clip.ground, clear, *object_templates(clip, index))
-        centres.append(
-            [(_refine(-gain[y], x), _refine(-gain[:, x], y)) for gain, (y, x) in zip(found.gain, found.best().tolist())]
-        )
-        seen = (difference * clear).square().flatten(1).sum(1).clamp(min=1e-6)
-        explained.append(found.gain.flatten(1).amax(1) / seen)
-    return Track(torch.tensor(centres), torch.stack(explained))
+        found = fit(difference * clear, clip.ground, clear, *object_templates(clip, index)).likeness
+        places = best_place(found).tolist()
+        centres.append([(_refine(-like[y], x), _refine(-like[:, x], y)) for like, (y, x) in zip(found, places)])
+        likeness.append(found.flatten(1).amax(1))
+    return Track(torch.tensor(centres), torch.stack(likeness))
 
 
 def motion_errors(centres: torch.Tensor, clip: Clip) -> torch.Tensor:

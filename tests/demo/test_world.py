@@ -144,6 +144,12 @@ def test_the_tracker_finds_the_objects_in_true_frames(clips):
     assert max(motion_error(clip.frames, clip) for clip in clips) < 1.0
 
 
+def test_the_tracker_takes_no_object_for_another_one():
+    """The second one's pale head is unlike the first one's white head, which differs more from the ground."""
+    clip = make_clip(2_000_001, "test", frames=15)
+    assert motion_errors(track(clip.frames, clip).centre, clip).nan_to_num().max() < 1.0
+
+
 def test_the_tracker_survives_noise(clips):
     generator = torch.Generator().manual_seed(0)
     errors = [motion_error(c.frames + 0.05 * torch.randn(c.frames.shape, generator=generator), c) for c in clips[:16]]
