@@ -10,8 +10,8 @@ from generative_inbetweening.tools.paths import DEMO
 from generative_inbetweening.weights.files import read_metadata
 
 CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
-# A whole run takes minutes; these few steps keep the order of the methods.
-SETTINGS = {"steps": 8, "reinjections": 0}
+# A whole run takes minutes; so few steps keep the order of the methods.
+SETTINGS = {"preset": "fast"}
 
 
 @pytest.fixture(scope="module")
