@@ -3,22 +3,22 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ...common.atomic_write import atomic_write
 from ..common.methods import CONTROLS
 from ..common.pictures import contact_sheet, save_figure
 from ..common.rows import strip
 
-CAPTION, GAP = 14, 4
-MOVING_ZOOM, FRAME_MS, HOLD_MS = 3, 143, 700
+CAPTION, GAP, FONT = 30, 6, 20
+MOVING_CLIPS, MOVING_SIDE, FRAME_MS, HOLD_MS = 3, 256, 143, 700
+"""Of a moving picture: clips in it, a video's least height in pixels, how long a frame and a keyframe are shown."""
 PLOTTED = ("cross-fade", "rife", "forward", "time-reversal", "ours-no-fine-tuning", "ours-own-maps", "ours")
 MOVING = {
-    "ours": "ours",
-    "time-reversal": "Time Reversal Fusion",
+    "ours": "this pack",
     "rife": "RIFE",
     "cross-fade": "cross-fade",
-    "truth": "truth",
+    "truth": "the true frames",
 }
 
 
@@ -32,36 +32,47 @@ def draw(out: Path, result: dict, clips: dict[str, list[str]], frames: int) -> N
                 out / "contact_sheets" / f"{kind}_{clip}.png",
                 {label: strip(out, kind, name, clip) for name, label in rows.items()},
             )
-            moving_picture(
-                out / "moving_pictures" / f"{kind}_{clip}.gif",
-                {caption: strip(out, kind, name, clip) for name, caption in MOVING.items()},
-                frames,
-            )
+            moving_picture(out / "moving_pictures" / f"{kind}_{clip}.webp", [_moving(out, kind, clip)], frames)
+    moving_picture(
+        out / "inbetween.webp", [_moving(out, "world", clip) for clip in clips["world"][:MOVING_CLIPS]], frames
+    )
     plot_over_frames(out / "quality_over_frames.png", result["methods"], "Small world")
     plot_over_frames(out / "quality_over_frames_footage.png", result["footage"]["methods"], "Real footage")
     plot_held_out_loss(out / "held_out_loss.png", result["held_out_loss"])
 
 
-def moving_picture(target: Path, columns: dict[str, Path], frames: int) -> None:
-    """Strips of `frames` frames playing beside each other as an endless GIF, {caption: strip}."""
-    strips = {caption: Image.open(path).convert("RGB") for caption, path in columns.items() if path.exists()}
-    if not strips:
+def _moving(out: Path, kind: str, clip: str) -> dict[str, Path]:
+    return {caption: strip(out, kind, name, clip) for name, caption in MOVING.items()}
+
+
+def moving_picture(target: Path, clips: list[dict[str, Path]], frames: int) -> None:
+    """Strips of `frames` frames playing beside each other, a clip a row, as an endless WebP, [{caption: strip}]."""
+    rows = [{caption: Image.open(path) for caption, path in clip.items() if path.exists()} for clip in clips]
+    if not rows or not rows[0]:
         return
-    side = next(iter(strips.values())).height * MOVING_ZOOM
-    pictures = []
-    for frame in range(frames):
-        picture = Image.new("RGB", ((side + GAP) * len(strips) - GAP, side + CAPTION), "white")
-        draw = ImageDraw.Draw(picture)
-        for number, (caption, played) in enumerate(strips.items()):
-            width, left = played.width // frames, number * (side + GAP)
-            cut = played.crop((frame * width, 0, (frame + 1) * width, played.height))
-            picture.paste(cut.resize((side, side), Image.Resampling.BICUBIC), (left, CAPTION))
-            draw.text((left + GAP, 0), caption, fill="black")
-        pictures.append(picture)
+    pictures = [_side_by_side(rows, frame, frames) for frame in range(frames)]
     # The ends stand still for a moment, so that the keyframes are seen.
     times = [HOLD_MS if frame in (0, frames - 1) else FRAME_MS for frame in range(frames)]
     with atomic_write(target) as temporary:
-        pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
+        more = {"save_all": True, "append_images": pictures[1:], "duration": times, "loop": 0}
+        pictures[0].save(temporary, "WEBP", quality=90, method=6, **more)
+
+
+def _side_by_side(rows: list[dict[str, Image.Image]], frame: int, frames: int) -> Image.Image:
+    """One frame of every strip, small ones enlarged, with the captions above."""
+    columns, one = list(rows[0]), next(iter(rows[0].values()))
+    zoom, width, height = max(1, -(-MOVING_SIDE // one.height)), one.width // frames, one.height
+    across, down = width * zoom + GAP, height * zoom + GAP
+    picture = Image.new("RGB", (across * len(columns) - GAP, CAPTION + down * len(rows) - GAP), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
+    for column, caption in enumerate(columns):
+        draw.text((across * column + width * zoom / 2, CAPTION / 2), caption, fill="black", font=font, anchor="mm")
+        for row, strips in enumerate(rows):
+            if caption in strips:
+                cut = strips[caption].convert("RGB").crop((frame * width, 0, (frame + 1) * width, height))
+                enlarged = cut.resize((width * zoom, height * zoom), Image.Resampling.BICUBIC)
+                picture.paste(enlarged, (across * column, CAPTION + down * row))
+    return picture
 
 
 def plot_over_frames(path: Path, methods: dict[str, dict], title: str) -> None:
