@@ -8,6 +8,7 @@ from pathlib import Path
 import comfy.utils
 import folder_paths
 import torch
+from comfy import model_management
 
 import nodes as host_nodes
 
@@ -59,7 +60,7 @@ class Methods:
 
     `backward_motion`: {name of a method's weights: file}; `settings`: inputs of Dual-Direction Settings that all
     methods share, with four videos a call where they say nothing else; `rife_enlarge`: how many times larger RIFE sees
-    the pictures.
+    the pictures; `bf16`: matrix products in bfloat16.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Methods:
         settings: dict,
         methods: dict[str, Method],
         rife_enlarge: int = 1,
+        bf16: bool = False,
     ):
         comfy.utils.set_progress_bar_enabled(False)
         self.settings, self.methods = settings, methods
@@ -81,7 +83,7 @@ class Methods:
             raise
         self._count_videos()
         self._models, self._encoded, self._rife = {}, (None, None, None), None
-        self._rife_enlarge = rife_enlarge
+        self._rife_enlarge, self._bf16 = rife_enlarge, bf16
 
     def __enter__(self) -> "Methods":
         return self
@@ -100,7 +102,8 @@ class Methods:
         if name == "rife":
             self._rife = self._rife or RIFE(self._rife_enlarge)
             return Video(self._rife(first, last, frames))
-        with torch.inference_mode():
+        device = model_management.get_torch_device().type
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
             if name == "reconstruction":
                 return Video(self._decode(self.vae.encode(images(clip.truth))))
             both = name not in self.methods or self.methods[name].both

@@ -73,6 +73,8 @@ def add_methods(parser: argparse.ArgumentParser, names: list[str]) -> None:
     add = parser.add_argument
     add("--methods", type=lambda text: text.split(","), help=f"some of {','.join(names)} (default: all)")
     add_without_cvvdp(parser)
+    about = "multiply matrices in bfloat16: faster where the processor can, results differ a little"
+    add("--bf16", action="store_true", help=about)
     add(
         "--workers",
         type=int,

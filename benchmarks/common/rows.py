@@ -37,7 +37,7 @@ class Job:
     """Which methods make videos of which clips, with what; it can be handed to another process.
 
     `sets`: (kind, function that gives a share of the clips, methods); `files`: {name of a method's weights: file};
-    `settings` and `rife_enlarge` as for `Methods`, `runner`: it, or a benchmark's own kind of it.
+    `settings`, `rife_enlarge` and `bf16` as for `Methods`, `runner`: it, or a benchmark's own kind of it.
     """
 
     out: Path
@@ -49,11 +49,14 @@ class Job:
     color_video_vdp: bool = True
     rife_enlarge: int = 1
     runner: type[Methods] = Methods
+    bf16: bool = False
 
     def __call__(self, share: slice) -> None:
         """Makes and measures what is missing of a share of the clips."""
         color_video_vdp = metrics.ColorVideoVDP() if self.color_video_vdp else None
-        with self.runner(self.checkpoint, self.files, self.settings, self.methods, self.rife_enlarge) as methods:
+        with self.runner(
+            self.checkpoint, self.files, self.settings, self.methods, self.rife_enlarge, self.bf16
+        ) as methods:
             for kind, clips, names in self.sets:
                 for clip in clips(share=share):
                     start = time.perf_counter()
@@ -78,7 +81,7 @@ def world_videos(
     `clips(first_seed, clips, frames, size)`: as `world_clips`; `settings`, `runner`: as for `Job`; `kept`: further
     options by which the folder is known. Raises OptionError as `keep_settings`.
     """
-    known = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp", *kept)}
+    known = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "without_cvvdp", "bf16", *kept)}
     keep_settings(options.out, known, {"checkpoint": options.checkpoint, "backward_motion": options.backward_motion})
     chosen = partial(clips, options.first_seed, options.clips, options.frames, options.size)
     job = Job(
@@ -90,6 +93,7 @@ def world_videos(
         [("world", chosen, names)],
         not options.without_cvvdp,
         runner=runner,
+        bf16=options.bf16,
     )
     share_out(job, options.workers)
     return chosen

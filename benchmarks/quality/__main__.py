@@ -147,7 +147,10 @@ def run(options: argparse.Namespace) -> None:
         settings["steps"] = options.steps
     if options.guidance is not None:
         settings["guidance_min"], settings["guidance_max"] = options.guidance
-    kept = {name: getattr(options, name) for name in ("frames", "size", "first_seed", "rife_enlarge", "without_cvvdp")}
+    kept = {
+        name: getattr(options, name)
+        for name in ("frames", "size", "first_seed", "rife_enlarge", "without_cvvdp", "bf16")
+    }
     models = {"backward_motion": options.backward_motion, "own_maps": options.own_maps, **more_files}
     keep_settings(
         options.out,
@@ -175,6 +178,7 @@ def run(options: argparse.Namespace) -> None:
         sets,
         not options.without_cvvdp,
         options.rife_enlarge,
+        bf16=options.bf16,
     )
     share_out(job, options.workers)
 
