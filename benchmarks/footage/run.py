@@ -32,7 +32,7 @@ FEWEST_FRAMES = 3
 FIRST_ANSWER = 2
 """Clips after which there is a table."""
 _SIDE = 8
-_KEPT = ("frames", "width", "height", "stride", "seconds", "without_cvvdp", "rife_enlarge")
+_KEPT = ("frames", "width", "height", "stride", "seconds", "without_cvvdp", "bf16", "rife_enlarge")
 """By which the folder of the results is known, beside the files of the models."""
 
 
@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> None:
     check_disk(options.out, _missing_videos(options.out, names, selection), *_shape(options))
     measures = Measures(networks, not options.without_cvvdp, options.height)
     settings = {"videos_per_call": "auto"}
-    with Methods(options.checkpoint, weights, settings, compared.SAMPLED, options.rife_enlarge) as methods:
+    with Methods(
+        options.checkpoint, weights, settings, compared.SAMPLED, options.rife_enlarge, options.bf16
+    ) as methods:
         if weights:
             # A file of another model is told before the first clip.
             methods.model()
