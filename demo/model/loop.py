@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 WARM_UP = 100
 """Steps in which the learning rate rises."""
+FALL = 0.3
+"""Share of the steps in which it falls; until then a training can be given more steps, and lose nothing."""
 _REPORT_EVERY = 50
 
 
@@ -34,7 +36,7 @@ def report(record: dict[str, object], path: Path | None) -> None:
 
 @dataclass
 class Training:
-    """One stage of the training: `steps` steps at a rate that rises in `WARM_UP` of them and falls to zero as a cosine.
+    """One stage of the training: `steps` steps at a rate that rises in `WARM_UP` of them and falls to zero in the last `FALL`.
 
     Every `save_every` seconds and at the end `checkpoint` gets weights, their average and the optimisers' state; a
     training that finds its checkpoint goes on from there. Its numbers go to `log`.
@@ -90,7 +92,7 @@ class Training:
         return average
 
     def _rate(self, step: int) -> float:
-        fall = 0.5 + 0.5 * math.cos(math.pi * step / self.steps)
+        fall = min(1, (self.steps - step) / (FALL * self.steps))
         return self.learning_rate * min(1, (step + 1) / WARM_UP) * fall
 
     def _report(self, step: int, numbers: list[dict[str, torch.Tensor]], seconds: float) -> None:

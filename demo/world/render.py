@@ -14,8 +14,6 @@ import torch.nn.functional as F
 SHAPES = ("dart", "drop", "arrow", "fish")
 NECK = 0.2
 """Where along its axis an object's head begins; its tip is at 1, the end of its tail at -1."""
-BAND = (-0.5, -0.2)
-"""Where along its axis a banded object wears its band."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +21,13 @@ class Cutout:
     """Appearance of objects.
 
     `shape`: index into `SHAPES`, `[n]`; `length`: tip to tail at scale 1, in pixels, `[n]`; `head`, `tail`: colours in
-    [0, 1], `[n, 3]`; `banded`: 1 for a tail with a band in the head's colour, otherwise 0, `[n]`.
+    [0, 1], `[n, 3]`.
     """
 
     shape: torch.Tensor
     length: torch.Tensor
     head: torch.Tensor
     tail: torch.Tensor
-    banded: torch.Tensor
 
 
 def half_widths(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
@@ -79,10 +76,8 @@ def cutout_mask(
     """
     u, v, half = _axes(cutout, centre, heading, scale, size)
     opacity = _cover(u, v, half, cutout.shape, 1.0).unsqueeze(2)
-    head = (0.5 + (u - NECK) * half).clamp(0, 1)
-    band = (0.5 + (u - BAND[0]) * half).clamp(0, 1) * (0.5 + (BAND[1] - u) * half).clamp(0, 1)
-    bright = torch.maximum(head, band * cutout.banded.view(-1, 1, 1, 1)).unsqueeze(2)
-    return opacity, paste(cutout.tail[:, None, :, None, None], bright, cutout.head[:, None, :, None, None])
+    head = (0.5 + (u - NECK) * half).clamp(0, 1).unsqueeze(2)
+    return opacity, paste(cutout.tail[:, None, :, None, None], head, cutout.head[:, None, :, None, None])
 
 
 def shadow_mask(

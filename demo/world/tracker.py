@@ -37,7 +37,7 @@ def object_templates(clip: Clip, index: int) -> tuple[torch.Tensor, torch.Tensor
     Opacity `[frames, 1, s, s]` and colour `[frames, 3, s, s]`, s odd.
     """
     motion, one = clip.motion, slice(index, index + 1)
-    looks = Cutout(*(getattr(clip.cutout, name)[one] for name in ("shape", "length", "head", "tail", "banded")))
+    looks = Cutout(*(getattr(clip.cutout, name)[one] for name in ("shape", "length", "head", "tail")))
     side = int(looks.length.max() * motion.scale[index].max()) // 2 * 2 + 5
     middle = torch.full((1, motion.heading.shape[1], 2), (side - 1) / 2)
     opacity, colour = cutout_mask(looks, middle, motion.heading[one], motion.scale[one], side)

@@ -34,9 +34,11 @@ SLOWING = 0.8
 """Factor on the speed from one of eight frames to the next."""
 TRAVEL = (40.0, 100.0)
 """Range of the way from the first to the last frame, along the path."""
-LENGTH = (34.0, 46.0)
+LENGTH = (36.0, 44.0)
+HUES = 6
+"""Colours of the objects' tails; their heads are white."""
 MOST_OBJECTS = 3
-OBJECTS = (0.25, 0.45, 0.30)
+OBJECTS = (0.30, 0.50, 0.20)
 """Shares of the clips with one, two and three objects."""
 COURSES = {"straight": 0.25, "curve": 0.40, "change of course": 0.35}
 APPROACHING, MEETING, BEHIND_A_POST, PANNING = 0.12, 0.6, 0.15, 0.15
@@ -45,6 +47,7 @@ clips whose ground pans."""
 _BEND = 0.2
 """Share of its way that an object takes to change its course."""
 _MARGIN = 16.0
+_HEAD, _SATURATION, _VALUE = 0.97, (0.8, 0.8), (0.85, 0.85)
 _SHADOW = (4.0, 6.0)
 _SHADOW_SOFTNESS, _SHADOW_DEPTH = 5.0, 0.5
 _GROUND_BLUR = 7.0
@@ -118,7 +121,6 @@ class Plan:
     length: torch.Tensor
     head: torch.Tensor
     tail: torch.Tensor
-    banded: torch.Tensor
     post_place: torch.Tensor
     post_half_width: torch.Tensor
     post_upright: torch.Tensor
@@ -220,7 +222,7 @@ def make_plan(seeds: torch.Tensor, split: str, frames: int = FRAMES) -> Plan:
     heading = _along(headings.expand(n, k, _PATH_POINTS, 2), at)[..., 0]
     growth = draws.uniform(0.2, 0.5, (k,)) * draws.chance(APPROACHING, (k,))
     # Hues lie apart, so that every object can be told from the others by its colour.
-    hue = draws.uniform(0, 6)[:, None] + torch.arange(k, device=device) * 2 + draws.uniform(-0.5, 0.5, (k,))
+    hue = draws.integer(HUES)[:, None] + torch.arange(k, device=device) * (HUES // MOST_OBJECTS)
     ends = (points[:, 0, -1] - points[:, 0, 0]).abs()
     upright = ends[:, 0] > ends[:, 1]
     on_the_way = _along(points[:, 0], draws.uniform(0.3, 0.6)[:, None])[:, 0] + start[:, 0]
@@ -235,9 +237,8 @@ def make_plan(seeds: torch.Tensor, split: str, frames: int = FRAMES) -> Plan:
         scale=1 + growth[..., None] * at,
         shape=draws.integer(len(SHAPES), (k,)),
         length=draws.uniform(*LENGTH, (k,)),
-        head=_colours(draws, draws.uniform(0, 6, (k,)), (0.0, 0.2), (0.9, 1.0)),
-        tail=_colours(draws, hue, (0.75, 1.0), (0.6, 1.0)),
-        banded=draws.chance(0.4, (k,)).float(),
+        head=torch.full((n, k, 3), _HEAD, device=device),
+        tail=_colours(draws, hue * (6 / HUES), _SATURATION, _VALUE),
         post_place=torch.where(upright, on_the_way[:, 0], on_the_way[:, 1]),
         post_half_width=torch.where(draws.chance(BEHIND_A_POST), width, -torch.ones_like(width)),
         post_upright=upright,
@@ -279,7 +280,7 @@ def _posts(plan: Plan, size: int) -> torch.Tensor:
 
 def _cutouts(plan: Plan, index: int, size: int) -> tuple[Cutout, torch.Tensor]:
     """Looks of object `index` of every clip, and its centres in pixels of this size, `[n, frames, 2]`."""
-    looks = (getattr(plan, name)[:, index] for name in ("shape", "length", "head", "tail", "banded"))
+    looks = (getattr(plan, name)[:, index] for name in ("shape", "length", "head", "tail"))
     shape, length, *rest = looks
     return Cutout(shape, length * (size / SIZE), *rest), (plan.centre[:, index] + 0.5) * (size / SIZE) - 0.5
 
@@ -361,7 +362,6 @@ def _clip(plan, i, frames, ground, without, opacities, colours, covers, seed, sp
         plan.length[i, :count] * (size / SIZE),
         plan.head[i, :count],
         plan.tail[i, :count],
-        plan.banded[i, :count],
     )
     return Clip(frames, ground, taken_out, opacity, colour, hidden, looks, motion, seed, split)
 
