@@ -36,7 +36,7 @@ def report(record: dict[str, object], path: Path | None) -> None:
 
 @dataclass
 class Training:
-    """One stage of the training: `steps` steps at a rate that rises in `WARM_UP` of them and falls to zero in the last `FALL`.
+    """One stage of the training: `steps` steps at a rate that rises in `WARM_UP` and falls to zero in the last `FALL`.
 
     Every `save_every` seconds and at the end `checkpoint` gets weights, their average and the optimisers' state; a
     training that finds its checkpoint goes on from there. Its numbers go to `log`.

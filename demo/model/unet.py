@@ -40,7 +40,7 @@ TIME_IDS = (6.0, 127.0, 0.02)
 SIGMA_LOG_MEAN, SIGMA_LOG_STD = 1.0, 1.5
 CONDITIONING_DROPOUT = 0.1
 EMA_DECAY = 0.999
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 1.5e-3
 
 
 def start_as_identity(unet: UNetSpatioTemporalConditionModel) -> None:
