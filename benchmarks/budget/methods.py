@@ -40,6 +40,10 @@ COMPARED = {
 
 # Weighted fusion, align_your_steps and euler_ancestral, unless a label says otherwise.
 CANDIDATES = {
+    "cached-7": Method("7 steps, guidance up to 3, EasyCache", {**_ANCESTRAL, **_steps(7)}, easy_cache=0.2),
+    "cached-13": Method("13 steps, guidance up to 3, EasyCache", {**_ANCESTRAL, **_steps(13)}, easy_cache=0.2),
+    "cached-unguided-12": Method("12 steps, no guidance, EasyCache", {**_UNGUIDED, **_steps(12)}, easy_cache=0.2),
+} | {
     name: Method(label, inputs)
     for name, label, inputs in (
         # At most 16 UNet videos.

@@ -9,6 +9,7 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy import model_management
+from comfy_extras.nodes_easycache import EasyCacheNode
 
 import nodes as host_nodes
 
@@ -23,6 +24,8 @@ from ...weights.folders import BACKWARD_MOTION, register_backward_motion_folder
 from .clips import HeldOutClip
 from .peers import RIFE, cross_fade
 
+_EASY_CACHE = 0.15, 0.95, False
+"""From where to where in the noise range, and silent, as the node has it."""
 FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 7, 127, 0.02
 
 
@@ -31,7 +34,7 @@ class Method:
     """`inputs` of Dual-Direction Settings that differ from the preset's, which is `paper` unless they say another.
 
     `weights`: which of the backward-motion files, at which `strength`; None for the strategies without. `both`: whether
-    it is given the first keyframe, too, or the last one alone.
+    it is given the first keyframe, too, or the last one alone; `easy_cache`: threshold of the host's EasyCache.
     """
 
     label: str
@@ -39,6 +42,7 @@ class Method:
     weights: str | None = "rotated"
     strength: float = 1.0
     both: bool = True
+    easy_cache: float | None = None
 
 
 PEERS = {"cross-fade": "cross-fade", "rife": "RIFE", "forward": "forward SVD alone"}
@@ -153,9 +157,10 @@ class Methods:
         """The latents, and how many UNet evaluations they took."""
         method = self.methods[name]
         settings = chosen_settings(**{"videos_per_call": "4", **self.settings, **method.inputs})
-        (result,) = InbetweenDualDirectionKSampler.execute(
-            self.model(method.weights, method.strength), *encoded, seed, DEFAULT_PRESET, 1.0, settings
-        ).args
+        model = self.model(method.weights, method.strength)
+        if method.easy_cache is not None:
+            (model,) = EasyCacheNode.execute(model, method.easy_cache, *_EASY_CACHE).args
+        (result,) = InbetweenDualDirectionKSampler.execute(model, *encoded, seed, DEFAULT_PRESET, 1.0, settings).args
         return result, settings.sampler.sampler_steps(settings.guider)
 
     def model(self, weights: str | None = "rotated", strength: float = 1.0):
