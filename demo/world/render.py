@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-SHAPES = ("dart", "drop", "arrow", "fish")
+SHAPES = ("drop", "fish")
 NECK = 0.2
 """Where along its axis an object's head begins; its tip is at 1, the end of its tail at -1."""
 
@@ -35,16 +35,12 @@ def half_widths(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
 
     `u` runs from -1 (tail) to 1 (tip); `shape`: index into `SHAPES`, broadcast against `u`. Zero means outside.
     """
-    dart = 0.29 * (1 - u)
     head_centre, radius = 0.5, 0.5
     round_head = (radius**2 - (u - head_centre).square()).clamp(min=0).sqrt()
     drop = torch.where(u > head_centre - 0.15, round_head, (u + 1) * 0.48 / 1.35)
-    arrow = torch.where(u > 0.0, 0.62 * (1 - u), torch.full_like(u, 0.2))
     body = (1 - ((u - 0.3) / 0.7).square()).clamp(min=0).sqrt() * 0.42
     fin = (-0.25 - u).clamp(min=0) * 0.62
-    fish = torch.maximum(body, fin)
-    width = torch.where(shape == 0, dart, drop)
-    return torch.where(shape == 2, arrow, torch.where(shape == 3, fish, width))
+    return torch.where(shape == 0, drop, torch.maximum(body, fin))
 
 
 def _axes(
