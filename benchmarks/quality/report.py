@@ -20,7 +20,6 @@ from ..common.report import (
 from ..common.rows import clip_value, read_rows
 from . import difficulty
 
-
 TOLD = ("motion_error", "cvvdp", "psnr")
 """What is told of the trainings."""
 LOSSES = {
