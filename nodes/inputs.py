@@ -327,8 +327,8 @@ def preset() -> io.Input:
         options=list(PRESETS),
         default=DEFAULT_PRESET,
         tooltip=(
-            "Quality against work, in passes of the clip through the model. paper, as released: 700; balanced: 52; "
-            "fast: 28; training-free: 28, without backward-motion weights. Connected settings count in its place."
+            "Quality against work, in passes of the clip through the model. paper, as released: 700; balanced: 38; "
+            "fast: 16; training-free: 28, without backward-motion weights. Connected settings count in its place."
         ),
     )
 

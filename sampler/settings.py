@@ -70,7 +70,7 @@ _PAPER = {
     "distillations": 3,
 }
 DEFAULT_PRESET = "paper"
-# The sampler's own new noise in every step; at equal work re-injections gave nothing beside it (benchmarks/results).
+# The sampler's own new noise in every step.
 _FEW_STEPS = {
     **_PAPER,
     "fusion": "weighted",
@@ -80,8 +80,8 @@ _FEW_STEPS = {
 }
 PRESETS = {
     "paper": _PAPER,
-    "balanced": {**_FEW_STEPS, "steps": 13},
-    "fast": {**_FEW_STEPS, "steps": 7},
+    "balanced": {**_FEW_STEPS, "guidance_max": 1.0, "steps": 13, "reinjections": 1},
+    "fast": {**_FEW_STEPS, "guidance_end": 0.5, "steps": 5},
     "training-free": {**_FEW_STEPS, "steps": 14, "strategy": "endpoint-correction", "temporal_attention": "own"},
 }
 """Quality against work: all but `paper` were chosen by benchmarks/budget."""

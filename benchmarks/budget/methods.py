@@ -22,7 +22,9 @@ COMPARED = {
     # Its paper's own number of steps and re-injections would be less work; this is what the release spends.
     "time-reversal": Method("Time Reversal Fusion, released work", {"strategy": "time-reversal"}, None),
     "time-reversal-fast": Method(
-        "Time Reversal Fusion, as `fast`", {"strategy": "time-reversal", **_ANCESTRAL, **_steps(7)}, None
+        "Time Reversal Fusion, as `fast`",
+        {"strategy": "time-reversal", **_ANCESTRAL, "guidance_end": 0.5, **_steps(5)},
+        None,
     ),
     "alternating": Method("alternating (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
     "motion-prior-distillation": Method(
@@ -48,6 +50,9 @@ CANDIDATES = {
     for name, label, inputs in (
         # At most 16 UNet videos.
         ("guided-4", "4 steps, guidance up to 3", {**_ANCESTRAL, **_steps(4)}),
+        ("guidance-2-4", "4 steps, guidance up to 2", {**_ANCESTRAL, "guidance_max": 2.0, **_steps(4)}),
+        ("guided-first-5", "5 steps, guidance in the first 3", {**_ANCESTRAL, "guidance_end": 0.5, **_steps(5)}),
+        ("guided-first-6", "6 steps, guidance in the first 2", {**_ANCESTRAL, "guidance_end": 0.3, **_steps(6)}),
         ("interval-6", "6 steps, guidance in 2 of them", {**_ANCESTRAL, **_GUIDED_IN_THE_MIDDLE, **_steps(6)}),
         ("unguided-8", "8 steps, no guidance", {**_UNGUIDED, **_steps(8)}),
         ("unguided-8-euler", "the same, euler", {**_UNGUIDED, "sampler_name": "euler", **_steps(8)}),
@@ -55,17 +60,26 @@ CANDIDATES = {
         ("unguided-8-average", "the same, average fusion", {**_UNGUIDED, "fusion": "average", **_steps(8)}),
         ("unguided-8-2m", "the same, dpmpp_2m", {**_UNGUIDED, "sampler_name": "dpmpp_2m", **_steps(8)}),
         ("unguided-5-1-all", "5 steps, no guidance, 1 re-injection on half", {**_UNGUIDED, **_steps(5, 1)}),
+        ("unguided-4-1-all", "4 steps, no guidance, 1 re-injection on all", {**_UNGUIDED, **_steps(4, 1, 1.0)}),
+        ("unguided-6-1", "6 steps, no guidance, 1 re-injection on a third", {**_UNGUIDED, **_steps(6, 1, 0.34)}),
         (
             "endpoint-16",
             "endpoint correction, 16 steps, no guidance",
             {**_ENDPOINT_CORRECTION, **_UNGUIDED, **_steps(16)},
         ),
-        # At most 40.
+        # At most 40, and what the presets were before.
+        ("guided-7", "7 steps, guidance up to 3", {**_ANCESTRAL, **_steps(7)}),
+        ("guided-13", "13 steps, guidance up to 3", {**_ANCESTRAL, **_steps(13)}),
         ("guided-10", "10 steps, guidance up to 3", {**_ANCESTRAL, **_steps(10)}),
         ("guidance-2-10", "10 steps, guidance up to 2", {**_ANCESTRAL, "guidance_max": 2.0, **_steps(10)}),
         ("interval-13", "13 steps, guidance in the middle", {**_ANCESTRAL, **_GUIDED_IN_THE_MIDDLE, **_steps(13)}),
         ("unguided-20", "20 steps, no guidance", {**_UNGUIDED, **_steps(20)}),
         ("unguided-20-euler", "the same, euler", {**_UNGUIDED, "sampler_name": "euler", **_steps(20)}),
+        (
+            "guided-first-9-1",
+            "9 steps, guidance in the first 3, 1 re-injection on half",
+            {**_ANCESTRAL, "guidance_end": 0.3, **_steps(9, 1)},
+        ),
         ("unguided-13-1", "13 steps, no guidance, 1 re-injection on half", {**_UNGUIDED, **_steps(13, 1)}),
         ("endpoint-20", "endpoint correction, 20 steps", {**_ENDPOINT_CORRECTION, **_ANCESTRAL, **_steps(20)}),
     )

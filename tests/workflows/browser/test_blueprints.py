@@ -30,7 +30,7 @@ PICTURES = {
 }
 DEMO = {
     "preset": "fast",
-    "seed": 3,
+    "seed": 5,
     "frames": 8,
     "width": 64,
     "height": 64,
