@@ -6,13 +6,14 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from ...common.atomic_write import atomic_write
+from ...demo.world.world import MOST_OBJECTS, make_clip
 from ..common.methods import CONTROLS
 from ..common.pictures import contact_sheet, save_figure
 from ..common.rows import strip
 
 CAPTION, GAP, FONT = 30, 6, 20
-MOVING_CLIPS, MOVING_SIDE, FRAME_MS, HOLD_MS = 3, 256, 143, 700
-"""Of a moving picture: clips in it, a video's least height in pixels, how long a frame and a keyframe are shown."""
+MOVING_SIDE, FRAME_MS, HOLD_MS = 256, 143, 700
+"""Of a moving picture: a video's least height in pixels, how long a frame and a keyframe are shown."""
 PLOTTED = ("cross-fade", "rife", "forward", "time-reversal", "ours-no-fine-tuning", "ours-own-maps", "ours")
 MOVING = {
     "ours": "this pack",
@@ -33,12 +34,17 @@ def draw(out: Path, result: dict, clips: dict[str, list[str]], frames: int) -> N
                 {label: strip(out, kind, name, clip) for name, label in rows.items()},
             )
             moving_picture(out / "moving_pictures" / f"{kind}_{clip}.webp", [_moving(out, kind, clip)], frames)
-    moving_picture(
-        out / "inbetween.webp", [_moving(out, "world", clip) for clip in clips["world"][:MOVING_CLIPS]], frames
-    )
+    shown = first_of_each_number(clips["world"])
+    moving_picture(out / "inbetween.webp", [_moving(out, "world", clip) for clip in shown], frames)
     plot_over_frames(out / "quality_over_frames.png", result["methods"], "Small world")
     plot_over_frames(out / "quality_over_frames_footage.png", result["footage"]["methods"], "Real footage")
     plot_held_out_loss(out / "held_out_loss.png", result["held_out_loss"])
+
+
+def first_of_each_number(clips: list[str]) -> list[str]:
+    """Of clips of the small world, by their seeds, the first with one object, with two, and so on."""
+    numbers = [len(make_clip(int(clip), "test", 2, 16).opacity) for clip in clips]
+    return [clips[numbers.index(number)] for number in range(1, MOST_OBJECTS + 1) if number in numbers]
 
 
 def _moving(out: Path, kind: str, clip: str) -> dict[str, Path]:

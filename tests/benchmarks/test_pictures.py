@@ -4,7 +4,14 @@ import pytest
 
 pytest.importorskip("matplotlib")
 import numpy as np
-from generative_inbetweening.benchmarks.quality.pictures import CAPTION, GAP, MOVING_SIDE, moving_picture
+from generative_inbetweening.benchmarks.quality.pictures import (
+    CAPTION,
+    GAP,
+    MOVING_SIDE,
+    first_of_each_number,
+    moving_picture,
+)
+from generative_inbetweening.demo.world.world import make_clip
 from PIL import Image
 
 FRAMES, SIZE = 4, (24, 16)
@@ -38,3 +45,10 @@ def test_videos_play_beside_and_clips_below_each_other(tmp_path):
 def test_without_a_video_there_is_no_picture(tmp_path):
     moving_picture(tmp_path / "moving.webp", [{"one": tmp_path / "missing.png"}], FRAMES)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_clips_with_one_two_and_three_objects_are_shown():
+    clips = [f"{seed}" for seed in range(2_000_000, 2_000_016)]
+    shown = first_of_each_number(clips)
+    assert [len(make_clip(int(clip), "test").motion.centre) for clip in shown] == [1, 2, 3]
+    assert shown[1] == clips[0] and first_of_each_number(clips[:1]) == clips[:1]
