@@ -22,9 +22,7 @@ COMPARED = {
     # Its paper's own number of steps and re-injections would be less work; this is what the release spends.
     "time-reversal": Method("Time Reversal Fusion, released work", {"strategy": "time-reversal"}, None),
     "time-reversal-fast": Method(
-        "Time Reversal Fusion, as `fast`",
-        {"strategy": "time-reversal", **_ANCESTRAL, "guidance_end": 0.5, **_steps(5)},
-        None,
+        "Time Reversal Fusion, as `fast`", {"preset": "fast", "strategy": "time-reversal"}, None
     ),
     "alternating": Method("alternating (ViBiDSampler)", {"strategy": "alternating", **_steps(25)}, None),
     "motion-prior-distillation": Method(
@@ -59,7 +57,7 @@ CANDIDATES = {
         ("unguided-8-karras", "the same, karras", {**_UNGUIDED, "scheduler": "karras", **_steps(8)}),
         ("unguided-8-average", "the same, average fusion", {**_UNGUIDED, "fusion": "average", **_steps(8)}),
         ("unguided-8-2m", "the same, dpmpp_2m", {**_UNGUIDED, "sampler_name": "dpmpp_2m", **_steps(8)}),
-        ("unguided-5-1-all", "5 steps, no guidance, 1 re-injection on half", {**_UNGUIDED, **_steps(5, 1)}),
+        ("unguided-5-1", "5 steps, no guidance, 1 re-injection on half", {**_UNGUIDED, **_steps(5, 1)}),
         ("unguided-4-1-all", "4 steps, no guidance, 1 re-injection on all", {**_UNGUIDED, **_steps(4, 1, 1.0)}),
         ("unguided-6-1", "6 steps, no guidance, 1 re-injection on a third", {**_UNGUIDED, **_steps(6, 1, 0.34)}),
         (

@@ -70,8 +70,13 @@ def minus(
 
 def rows_of_common_clips(out: Path, kind: str, names: list[str], clips: list[str]) -> list[list[dict]]:
     """The rows of each method on the clips that all of them have."""
-    common = [clip for clip in clips if all(read_rows(out, kind, name, [clip]) for name in names)]
+    common = common_clips(out, kind, names, clips)
     return [read_rows(out, kind, name, common) for name in names]
+
+
+def common_clips(out: Path, kind: str, names: list[str], clips: list[str]) -> list[str]:
+    """The clips of which all of the methods have a row."""
+    return [clip for clip in clips if all(read_rows(out, kind, name, [clip]) for name in names)]
 
 
 def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

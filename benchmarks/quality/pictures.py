@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from ...common.atomic_write import atomic_write
-from ...demo.world.world import MOST_OBJECTS, make_clip
+from ...demo.world.world import MOST_OBJECTS, make_plan
 from ..common.methods import CONTROLS
 from ..common.pictures import contact_sheet, save_figure
 from ..common.rows import strip
@@ -43,7 +44,7 @@ def draw(out: Path, result: dict, clips: dict[str, list[str]], frames: int) -> N
 
 def first_of_each_number(clips: list[str]) -> list[str]:
     """Of clips of the small world, by their seeds, the first with one object, with two, and so on."""
-    numbers = [len(make_clip(int(clip), "test", 2, 16).opacity) for clip in clips]
+    numbers = make_plan(torch.tensor([int(clip) for clip in clips], dtype=torch.long), "test").present.sum(1).tolist()
     return [clips[numbers.index(number)] for number in range(1, MOST_OBJECTS + 1) if number in numbers]
 
 

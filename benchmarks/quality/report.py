@@ -10,6 +10,7 @@ from ..common.metrics import METRICS
 from ..common.report import (
     WORK,
     cell,
+    common_clips,
     difference,
     difference_table,
     interval,
@@ -58,7 +59,7 @@ def training_seeds(out: Path, groups: dict[str, list[str]], clips: list[str]) ->
     "rotated_minus_own" has the differences of these values, {half of a difficulty or "all": {metric: interval}}.
     """
     names = [name for group in groups.values() for name in group]
-    common = [clip for clip in clips if all(read_rows(out, "world", name, [clip]) for name in names)]
+    common = common_clips(out, "world", names, clips)
     if not names or not common:
         return {}
     values = {maps: _over_trainings(out, group, common) for maps, group in groups.items()}
