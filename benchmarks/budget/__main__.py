@@ -22,6 +22,7 @@ from ..common.options import (
 )
 from ..common.rows import world_videos
 from . import report
+from .corrected_first import Candidates
 from .methods import CANDIDATES, COMPARED
 
 METHODS = {**COMPARED, **CANDIDATES}
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     known = METHODS if options.candidates or options.methods else COMPARED
     names = chosen_methods(options.methods, list(known))
     out = options.out
-    world_videos(options, METHODS, [*report.PEERS, *names])
+    world_videos(options, METHODS, [*report.PEERS, *names], runner=Candidates)
     seeds = [f"{options.first_seed + number}" for number in range(options.clips)]
     labels = {name: METHODS[name].label for name in names}
     beside = "paper" if "paper" in names else options.methods[0]

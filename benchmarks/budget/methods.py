@@ -5,6 +5,7 @@ Each is the inputs of Dual-Direction Settings that differ from the preset's, whi
 
 from ...sampler.settings import PRESETS
 from ..common.methods import Method
+from .corrected_first import CorrectedFirst
 
 _FEW = {"fusion": "weighted", "scheduler": "align_your_steps"}
 _ANCESTRAL = {**_FEW, "sampler_name": "euler_ancestral"}
@@ -40,6 +41,20 @@ COMPARED = {
 
 # Weighted fusion, align_your_steps and euler_ancestral, unless a label says otherwise.
 CANDIDATES = {
+    # 4 of 8 steps, 6 of 11, 6 of 13.
+    "corrected-first-8": CorrectedFirst(
+        "8 steps, the first half guided and with endpoint correction",
+        {**_ANCESTRAL, "guidance_end": 0.4, **_steps(8)},
+        until=0.4,
+    ),
+    "corrected-first-11": CorrectedFirst(
+        "11 steps, no guidance, the first half with endpoint correction", {**_UNGUIDED, **_steps(11)}, until=0.45
+    ),
+    "corrected-first-13-1": CorrectedFirst(
+        "13 steps, no guidance, 1 re-injection on half, which has endpoint correction",
+        {**_UNGUIDED, **_steps(13, 1)},
+        until=0.4,
+    ),
     "cached-7": Method("7 steps, guidance up to 3, EasyCache", {**_ANCESTRAL, **_steps(7)}, easy_cache=0.2),
     "cached-13": Method("13 steps, guidance up to 3, EasyCache", {**_ANCESTRAL, **_steps(13)}, easy_cache=0.2),
     "cached-unguided-12": Method("12 steps, no guidance, EasyCache", {**_UNGUIDED, **_steps(12)}, easy_cache=0.2),
@@ -65,6 +80,11 @@ CANDIDATES = {
             "endpoint correction, 16 steps, no guidance",
             {**_ENDPOINT_CORRECTION, **_UNGUIDED, **_steps(16)},
         ),
+        (
+            "endpoint-10-1",
+            "endpoint correction, 10 steps, no guidance, 1 re-injection on half",
+            {**_ENDPOINT_CORRECTION, **_UNGUIDED, **_steps(10, 1)},
+        ),
         # At most 40, and what the presets were before.
         ("guided-7", "7 steps, guidance up to 3", {**_ANCESTRAL, **_steps(7)}),
         ("guided-13", "13 steps, guidance up to 3", {**_ANCESTRAL, **_steps(13)}),
@@ -79,6 +99,11 @@ CANDIDATES = {
             {**_ANCESTRAL, "guidance_end": 0.3, **_steps(9, 1)},
         ),
         ("unguided-13-1", "13 steps, no guidance, 1 re-injection on half", {**_UNGUIDED, **_steps(13, 1)}),
+        (
+            "endpoint-13-1",
+            "endpoint correction, 13 steps, no guidance, 1 re-injection on half",
+            {**_ENDPOINT_CORRECTION, **_UNGUIDED, **_steps(13, 1)},
+        ),
         ("endpoint-20", "endpoint correction, 20 steps", {**_ENDPOINT_CORRECTION, **_ANCESTRAL, **_steps(20)}),
     )
 }

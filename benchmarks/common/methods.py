@@ -2,6 +2,8 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,14 +108,20 @@ class Methods:
         if name == "rife":
             self._rife = self._rife or RIFE(self._rife_enlarge)
             return Video(self._rife(first, last, frames))
-        device = model_management.get_torch_device().type
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
+        with self.computing():
             if name == "reconstruction":
                 return Video(self._decode(self.vae.encode(images(clip.truth))))
             both = name not in self.methods or self.methods[name].both
             if self._encoded[0] is not clip or self._encoded[1] != both:
                 self._encoded = clip, both, self.encode(clip, both)
             return self.sampled(name, self._encoded[2], clip.seed)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Without gradients, and in the number format that was asked for: whatever runs the model runs in it."""
+        device = model_management.get_torch_device().type
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
+            yield
 
     def encode(self, clip: HeldOutClip, both: bool = True, **optional):
         """(positive, negative, latent) of its first and last frame, or of the last alone; `optional`: further inputs of

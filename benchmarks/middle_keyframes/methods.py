@@ -99,7 +99,7 @@ class Ways(Methods):
                 before.evaluations + after.evaluations,
                 before.unet_videos + after.unet_videos,
             )
-        with torch.inference_mode(), _falloff(method.covariance):
+        with self.computing(), _falloff(method.covariance):
             (keyframes,) = InbetweenMiddleKeyframe.execute(images(clip.truth[[middle]]), middle, 1.0).args
             return self.sampled(name, self.encode(clip, middle_keyframes=keyframes), clip.seed)
 

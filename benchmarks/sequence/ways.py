@@ -41,7 +41,7 @@ class Ways(Methods):
         if not isinstance(way, Way) or way.latents is None:
             return super().run(name, clip)
         self.unet_frames = 0
-        with torch.inference_mode():
+        with self.computing():
             latents = way.latents(self, clip)
             return Video(self._decode(latents), 0, round(self.unet_frames / (middle_of(clip) + 1)))
 

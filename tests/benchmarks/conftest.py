@@ -15,13 +15,19 @@ SETTINGS = {"preset": "fast"}
 
 
 @pytest.fixture(scope="module")
-def methods():
+def folders_restored():
+    """The host's model folders afterwards as before."""
     folders = copy.deepcopy(folder_paths.folder_names_and_paths)
-    with Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS, SAMPLED) as methods:
-        yield methods
+    yield
     folder_paths.folder_names_and_paths.clear()
     folder_paths.folder_names_and_paths.update(folders)
     folder_paths.filename_list_cache.clear()
+
+
+@pytest.fixture(scope="module")
+def methods(folders_restored):
+    with Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS, SAMPLED) as methods:
+        yield methods
 
 
 @pytest.fixture

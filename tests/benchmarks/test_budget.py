@@ -3,10 +3,15 @@
 import json
 
 import pytest
+import torch
 from generative_inbetweening.benchmarks.budget import report as budget_report
+from generative_inbetweening.benchmarks.budget.corrected_first import Candidates, CorrectedFirst
 from generative_inbetweening.benchmarks.budget.methods import CANDIDATES, COMPARED
+from generative_inbetweening.benchmarks.common.clips import FIRST_SEED, world_clip
+from generative_inbetweening.benchmarks.common.methods import Method
 from generative_inbetweening.benchmarks.common.report import difference
 from generative_inbetweening.sampler.settings import chosen_settings
+from generative_inbetweening.tools.paths import DEMO
 
 CLIPS = ["1", "2", "3"]
 VIDEOS = {
@@ -37,6 +42,32 @@ def test_every_compared_method_costs_what_the_tables_say():
 def test_candidates_cost_no_more_than_balanced_may(name):
     # Where guidance is left out in part of the noise range, fewer videos are needed than are counted here.
     assert 0 < videos(CANDIDATES[name]) <= (84 if "guidance_end" in CANDIDATES[name].inputs else 70)
+
+
+def test_endpoint_correction_in_the_first_steps_lies_between_none_and_endpoint_correction(folders_restored):
+    few = {"fusion": "weighted", "guidance_max": 1.0, "steps": 2, "reinjections": 0}
+    compared = {
+        "both-directions": Method("", few),
+        "never": CorrectedFirst("", few, until=0.0),
+        "first": CorrectedFirst("", few, until=0.4),
+        "always": CorrectedFirst("", few, until=1.0),
+        "endpoint-correction": Method("", {**few, "strategy": "endpoint-correction"}, None),
+    }
+    clip = world_clip(FIRST_SEED, 5, 64)
+    files = {"rotated": DEMO / "demo_backward_motion.safetensors"}
+    with Candidates(DEMO / "demo_svd.safetensors", files, {}, compared) as methods:
+        found = {name: methods.run(name, clip) for name in compared}
+    assert {name: video.unet_videos for name, video in found.items()} == {
+        "both-directions": 4,
+        "never": 4,
+        "first": 3,
+        "always": 2,
+        "endpoint-correction": 2,
+    }
+    assert torch.equal(found["never"].frames, found["both-directions"].frames)
+    assert torch.allclose(found["always"].frames, found["endpoint-correction"].frames, atol=1e-5)
+    for name in ("both-directions", "endpoint-correction"):
+        assert not torch.equal(found["first"].frames, found[name].frames)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import folder_paths
 import pytest
 from generative_inbetweening.benchmarks.common.clips import FIRST_SEQUENCE_SEED, world_clips
 from generative_inbetweening.benchmarks.common.metrics import psnr
@@ -13,6 +12,7 @@ from generative_inbetweening.sampler import settings
 from generative_inbetweening.tools.paths import DEMO
 
 CLIPS = partial(world_clips, FIRST_SEQUENCE_SEED, 1, 5, 64)
+CHECKPOINT, FILES = DEMO / "demo_svd.safetensors", {"rotated": DEMO / "demo_backward_motion.safetensors"}
 NAMES = ["dual-direction-middle", "dual-direction-segments", "dual-direction-none"]
 
 
@@ -21,20 +21,22 @@ def test_every_strategy_is_compared_in_every_way():
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(tmp_path_factory, folders_restored):
     """The results of one short clip."""
     out = tmp_path_factory.mktemp("middle_keyframes")
-    folders = {name: (list(paths), kinds) for name, (paths, kinds) in folder_paths.folder_names_and_paths.items()}
-    files = {"rotated": DEMO / "demo_backward_motion.safetensors"}
     sets = [("world", CLIPS, ["reconstruction", *NAMES])]
     methods = {**COMPARED, **CANDIDATES}
-    try:
-        Job(out, DEMO / "demo_svd.safetensors", files, methods, {}, sets, False, runner=Ways)(slice(None))
-    finally:
-        folder_paths.folder_names_and_paths.clear()
-        folder_paths.folder_names_and_paths.update(folders)
-        folder_paths.filename_list_cache.clear()
+    Job(out, CHECKPOINT, FILES, methods, {}, sets, False, runner=Ways)(slice(None))
     return out
+
+
+def test_the_middle_keyframe_is_sampled_in_the_number_format_that_was_asked_for(out):
+    (clip,) = CLIPS()
+    with Ways(CHECKPOINT, FILES, {}, COMPARED, bf16=True) as ways:
+        rounded = ways.run("dual-direction-middle", clip).frames
+    exact = read_frames(out, "world", "dual-direction-middle", clip.name)
+    # Frames are kept in 8 bits: half a level is no difference.
+    assert (rounded - exact).abs().max() > 2 / 255
 
 
 def test_the_middle_frame_is_the_keyframe_through_the_vae(out):

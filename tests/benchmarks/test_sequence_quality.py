@@ -9,16 +9,19 @@ from generative_inbetweening.benchmarks.common.clips import FIRST_SEED, world_cl
 from generative_inbetweening.benchmarks.common.metrics import frame_errors
 from generative_inbetweening.benchmarks.sequence.overlapping import windows
 from generative_inbetweening.benchmarks.sequence.segments import jump, speed_jump
+from generative_inbetweening.benchmarks.sequence.ways import WAYS, Ways
 from generative_inbetweening.demo.world.tracker import motion_errors, track
 from generative_inbetweening.demo.world.world import SIZE
 from generative_inbetweening.nodes import InbetweenKeyframeSequence
 from generative_inbetweening.sampler.settings import GuiderSettings, chosen_settings
+from generative_inbetweening.tools.paths import DEMO
 
 KEYFRAMES = [0, 7, 14]
 # Its two objects are seen in every frame; they travel 64 and 89 pixels.
 CLIP, FRAMES = FIRST_SEED + 1, 15
 # A place found to a fraction of a pixel has an error of its own, which the reconstruction's frames have as well.
 TRACKER = 0.5
+CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
 INPUTS = {
     "width": SIZE,
     "height": SIZE,
@@ -48,6 +51,14 @@ def video(methods, clip) -> torch.Tensor:
             methods.model(), methods.clip_vision, methods.vae, keyframes, "8", False, **INPUTS
         ).args
     return images.movedim(-1, 1).float().clamp(0, 1).clone()
+
+
+def test_ways_are_sampled_in_the_number_format_that_was_asked_for(folders_restored):
+    short, found = world_clip(CLIP, 9, 64), []
+    for bf16 in (False, True):
+        with Ways(CHECKPOINT, {"rotated": BACKWARD_MOTION}, {}, WAYS, bf16=bf16) as ways:
+            found.append(ways.run("one-clip", short).frames)
+    assert (found[0] - found[1]).abs().max() > 2 / 255
 
 
 def place_errors(frames, clip):
