@@ -106,7 +106,7 @@ def plot_held_out_loss(path: Path, runs: list[dict]) -> None:
     """Held-out loss of the backward model over each fine-tuning, with the last one's two base losses."""
     if not runs:
         return
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
     axis = figure.subplots()
     for run in runs:
         label = f"{run['maps']} maps, seed {run['seed']}"
@@ -115,6 +115,6 @@ def plot_held_out_loss(path: Path, runs: list[dict]) -> None:
         mean, label = runs[-1][f"base_{maps}"]["mean"], f"untouched weights, {maps} maps"
         axis.axhline(mean, linestyle=style, color="grey", label=label)
     axis.set(xlabel="step of the fine-tuning", ylabel="held-out loss on reversed clips")
-    axis.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     axis.grid(alpha=0.3)
     save_figure(figure, path)
