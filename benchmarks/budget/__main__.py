@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from ...common.atomic_write import write_json
-from ..common.clips import FIRST_SEED
+from ..common.clips import FIRST_SEED, first_of_each_number
 from ..common.options import (
     add_methods,
     add_model_and_clips,
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     text = report.markdown(result)
     (out / "budget.md").write_text(text, encoding="utf-8")
     pictures.plot(out / "budget.png", result)
-    pictures.contact_sheets(out, labels, seeds[:4])
+    pictures.contact_sheets(out, labels, first_of_each_number(seeds))
     print(f"\n{text}\nResults: {out}")
 
 

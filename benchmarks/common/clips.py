@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...demo.world.world import Clip, make_clip
+from ...demo.world.world import MOST_OBJECTS, Clip, make_clip, make_plan
 from .packages import package_file
 
 FIRST_SEED, FIRST_SEQUENCE_SEED = 2_000_000, 2_100_000
@@ -46,6 +46,12 @@ def world_clips(
 ) -> Iterator[HeldOutClip]:
     """A share of `count` clips of the world's test split, made one by one."""
     return (world_clip(seed, frames, size) for seed in range(first_seed, first_seed + count)[share])
+
+
+def first_of_each_number(clips: list[str]) -> list[str]:
+    """Of clips of the small world, by their seeds, the first with one object, with two, and so on."""
+    numbers = make_plan(torch.tensor([int(clip) for clip in clips], dtype=torch.long), "test").present.sum(1).tolist()
+    return [clips[numbers.index(number)] for number in range(1, MOST_OBJECTS + 1) if number in numbers]
 
 
 def footage_clips(count: int, frames: int, size: int, share: slice = slice(None)) -> Iterator[HeldOutClip]:

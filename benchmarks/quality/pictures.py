@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from ...common.atomic_write import atomic_write
-from ...demo.world.world import MOST_OBJECTS, make_plan
+from ..common.clips import first_of_each_number
 from ..common.methods import CONTROLS
 from ..common.pictures import contact_sheet, save_figure
 from ..common.rows import strip
@@ -40,12 +39,6 @@ def draw(out: Path, result: dict, clips: dict[str, list[str]], frames: int) -> N
     plot_over_frames(out / "quality_over_frames.png", result["methods"], "Small world")
     plot_over_frames(out / "quality_over_frames_footage.png", result["footage"]["methods"], "Real footage")
     plot_held_out_loss(out / "held_out_loss.png", result["held_out_loss"])
-
-
-def first_of_each_number(clips: list[str]) -> list[str]:
-    """Of clips of the small world, by their seeds, the first with one object, with two, and so on."""
-    numbers = make_plan(torch.tensor([int(clip) for clip in clips], dtype=torch.long), "test").present.sum(1).tolist()
-    return [clips[numbers.index(number)] for number in range(1, MOST_OBJECTS + 1) if number in numbers]
 
 
 def _moving(out: Path, kind: str, clip: str) -> dict[str, Path]:

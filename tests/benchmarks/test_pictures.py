@@ -4,11 +4,11 @@ import pytest
 
 pytest.importorskip("matplotlib")
 import numpy as np
+from generative_inbetweening.benchmarks.common.clips import first_of_each_number
 from generative_inbetweening.benchmarks.quality.pictures import (
     CAPTION,
     GAP,
     MOVING_SIDE,
-    first_of_each_number,
     moving_picture,
 )
 from generative_inbetweening.demo.world.world import make_clip
