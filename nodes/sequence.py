@@ -86,7 +86,7 @@ class InbetweenKeyframeSequence(Node):
                     types=[inputs.Keyframes, io.Image],
                     tooltip=(
                         "A chain of Keyframe nodes, or a batch of pictures in their order. At least 2; 1 is enough for "
-                        "a loop, which then hardly moves."
+                        "a loop, whose motion the model then invents."
                     ),
                 ),
                 io.String.Input(

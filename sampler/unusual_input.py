@@ -38,7 +38,7 @@ def remark_on_aspect(picture: torch.Tensor, width: int, height: int, fit: str, n
 def remark_on_equal(first: torch.Tensor, last: torch.Tensor, name: str) -> None:
     """Says when two keyframes, each `[1, h, w, channels]` in 0…1, are the same picture."""
     if first.shape == last.shape and float((first.float() - last.to(first.device).float()).abs().mean()) < _SAME:
-        remark(f"{name}: both keyframes of a clip are the same picture. Expect a video that hardly moves.")
+        remark(f"{name}: both keyframes of a clip are the same picture, which says nothing of the motion between them.")
 
 
 def remark_on_keyframes(
