@@ -4,8 +4,6 @@ Jeon et al., "Motion Prior Distillation", arXiv 2602.12679, correct the end in t
 decided, and one direction decides it alone.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +11,7 @@ import torch
 
 from ...sampler import ksampler
 from ...sampler.guider import DualDirectionGuider
-from ..common.methods import Method, Methods
+from ..common.methods import Method, Methods, replaced
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,7 @@ class Candidates(Methods):
 
     def _dual_direction(self, name: str, encoded, seed: int) -> tuple[dict, int]:
         method = self.methods[name]
-        with _guider(method.until if isinstance(method, CorrectedFirst) else None):
+        if not isinstance(method, CorrectedFirst):
             return super()._dual_direction(name, encoded, seed)
-
-
-@contextmanager
-def _guider(until: float | None) -> Iterator[None]:
-    """The guider above in the KSampler meanwhile."""
-    if until is not None:
-        ksampler.DualDirectionGuider = partial(CorrectedFirstGuider, until=until)
-    try:
-        yield
-    finally:
-        ksampler.DualDirectionGuider = DualDirectionGuider
+        with replaced(ksampler, "DualDirectionGuider", partial(CorrectedFirstGuider, until=method.until)):
+            return super()._dual_direction(name, encoded, seed)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import comfy.utils
 import folder_paths
@@ -194,6 +195,17 @@ class Methods:
 
         self.base = self.base.clone()
         self.base.set_model_unet_function_wrapper(counting)
+
+
+@contextmanager
+def replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Another function or class in a module of the pack meanwhile: for candidates that are not in the product."""
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
 
 
 def images(frames: torch.Tensor) -> torch.Tensor:

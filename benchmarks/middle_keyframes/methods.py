@@ -4,8 +4,7 @@ Each strategy has few steps, as the presets `fast` and `training-free`; the alte
 own, take as many UNet videos.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +15,7 @@ from ...sampler import guider, settings
 from ...sampler.method.middle_keyframes import correction_weights, falling_linearly
 from ...sampler.method.noise import stream_seed
 from ..common.clips import HeldOutClip
-from ..common.methods import Method, Methods, Video, images
+from ..common.methods import Method, Methods, Video, images, replaced
 
 _FAST = {"fusion": "weighted", "scheduler": "align_your_steps", "sampler_name": "euler_ancestral", "steps": 7}
 _ALTERNATING = {"scheduler": "align_your_steps", "steps": 7}
@@ -99,17 +98,8 @@ class Ways(Methods):
                 before.evaluations + after.evaluations,
                 before.unet_videos + after.unet_videos,
             )
-        with self.computing(), _falloff(method.covariance):
+        falloff = {} if method.covariance is None else {"covariance": method.covariance}
+        weights = partial(correction_weights, **falloff)
+        with self.computing(), replaced(guider, "correction_weights", weights):
             (keyframes,) = InbetweenMiddleKeyframe.execute(images(clip.truth[[middle]]), middle, 1.0).args
             return self.sampled(name, self.encode(clip, middle_keyframes=keyframes), clip.seed)
-
-
-@contextmanager
-def _falloff(covariance: Callable[[torch.Tensor], torch.Tensor] | None) -> Iterator[None]:
-    """Another falloff in the guider meanwhile."""
-    if covariance is not None:
-        guider.correction_weights = partial(correction_weights, covariance=covariance)
-    try:
-        yield
-    finally:
-        guider.correction_weights = correction_weights

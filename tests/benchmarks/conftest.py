@@ -15,18 +15,18 @@ SETTINGS = {"preset": "fast"}
 
 
 @pytest.fixture(scope="module")
-def folders_restored():
-    """The host's model folders afterwards as before."""
+def demo_files():
+    """The demo's model, and {name of a method's weights: file}; the host's model folders are afterwards as before."""
     folders = copy.deepcopy(folder_paths.folder_names_and_paths)
-    yield
+    yield CHECKPOINT, {"rotated": BACKWARD_MOTION}
     folder_paths.folder_names_and_paths.clear()
     folder_paths.folder_names_and_paths.update(folders)
     folder_paths.filename_list_cache.clear()
 
 
 @pytest.fixture(scope="module")
-def methods(folders_restored):
-    with Methods(CHECKPOINT, {"rotated": BACKWARD_MOTION}, SETTINGS, SAMPLED) as methods:
+def methods(demo_files):
+    with Methods(*demo_files, SETTINGS, SAMPLED) as methods:
         yield methods
 
 

@@ -11,7 +11,6 @@ from generative_inbetweening.benchmarks.common.clips import FIRST_SEED, world_cl
 from generative_inbetweening.benchmarks.common.methods import Method
 from generative_inbetweening.benchmarks.common.report import difference
 from generative_inbetweening.sampler.settings import chosen_settings
-from generative_inbetweening.tools.paths import DEMO
 
 CLIPS = ["1", "2", "3"]
 VIDEOS = {
@@ -44,7 +43,7 @@ def test_candidates_cost_no_more_than_balanced_may(name):
     assert 0 < videos(CANDIDATES[name]) <= (84 if "guidance_end" in CANDIDATES[name].inputs else 70)
 
 
-def test_endpoint_correction_in_the_first_steps_lies_between_none_and_endpoint_correction(folders_restored):
+def test_endpoint_correction_in_the_first_steps_lies_between_none_and_endpoint_correction(demo_files):
     few = {"fusion": "weighted", "guidance_max": 1.0, "steps": 2, "reinjections": 0}
     compared = {
         "both-directions": Method("", few),
@@ -54,8 +53,7 @@ def test_endpoint_correction_in_the_first_steps_lies_between_none_and_endpoint_c
         "endpoint-correction": Method("", {**few, "strategy": "endpoint-correction"}, None),
     }
     clip = world_clip(FIRST_SEED, 5, 64)
-    files = {"rotated": DEMO / "demo_backward_motion.safetensors"}
-    with Candidates(DEMO / "demo_svd.safetensors", files, {}, compared) as methods:
+    with Candidates(*demo_files, {}, compared) as methods:
         found = {name: methods.run(name, clip) for name in compared}
     assert {name: video.unet_videos for name, video in found.items()} == {
         "both-directions": 4,

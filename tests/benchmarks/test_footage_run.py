@@ -243,9 +243,8 @@ def test_what_is_missing_is_said_with_where_it_is():
 # Memory and disk.
 
 
-def test_a_size_that_does_not_fit_is_said_with_one_that_does(monkeypatch, tmp_path):
-    files = DEMO / "demo_svd.safetensors", {"rotated": DEMO / "demo_backward_motion.safetensors"}
-    with Methods(*files, {}, compared.SAMPLED) as methods:
+def test_a_size_that_does_not_fit_is_said_with_one_that_does(monkeypatch, tmp_path, demo_files):
+    with Methods(*demo_files, {}, compared.SAMPLED) as methods:
         needed = memory.need(methods, 8, 256, 128)
         assert needed.total > needed.weights > methods.base.model_size()
         with monkeypatch.context() as patched:

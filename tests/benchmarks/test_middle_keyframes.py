@@ -9,10 +9,8 @@ from generative_inbetweening.benchmarks.common.rows import Job, read_frames, rea
 from generative_inbetweening.benchmarks.middle_keyframes import report
 from generative_inbetweening.benchmarks.middle_keyframes.methods import CANDIDATES, COMPARED, Ways
 from generative_inbetweening.sampler import settings
-from generative_inbetweening.tools.paths import DEMO
 
 CLIPS = partial(world_clips, FIRST_SEQUENCE_SEED, 1, 5, 64)
-CHECKPOINT, FILES = DEMO / "demo_svd.safetensors", {"rotated": DEMO / "demo_backward_motion.safetensors"}
 NAMES = ["dual-direction-middle", "dual-direction-segments", "dual-direction-none"]
 
 
@@ -21,18 +19,18 @@ def test_every_strategy_is_compared_in_every_way():
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory, folders_restored):
+def out(tmp_path_factory, demo_files):
     """The results of one short clip."""
     out = tmp_path_factory.mktemp("middle_keyframes")
     sets = [("world", CLIPS, ["reconstruction", *NAMES])]
     methods = {**COMPARED, **CANDIDATES}
-    Job(out, CHECKPOINT, FILES, methods, {}, sets, False, runner=Ways)(slice(None))
+    Job(out, *demo_files, methods, {}, sets, False, runner=Ways)(slice(None))
     return out
 
 
-def test_the_middle_keyframe_is_sampled_in_the_number_format_that_was_asked_for(out):
+def test_the_middle_keyframe_is_sampled_in_the_number_format_that_was_asked_for(out, demo_files):
     (clip,) = CLIPS()
-    with Ways(CHECKPOINT, FILES, {}, COMPARED, bf16=True) as ways:
+    with Ways(*demo_files, {}, COMPARED, bf16=True) as ways:
         rounded = ways.run("dual-direction-middle", clip).frames
     exact = read_frames(out, "world", "dual-direction-middle", clip.name)
     # Frames are kept in 8 bits: half a level is no difference.

@@ -14,14 +14,12 @@ from generative_inbetweening.demo.world.tracker import motion_errors, track
 from generative_inbetweening.demo.world.world import SIZE
 from generative_inbetweening.nodes import InbetweenKeyframeSequence
 from generative_inbetweening.sampler.settings import GuiderSettings, chosen_settings
-from generative_inbetweening.tools.paths import DEMO
 
 KEYFRAMES = [0, 7, 14]
 # Its two objects are seen in every frame; they travel 64 and 89 pixels.
 CLIP, FRAMES = FIRST_SEED + 1, 15
 # A place found to a fraction of a pixel has an error of its own, which the reconstruction's frames have as well.
 TRACKER = 0.5
-CHECKPOINT, BACKWARD_MOTION = DEMO / "demo_svd.safetensors", DEMO / "demo_backward_motion.safetensors"
 INPUTS = {
     "width": SIZE,
     "height": SIZE,
@@ -53,10 +51,10 @@ def video(methods, clip) -> torch.Tensor:
     return images.movedim(-1, 1).float().clamp(0, 1).clone()
 
 
-def test_ways_are_sampled_in_the_number_format_that_was_asked_for(folders_restored):
+def test_ways_are_sampled_in_the_number_format_that_was_asked_for(demo_files):
     short, found = world_clip(CLIP, 9, 64), []
     for bf16 in (False, True):
-        with Ways(CHECKPOINT, {"rotated": BACKWARD_MOTION}, {}, WAYS, bf16=bf16) as ways:
+        with Ways(*demo_files, {}, WAYS, bf16=bf16) as ways:
             found.append(ways.run("one-clip", short).frames)
     assert (found[0] - found[1]).abs().max() > 2 / 255
 
